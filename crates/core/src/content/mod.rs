@@ -20,6 +20,9 @@ mod wire;
 
 pub use chunk::{CHUNK_AVERAGE, CHUNK_MAX, CHUNK_MIN, Chunker};
 pub use id::{ChunkId, ManifestId, PackId, ParseIdError};
-pub use manifest::{Encoded, HOLE_MIN, Manifest, ManifestBuilder, ManifestError, Part};
-pub use pack::{PackBuilder, PackEntry, PackError, PackReader};
+pub use manifest::{
+    Decoded, Encoded, HOLE_MIN, Manifest, ManifestBuilder, ManifestError, ManifestIndex, Part,
+    PlacedPart,
+};
+pub use pack::{Footer, Form, PackBuilder, PackEntry, PackError};
 pub use wire::WireError;
