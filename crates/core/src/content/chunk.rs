@@ -28,16 +28,7 @@ const MASK_LOOSE: u64 = MASKS[AVERAGE_BITS - NORMALISATION];
 
 /// Where the first chunk of `bytes` ends. It is final if `bytes` holds at least [`CHUNK_MAX`] bytes or all that is left.
 fn first_cut(bytes: &[u8]) -> usize {
-    let (_, end) = cut(
-        bytes,
-        CHUNK_MIN,
-        CHUNK_AVERAGE,
-        CHUNK_MAX,
-        MASK_STRICT,
-        MASK_LOOSE,
-        MASK_STRICT << 1,
-        MASK_LOOSE << 1,
-    );
+    let (_, end) = cut(bytes, CHUNK_MIN, CHUNK_AVERAGE, CHUNK_MAX, MASK_STRICT, MASK_LOOSE, MASK_STRICT << 1, MASK_LOOSE << 1);
     end
 }
 
@@ -63,11 +54,7 @@ impl Chunker {
     }
 
     /// Takes the next bytes and hands out the chunks that are complete.
-    pub fn push<E>(
-        &mut self,
-        mut bytes: &[u8],
-        mut sink: impl FnMut(&[u8]) -> Result<(), E>,
-    ) -> Result<(), E> {
+    pub fn push<E>(&mut self, mut bytes: &[u8], mut sink: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
         while self.kept.len() + bytes.len() >= CHUNK_MAX {
             if self.kept.is_empty() {
                 // Cut in the caller's memory; only a tail is ever copied.

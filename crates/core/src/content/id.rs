@@ -23,9 +23,7 @@ pub struct ParseIdError {
 
 /// Parses exactly 64 lowercase hexadecimal digits; one id has one text.
 fn parse_hex(what: &'static str, text: &str) -> Result<[u8; 32], ParseIdError> {
-    let lowercase = text
-        .bytes()
-        .all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
+    let lowercase = text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
     if lowercase && let Ok(hash) = blake3::Hash::from_hex(text) {
         return Ok(*hash.as_bytes());
     }

@@ -127,20 +127,14 @@ pub struct Manifest {
 
 impl std::fmt::Debug for Manifest {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Manifest")
-            .field("len", &self.len())
-            .field("parts", &self.parts)
-            .finish()
+        f.debug_struct("Manifest").field("len", &self.len()).field("parts", &self.parts).finish()
     }
 }
 
 impl Manifest {
     /// The content of an empty file.
     pub const fn empty() -> Self {
-        Self {
-            parts: Vec::new(),
-            ends: Vec::new(),
-        }
+        Self { parts: Vec::new(), ends: Vec::new() }
     }
 
     /// Checks that the parts are canonical and takes them.
@@ -154,9 +148,7 @@ impl Manifest {
                 _ if number >= PARTS_MAX => Some("is one too many"),
                 _ if next.is_none() => Some("ends past the longest file"),
                 Part::Data { len: 0, .. } => Some("is empty"),
-                Part::Data { len, .. } if *len as usize > CHUNK_MAX => {
-                    Some("is longer than a chunk can be")
-                }
+                Part::Data { len, .. } if *len as usize > CHUNK_MAX => Some("is longer than a chunk can be"),
                 Part::Hole { len } if *len < HOLE_MIN => Some("is a hole that is too short"),
                 Part::Hole { .. } if after_hole => Some("is a hole that follows a hole"),
                 _ => None,
@@ -203,8 +195,7 @@ impl Manifest {
     pub fn parts_in(&self, range: Range<u64>) -> impl Iterator<Item = PlacedPart> + '_ {
         let first = self.ends.partition_point(|end| *end <= range.start);
         let end = if range.is_empty() { 0 } else { range.end };
-        self.placed_from(first)
-            .take_while(move |placed| placed.offset < end)
+        self.placed_from(first).take_while(move |placed| placed.offset < end)
     }
 
     /// Bytes that are not holes; what the content takes on disk before rounding to blocks.
@@ -214,9 +205,6 @@ impl Manifest {
 
     fn placed_from(&self, first: usize) -> impl Iterator<Item = PlacedPart> + '_ {
         let parts = self.parts[first..].iter().zip(&self.ends[first..]);
-        parts.map(|(part, end)| PlacedPart {
-            offset: end - part.len(),
-            part: *part,
-        })
+        parts.map(|(part, end)| PlacedPart { offset: end - part.len(), part: *part })
     }
 }

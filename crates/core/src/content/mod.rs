@@ -20,9 +20,6 @@ mod wire;
 
 pub use chunk::{CHUNK_AVERAGE, CHUNK_MAX, CHUNK_MIN, Chunker};
 pub use id::{ChunkId, ManifestId, PackId, ParseIdError};
-pub use manifest::{
-    Decoded, Encoded, HOLE_MIN, Manifest, ManifestBuilder, ManifestError, ManifestIndex, Part,
-    PlacedPart,
-};
+pub use manifest::{Decoded, Encoded, HOLE_MIN, Manifest, ManifestBuilder, ManifestError, ManifestIndex, Part, PlacedPart};
 pub use pack::{Footer, Form, PackBuilder, PackEntry, PackError};
 pub use wire::WireError;

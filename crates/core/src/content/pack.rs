@@ -122,25 +122,20 @@ impl PackEntry {
 
     /// The chunk's bytes from the bytes of its record, decompressed and hashed. Allocates at most [`CHUNK_MAX`].
     pub fn decode<'a>(&self, stored: &'a [u8]) -> Result<Cow<'a, [u8]>, PackError> {
-        let damaged = |why| PackError::Record {
-            chunk: self.chunk,
-            why,
-        };
+        let damaged = |why| PackError::Record { chunk: self.chunk, why };
         let raw_len = self.raw_len as usize;
         if raw_len == 0 || raw_len > CHUNK_MAX {
-            return Err(PackError::Length {
-                chunk: self.chunk,
-                len: raw_len,
-            });
+            return Err(PackError::Length { chunk: self.chunk, len: raw_len });
         }
         if stored.len() != self.stored_len as usize {
             return Err(damaged("is not as long as its entry tells"));
         }
         let bytes = match self.form {
             Form::Raw => Cow::Borrowed(stored),
-            Form::Zstd => Cow::Owned(zstd::bulk::decompress(stored, raw_len).map_err(|_| {
-                damaged("cannot be decompressed to the length that its entry tells")
-            })?),
+            Form::Zstd => Cow::Owned(
+                zstd::bulk::decompress(stored, raw_len)
+                    .map_err(|_| damaged("cannot be decompressed to the length that its entry tells"))?,
+            ),
         };
         if bytes.len() != raw_len {
             return Err(damaged("holds another length than its entry tells"));
@@ -182,10 +177,7 @@ impl PackBuilder {
     /// before.
     pub fn push(&mut self, chunk: ChunkId, bytes: &[u8]) -> Result<(), PackError> {
         if bytes.is_empty() || bytes.len() > CHUNK_MAX {
-            return Err(PackError::Length {
-                chunk,
-                len: bytes.len(),
-            });
+            return Err(PackError::Length { chunk, len: bytes.len() });
         }
         check_chunk(chunk, bytes)?;
         if self.known.contains(&chunk) {
@@ -201,13 +193,7 @@ impl PackBuilder {
         let form = self.append(bytes);
         let stored_len = (self.bytes.len() as u64 - offset) as u32;
         let raw_len = bytes.len() as u32;
-        self.entries.push(PackEntry {
-            chunk,
-            offset,
-            stored_len,
-            raw_len,
-            form,
-        });
+        self.entries.push(PackEntry { chunk, offset, stored_len, raw_len, form });
         self.known.insert(chunk);
         Ok(())
     }
@@ -248,10 +234,7 @@ impl PackBuilder {
             self.compressor = zstd::bulk::Compressor::new(ZSTD_LEVEL).ok();
         }
         // Compression fails only for want of memory; a raw record needs none.
-        let compressed = self
-            .compressor
-            .as_mut()
-            .and_then(|zstd| zstd.compress(bytes).ok());
+        let compressed = self.compressor.as_mut().and_then(|zstd| zstd.compress(bytes).ok());
         let most = bytes.len() - bytes.len().div_ceil(SAVING_PART);
         match compressed {
             Some(frame) if frame.len() <= most => {
@@ -268,9 +251,5 @@ impl PackBuilder {
 
 fn check_chunk(wanted: ChunkId, bytes: &[u8]) -> Result<(), PackError> {
     let found = ChunkId::of(bytes);
-    if found == wanted {
-        Ok(())
-    } else {
-        Err(PackError::OtherChunk { wanted, found })
-    }
+    if found == wanted { Ok(()) } else { Err(PackError::OtherChunk { wanted, found }) }
 }

@@ -97,10 +97,7 @@ impl<'a> WireReader<'a> {
     pub(super) fn take(&mut self, count: usize) -> Result<&'a [u8], WireError> {
         let Some((head, rest)) = self.rest.split_at_checked(count) else {
             let needed = (count - self.rest.len()) as u64;
-            return Err(WireError::Truncated {
-                what: self.what,
-                needed,
-            });
+            return Err(WireError::Truncated { what: self.what, needed });
         };
         self.rest = rest;
         Ok(head)
@@ -148,9 +145,6 @@ impl<'a> WireReader<'a> {
 
     /// The error for a broken rule of this encoding.
     pub(super) fn not_canonical(&self, why: &'static str) -> WireError {
-        WireError::NotCanonical {
-            what: self.what,
-            why,
-        }
+        WireError::NotCanonical { what: self.what, why }
     }
 }

@@ -30,11 +30,7 @@ impl ManifestBuilder {
     }
 
     /// The next bytes are data.
-    pub fn data<E>(
-        &mut self,
-        bytes: &[u8],
-        mut sink: impl FnMut(ChunkId, &[u8]) -> Result<(), E>,
-    ) -> Result<(), E> {
+    pub fn data<E>(&mut self, bytes: &[u8], mut sink: impl FnMut(ChunkId, &[u8]) -> Result<(), E>) -> Result<(), E> {
         if bytes.is_empty() {
             return Ok(());
         }
@@ -58,10 +54,7 @@ impl ManifestBuilder {
         Ok(Manifest::new(self.parts)?)
     }
 
-    fn settle_hole<E>(
-        &mut self,
-        sink: &mut impl FnMut(ChunkId, &[u8]) -> Result<(), E>,
-    ) -> Result<(), E> {
+    fn settle_hole<E>(&mut self, sink: &mut impl FnMut(ChunkId, &[u8]) -> Result<(), E>) -> Result<(), E> {
         let len = std::mem::take(&mut self.hole);
         if len >= HOLE_MIN {
             self.end_run(sink)?;
@@ -71,33 +64,19 @@ impl ManifestBuilder {
         self.push(&ZEROS[..len as usize], sink)
     }
 
-    fn push<E>(
-        &mut self,
-        bytes: &[u8],
-        sink: &mut impl FnMut(ChunkId, &[u8]) -> Result<(), E>,
-    ) -> Result<(), E> {
+    fn push<E>(&mut self, bytes: &[u8], sink: &mut impl FnMut(ChunkId, &[u8]) -> Result<(), E>) -> Result<(), E> {
         let parts = &mut self.parts;
         self.chunker.push(bytes, |chunk| keep(parts, chunk, sink))
     }
 
-    fn end_run<E>(
-        &mut self,
-        sink: &mut impl FnMut(ChunkId, &[u8]) -> Result<(), E>,
-    ) -> Result<(), E> {
+    fn end_run<E>(&mut self, sink: &mut impl FnMut(ChunkId, &[u8]) -> Result<(), E>) -> Result<(), E> {
         let parts = &mut self.parts;
         self.chunker.finish(|chunk| keep(parts, chunk, sink))
     }
 }
 
-fn keep<E>(
-    parts: &mut Vec<Part>,
-    bytes: &[u8],
-    sink: &mut impl FnMut(ChunkId, &[u8]) -> Result<(), E>,
-) -> Result<(), E> {
+fn keep<E>(parts: &mut Vec<Part>, bytes: &[u8], sink: &mut impl FnMut(ChunkId, &[u8]) -> Result<(), E>) -> Result<(), E> {
     let chunk = ChunkId::of(bytes);
-    parts.push(Part::Data {
-        chunk,
-        len: bytes.len() as u32,
-    });
+    parts.push(Part::Data { chunk, len: bytes.len() as u32 });
     sink(chunk, bytes)
 }

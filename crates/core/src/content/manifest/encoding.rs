@@ -62,11 +62,7 @@ impl Manifest {
     pub fn encode(&self) -> Encoded {
         let leaf = encode_leaf(&self.parts);
         if leaf.len() <= LEAF_MAX {
-            return Encoded {
-                id: ManifestId::of(&leaf),
-                bytes: leaf,
-                extra_chunks: Vec::new(),
-            };
+            return Encoded { id: ManifestId::of(&leaf), bytes: leaf, extra_chunks: Vec::new() };
         }
         let mut extra_chunks = Vec::new();
         let mut keep = |chunk: &[u8]| {
@@ -77,11 +73,7 @@ impl Manifest {
         let Ok(()) = chunker.push(&leaf, &mut keep);
         let Ok(()) = chunker.finish(&mut keep);
         let bytes = encode_index(&extra_chunks);
-        Encoded {
-            id: ManifestId::of(&bytes),
-            bytes,
-            extra_chunks,
-        }
+        Encoded { id: ManifestId::of(&bytes), bytes, extra_chunks }
     }
 
     /// The id alone.
@@ -119,24 +111,15 @@ impl ManifestIndex {
     }
 
     /// Puts the manifest together from the bytes of [`ManifestIndex::chunks`], in their order. Every chunk is hashed.
-    pub fn assemble<'a>(
-        &self,
-        chunks: impl IntoIterator<Item = &'a [u8]>,
-    ) -> Result<Manifest, ManifestError> {
+    pub fn assemble<'a>(&self, chunks: impl IntoIterator<Item = &'a [u8]>) -> Result<Manifest, ManifestError> {
         let mut given = chunks.into_iter();
         let mut leaf = Vec::new();
         for (wanted, len) in &self.chunks {
             let needed = u64::from(*len);
-            let bytes = given.next().ok_or(WireError::Truncated {
-                what: WHAT_INDEX,
-                needed,
-            })?;
+            let bytes = given.next().ok_or(WireError::Truncated { what: WHAT_INDEX, needed })?;
             let found = ChunkId::of(bytes);
             if found != *wanted {
-                return Err(ManifestError::IndexChunk {
-                    wanted: *wanted,
-                    found,
-                });
+                return Err(ManifestError::IndexChunk { wanted: *wanted, found });
             }
             leaf.extend_from_slice(bytes);
         }
@@ -167,9 +150,7 @@ fn encode_leaf(parts: &[Part]) -> Vec<u8> {
 fn decode_leaf(body: &[u8]) -> Result<Manifest, ManifestError> {
     let mut reader = WireReader::new(WHAT, body);
     // Holes never touch, so at most every second part, rounded up, is one.
-    let count = read_count(&mut reader, WHAT, |count| {
-        count / 2 * ENTRY_LEN_MIN + count.div_ceil(2) * HOLE_LEN_MIN
-    })?;
+    let count = read_count(&mut reader, WHAT, |count| count / 2 * ENTRY_LEN_MIN + count.div_ceil(2) * HOLE_LEN_MIN)?;
     let mut parts = Vec::with_capacity(count);
     for _ in 0..count {
         let tagged = reader.varint()?;
@@ -217,11 +198,7 @@ fn decode_index(body: &[u8]) -> Result<ManifestIndex, ManifestError> {
 }
 
 /// Reads how many entries follow and refuses a number that the bytes left cannot hold.
-fn read_count(
-    reader: &mut WireReader<'_>,
-    what: &'static str,
-    len_min: impl Fn(u64) -> u64,
-) -> Result<usize, WireError> {
+fn read_count(reader: &mut WireReader<'_>, what: &'static str, len_min: impl Fn(u64) -> u64) -> Result<usize, WireError> {
     let count = reader.varint()?;
     if count > PARTS_MAX as u64 {
         return Err(reader.not_canonical("it has too many parts"));
@@ -255,15 +232,9 @@ fn open(bytes: &[u8]) -> Result<(u8, &[u8]), ManifestError> {
     check_version(WHAT, reader.byte()?, VERSION)?;
     let kind = reader.byte()?;
     let body_len = reader.varint()?;
-    let missing = body_len
-        .saturating_add(CHECK_LEN as u64)
-        .saturating_sub(reader.left() as u64);
+    let missing = body_len.saturating_add(CHECK_LEN as u64).saturating_sub(reader.left() as u64);
     if missing > 0 {
-        return Err(WireError::Truncated {
-            what: WHAT,
-            needed: missing,
-        }
-        .into());
+        return Err(WireError::Truncated { what: WHAT, needed: missing }.into());
     }
     let body = reader.take(body_len as usize)?;
     let summed = bytes.len() - reader.left();

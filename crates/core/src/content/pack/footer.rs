@@ -65,9 +65,7 @@ pub fn check_header(head: &[u8]) -> Result<(), PackError> {
     }
     check_version(WHAT, reader.byte()?, VERSION)?;
     if reader.take(3)? != [0; 3] {
-        return Err(reader
-            .not_canonical("its header has bits of no meaning")
-            .into());
+        return Err(reader.not_canonical("its header has bits of no meaning").into());
     }
     Ok(())
 }
@@ -77,11 +75,7 @@ pub fn check_header(head: &[u8]) -> Result<(), PackError> {
 pub fn read_footer(pack_len: u64, tail: &[u8]) -> Result<Footer, PackError> {
     let least = (HEADER.len() + 1 + TRAILER_LEN) as u64;
     if pack_len < least {
-        return Err(WireError::Truncated {
-            what: WHAT,
-            needed: least - pack_len,
-        }
-        .into());
+        return Err(WireError::Truncated { what: WHAT, needed: least - pack_len }.into());
     }
     let needed = TRAILER_LEN.saturating_sub(tail.len()) as u64;
     if needed > 0 {
@@ -99,9 +93,7 @@ pub fn read_footer(pack_len: u64, tail: &[u8]) -> Result<Footer, PackError> {
     let index_len = u64::from(u32::from_le_bytes(len_bytes));
     let room = pack_len - (HEADER.len() + TRAILER_LEN) as u64;
     if index_len > room.min(INDEX_LEN_MAX) {
-        return Err(reader
-            .not_canonical("its index is longer than it can be")
-            .into());
+        return Err(reader.not_canonical("its index is longer than it can be").into());
     }
     if index_len > front.len() as u64 {
         return Ok(Footer::NeedTail(index_len + TRAILER_LEN as u64));
@@ -118,9 +110,7 @@ fn read_index(index: &[u8], records_len: u64) -> Result<Vec<PackEntry>, PackErro
     let mut reader = WireReader::new(WHAT, index);
     let count = reader.varint()?;
     if count > (reader.left() / ENTRY_LEN_MIN).min(ENTRIES_MAX) as u64 {
-        return Err(reader
-            .not_canonical("it has more chunks than its index can name")
-            .into());
+        return Err(reader.not_canonical("it has more chunks than its index can name").into());
     }
     let mut entries = Vec::with_capacity(count as usize);
     let mut known = BTreeSet::new();
@@ -131,36 +121,24 @@ fn read_index(index: &[u8], records_len: u64) -> Result<Vec<PackEntry>, PackErro
         let form = Form::from_code(reader.byte()?);
         let bounds = 1..=CHUNK_MAX as u64;
         if !bounds.contains(&raw_len) || !bounds.contains(&stored_len) || stored_len > raw_len {
-            return Err(reader
-                .not_canonical("a chunk's length is out of bounds")
-                .into());
+            return Err(reader.not_canonical("a chunk's length is out of bounds").into());
         }
         let Some(form) = form else {
             return Err(reader.not_canonical("a chunk is in an unknown form").into());
         };
         if (form == Form::Raw) != (stored_len == raw_len) {
-            return Err(reader
-                .not_canonical("a chunk's form and lengths disagree")
-                .into());
+            return Err(reader.not_canonical("a chunk's form and lengths disagree").into());
         }
         if !known.insert(chunk) {
             return Err(reader.not_canonical("it names a chunk twice").into());
         }
         let (stored_len, raw_len) = (stored_len as u32, raw_len as u32);
-        entries.push(PackEntry {
-            chunk,
-            offset,
-            stored_len,
-            raw_len,
-            form,
-        });
+        entries.push(PackEntry { chunk, offset, stored_len, raw_len, form });
         offset += u64::from(stored_len);
     }
     let records_end = HEADER.len() as u64 + records_len;
     if offset != records_end || records_len > PACK_MAX as u64 {
-        return Err(reader
-            .not_canonical("its index does not cover its records")
-            .into());
+        return Err(reader.not_canonical("its index does not cover its records").into());
     }
     reader.finish()?;
     Ok(entries)
