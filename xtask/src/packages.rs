@@ -1,0 +1,106 @@
+//! The Debian packages that building and testing need.
+//!
+//! It deliberately asks for the commands, not for the packages: whoever has them from elsewhere is served. Nothing is
+//! downloaded when nothing is missing.
+//!
+//! Invariant: packages are installed only by root, and only after saying so.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+use crate::watched;
+
+/// A Debian package and the commands that show it is there.
+pub(crate) struct Package {
+    name: &'static str,
+    commands: &'static [&'static str],
+}
+
+const fn package(name: &'static str, commands: &'static [&'static str]) -> Package {
+    Package { name, commands }
+}
+
+/// To build the program: some crates compile C.
+pub(crate) const FOR_BUILD: &[Package] = &[package("build-essential", &["cc", "make"])];
+
+/// To run all tests: real file systems on loop devices, their access lists and attributes, network namespaces.
+pub(crate) const FOR_TESTS: &[Package] = &[
+    package("build-essential", &["cc", "make"]),
+    package("e2fsprogs", &["mkfs.ext4", "chattr"]),
+    package("xfsprogs", &["mkfs.xfs"]),
+    package("btrfs-progs", &["mkfs.btrfs"]),
+    package("acl", &["setfacl", "getfacl"]),
+    package("attr", &["setfattr", "getfattr"]),
+    package("mount", &["mount", "losetup"]),
+    package("util-linux", &["unshare", "fallocate"]),
+    package("iproute2", &["ip"]),
+];
+
+/// Makes sure that the packages are there and says what was done; the error names what is missing and the remedy.
+pub(crate) fn ensure(packages: &[Package]) -> Result<String> {
+    let folders = folders();
+    let missing = missing(packages, |command| folders.iter().any(|folder| folder.join(command).is_file()));
+    if missing.is_empty() {
+        return Ok("all packages are there".to_owned());
+    }
+    let names = missing.join(" ");
+    let is_debian = folders.iter().any(|folder| folder.join("apt-get").is_file());
+    if !is_debian {
+        bail!("Missing here: {names} (names of Debian packages); install what this system calls them");
+    }
+    if !is_root() {
+        bail!("Missing here: {names}; install with: sudo apt-get update && sudo apt-get install -y {names}");
+    }
+    println!("Installing Debian packages: {names}");
+    watched::run_plain(apt().args(["update", "-qq"]))?;
+    watched::run_plain(apt().args(["install", "-y", "--no-install-recommends"]).args(&missing))?;
+    Ok(format!("installed {names}"))
+}
+
+fn apt() -> Command {
+    let mut command = Command::new("apt-get");
+    command.env("DEBIAN_FRONTEND", "noninteractive");
+    command
+}
+
+fn missing(packages: &[Package], has: impl Fn(&str) -> bool) -> Vec<&'static str> {
+    packages.iter().filter(|package| !package.commands.iter().all(|command| has(command))).map(|package| package.name).collect()
+}
+
+/// Where commands may be. Debian leaves the sbin folders out of an ordinary user's PATH.
+fn folders() -> Vec<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let system = ["/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/bin", "/bin"];
+    std::env::split_paths(&path).chain(system.map(PathBuf::from)).collect()
+}
+
+/// Whether this process may install packages, read from the kernel's own account of it.
+fn is_root() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    effective_user(&status) == Some("0")
+}
+
+fn effective_user(status: &str) -> Option<&str> {
+    // The fields are real, effective, saved and file-system user.
+    status.lines().find_map(|line| line.strip_prefix("Uid:"))?.split_whitespace().nth(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_package_is_missing_when_one_of_its_commands_is() {
+        let found = missing(FOR_TESTS, |command| command != "losetup" && command != "ip");
+        assert_eq!(found, ["mount", "iproute2"]);
+        assert!(missing(FOR_BUILD, |_| true).is_empty());
+    }
+
+    #[test]
+    fn the_effective_user_counts() {
+        assert_eq!(effective_user("Name:\tx\nUid:\t1000\t0\t0\t0\n"), Some("0"));
+        assert_eq!(effective_user("Name:\tx\n"), None);
+    }
+}
