@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::content::ManifestId;
-use crate::ids::{LinkId, NodeId, OperationId, Timestamp, Version};
+use crate::ids::{LinkId, NodeId, OperationId, ServerId, Timestamp, Version};
 use crate::name::Name;
 
 /// Extended attributes by their full name, ACLs among them.
@@ -158,6 +158,8 @@ pub struct Node {
     pub deleted: bool,
     /// Set on a conflict copy until somebody renames it: the node that kept the name.
     pub conflict_of: Option<NodeId>,
+    /// The server whose agent made this version.
+    pub author: ServerId,
     /// The operation that made this version, so that a server knows its own work again.
     pub operation: OperationId,
 }

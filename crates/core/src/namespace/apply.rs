@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::operation::{Answer, Based, Batch, Change, Operation, Refusal};
 use super::overlay::Overlay;
 use super::records::Records;
-use crate::ids::{NodeId, OperationId, Version};
+use crate::ids::{NodeId, OperationId, ServerId, Version};
 use crate::node::{Content, Kind, Metadata, Node, Place, Versions};
 
 /// Applies what a batch may change and answers every operation, in order.
@@ -31,7 +31,7 @@ pub fn apply<R: Records>(records: &mut R, batch: &Batch) -> Result<Vec<Answer>, 
     for group in batch.operations.chunk_by(|a, b| a.group.is_some() && a.group == b.group) {
         let judged = match repeated(records, group)? {
             Some(answers) => answers,
-            None => apply_group(records, group, &failed)?,
+            None => apply_group(records, batch.server, group, &failed)?,
         };
         for (operation, answer) in group.iter().zip(&judged) {
             if !matches!(answer, Answer::Applied(_)) && matches!(operation.change, Change::Create { .. }) {
@@ -63,9 +63,14 @@ fn repeated<R: Records>(records: &R, group: &[Operation]) -> Result<Option<Vec<A
     Ok(known.then_some(answers))
 }
 
-fn apply_group<R: Records>(records: &mut R, group: &[Operation], failed: &BTreeSet<NodeId>) -> Result<Vec<Answer>, R::Error> {
+fn apply_group<R: Records>(
+    records: &mut R,
+    author: ServerId,
+    group: &[Operation],
+    failed: &BTreeSet<NodeId>,
+) -> Result<Vec<Answer>, R::Error> {
     let mut answers = vec![Answer::Skipped; group.len()];
-    let mut overlay = Overlay::new(records)?;
+    let mut overlay = Overlay::new(records, author)?;
     let verdict = judge_group(&mut overlay, group, failed, &mut answers)?;
     let (share, changed) = (overlay.share, overlay.changed);
     match verdict {
@@ -233,6 +238,7 @@ fn create<R: Records>(
         versions: Versions { created: version, place: version, metadata: version, content: version, last: version },
         deleted: false,
         conflict_of: *conflict_of,
+        author: overlay.author,
         operation,
     });
     Ok(Ok(version))
@@ -346,6 +352,7 @@ fn finish<R: Records>(overlay: &mut Overlay<'_, R>, mut node: Node, operation: O
     overlay.share.head = version;
     node.versions.last = version;
     node.operation = operation;
+    node.author = overlay.author;
     overlay.put(node);
     version
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::records::{Records, Share};
-use crate::ids::NodeId;
+use crate::ids::{NodeId, ServerId};
 use crate::name::Case;
 use crate::node::Node;
 
@@ -12,12 +12,13 @@ use crate::node::Node;
 pub(super) struct Overlay<'a, R> {
     pub(super) records: &'a R,
     pub(super) share: Share,
+    pub(super) author: ServerId,
     pub(super) changed: BTreeMap<NodeId, Node>,
 }
 
 impl<'a, R: Records> Overlay<'a, R> {
-    pub(super) fn new(records: &'a R) -> Result<Self, R::Error> {
-        Ok(Self { records, share: records.share()?, changed: BTreeMap::new() })
+    pub(super) fn new(records: &'a R, author: ServerId) -> Result<Self, R::Error> {
+        Ok(Self { records, share: records.share()?, author, changed: BTreeMap::new() })
     }
 
     pub(super) fn node(&self, id: NodeId) -> Result<Option<Node>, R::Error> {
