@@ -42,8 +42,8 @@ fn ids_are_those_of_the_first_release() {
     assert_eq!(small().id().to_string(), GOLDEN_SMALL);
 }
 
-const GOLDEN_EMPTY: &str = "";
-const GOLDEN_SMALL: &str = "";
+const GOLDEN_EMPTY: &str = "2987c768cc5414c455523b386bc537a993eab0a4968cde90f3457051928cfdd1";
+const GOLDEN_SMALL: &str = "4031f6563f275de5644d54825e4f14b273972fbdd8f8ccaac15fb86df272d73f";
 
 #[test]
 fn what_is_not_canonical_is_refused() {
