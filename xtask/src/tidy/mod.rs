@@ -9,6 +9,7 @@ mod docs;
 mod fences;
 mod functions;
 mod habits;
+mod links;
 mod manifest;
 mod source;
 mod words;
@@ -78,6 +79,7 @@ fn check(files: &[File]) -> Vec<Finding> {
     }
     findings.extend(fences::check(files));
     findings.extend(docs::check(files));
+    findings.extend(links::check(files));
     findings.sort();
     findings
 }
