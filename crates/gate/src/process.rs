@@ -1,0 +1,65 @@
+//! What the process may do and how many descriptors it may hold. Changes nothing but its own limits.
+
+use std::path::Path;
+
+use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::error::{GateError, Result};
+
+/// Whether the process runs as root; without it there is neither change detection nor opening by handle.
+pub fn effective_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Raises the limit of open descriptors as far as the process may, at most to `wanted`. Answers the limit in force.
+pub fn raise_nofile(wanted: u64) -> u64 {
+    let now = getrlimit(Resource::Nofile);
+    // A missing limit means "no limit".
+    let soft = now.current.unwrap_or(u64::MAX);
+    if soft >= wanted {
+        return soft;
+    }
+    let hard = now.maximum.unwrap_or(u64::MAX);
+    let above_hard = Rlimit { current: Some(wanted), maximum: Some(wanted.max(hard)) };
+    let within_hard = Rlimit { current: Some(wanted.min(hard)), maximum: now.maximum };
+    if hard < wanted && setrlimit(Resource::Nofile, above_hard).is_ok() || setrlimit(Resource::Nofile, within_hard).is_ok() {
+        return getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    }
+    soft
+}
+
+/// Whether `path` (not followed if a symlink) is the top of a mount.
+///
+/// # Errors
+/// No such path, no right to look, or a kernel that does not tell (before Linux 5.8).
+pub fn is_mount_point(path: &Path) -> Result<bool> {
+    let operation = "look for a mount at";
+    let x = rustix::fs::statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT, StatxFlags::BASIC_STATS)
+        .map_err(|e| GateError::from_errno(e, operation, path))?;
+    if !x.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT) {
+        return Err(GateError::new(crate::ErrorKind::Unsupported, operation, path));
+    }
+    Ok(x.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn mount_points_are_told_from_folders() {
+        assert!(is_mount_point(Path::new("/proc")).unwrap());
+        assert!(!is_mount_point(Path::new("/proc/sys")).unwrap());
+        assert!(is_mount_point(Path::new("/proc/no such thing")).is_err());
+    }
+
+    #[test]
+    fn nofile_is_never_lowered() {
+        let before = raise_nofile(0);
+        assert!(raise_nofile(before) >= before);
+        assert_eq!(raise_nofile(1), before);
+    }
+}

@@ -1,0 +1,149 @@
+//! Real file systems for tests: a sparse image, formatted and mounted over a loop device, gone when dropped.
+//!
+//! Not part of the product (feature `testing`). Invariant: dropping a volume unmounts it and frees the loop device,
+//! also while a test panics.
+#![allow(clippy::print_stderr, reason = "a skipped test says why")]
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use rustix::io::Errno;
+use rustix::mount::{UnmountFlags, unmount};
+use tempfile::TempDir;
+
+use crate::effective_root;
+
+/// A file system that the product supports in full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fs {
+    /// ext4.
+    Ext4,
+    /// XFS.
+    Xfs,
+    /// btrfs.
+    Btrfs,
+}
+
+impl Fs {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Ext4, Self::Xfs, Self::Btrfs];
+
+    /// Name as in /proc/filesystems.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ext4 => "ext4",
+            Self::Xfs => "xfs",
+            Self::Btrfs => "btrfs",
+        }
+    }
+
+    /// Smallest volume that its mkfs accepts, in MiB.
+    fn size_mib_min(self) -> u64 {
+        match self {
+            Self::Ext4 => 8,
+            Self::Xfs => 300,
+            Self::Btrfs => 128,
+        }
+    }
+
+    fn mkfs_options(self) -> &'static [&'static str] {
+        match self {
+            Self::Ext4 => &["-q", "-F"],
+            Self::Xfs => &["-q", "-f"],
+            Self::Btrfs => &["-q", "-f"],
+        }
+    }
+}
+
+/// A mounted volume of its own.
+#[derive(Debug)]
+pub struct LoopVolume {
+    fs: Fs,
+    mounted: PathBuf,
+    // Last, so that the image goes after the mount.
+    folder: TempDir,
+}
+
+impl LoopVolume {
+    /// Makes and mounts a volume of at least `size_mib` MiB (more where mkfs demands it; the image is sparse).
+    /// `None`, with the reason on standard error, where this machine can't: skip the test then.
+    pub fn new(fs: Fs, size_mib: u64) -> Option<Self> {
+        match Self::make(fs, size_mib) {
+            Ok(volume) => Some(volume),
+            Err(reason) => {
+                eprintln!("skipped on {}: {reason}", fs.name());
+                None
+            }
+        }
+    }
+
+    fn make(fs: Fs, size_mib: u64) -> Result<Self, String> {
+        if !effective_root() {
+            return Err("needs root to mount".to_owned());
+        }
+        let text = |e: std::io::Error| e.to_string();
+        let folder = tempfile::Builder::new().prefix("isotherm-volume-").tempdir().map_err(text)?;
+        // Roots refuse symlinks in their path, and a temporary folder may be reached through one.
+        let base = folder.path().canonicalize().map_err(text)?;
+        let image = base.join("image");
+        let size = size_mib.max(fs.size_mib_min()) << 20;
+        File::create(&image).and_then(|file| file.set_len(size)).map_err(text)?;
+        run(Command::new(format!("mkfs.{}", fs.name())).args(fs.mkfs_options()).arg(&image))?;
+        let mounted = base.join("mounted");
+        std::fs::create_dir(&mounted).map_err(text)?;
+        // The loop device frees itself when the file system goes.
+        run(Command::new("mount").args(["-t", fs.name(), "-o", "loop"]).arg(&image).arg(&mounted))?;
+        Ok(Self { fs, mounted, folder })
+    }
+
+    /// Its file system.
+    pub fn fs(&self) -> Fs {
+        self.fs
+    }
+
+    /// Where it is mounted.
+    pub fn path(&self) -> &Path {
+        &self.mounted
+    }
+
+    /// A folder outside of the volume that lives as long.
+    pub fn outside(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+impl Drop for LoopVolume {
+    fn drop(&mut self) {
+        match unmount(&self.mounted, UnmountFlags::empty()) {
+            // A test that unmounts by itself.
+            Ok(()) | Err(Errno::INVAL) => {}
+            // A failed test may still hold files open; then the mount goes with the last of them.
+            Err(_) => {
+                if let Err(errno) = unmount(&self.mounted, UnmountFlags::DETACH) {
+                    eprintln!("cannot unmount {}: {errno}", self.mounted.display());
+                }
+            }
+        }
+    }
+}
+
+/// Runs `check` on a new volume of each file system, as far as this machine has it.
+pub fn on_each_fs(size_mib: u64, mut check: impl FnMut(&LoopVolume)) {
+    for fs in Fs::ALL {
+        if let Some(volume) = LoopVolume::new(fs, size_mib) {
+            check(&volume);
+        }
+    }
+}
+
+/// Runs a program; its complaint as an error.
+fn run(command: &mut Command) -> Result<Output, String> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let output = command.output().map_err(|e| format!("{program}: {e}"))?;
+    if output.status.success() {
+        Ok(output)
+    } else {
+        Err(format!("{program}: {}", String::from_utf8_lossy(&output.stderr).trim()))
+    }
+}

@@ -1,0 +1,129 @@
+//! Extended attributes as raw bytes: which are synced, and the calls, through `/proc` because `O_PATH` descriptors
+//! take none of the direct ones.
+//!
+//! It does not interpret values. Invariant: attributes of the machine (`security.bpf.*`, `security.selinux`,
+//! `security.capability`, `trusted.*`) are neither read nor written here.
+
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::os::fd::AsFd;
+
+use rustix::fs::XattrFlags;
+use rustix::io::Errno;
+
+use super::proc_path;
+
+const ACL_ACCESS: &[u8] = b"system.posix_acl_access";
+const ACL_DEFAULT: &[u8] = b"system.posix_acl_default";
+const NT_ACL: &[u8] = b"security.NTACL";
+
+/// How often a value that grows while it is read is tried again.
+const READ_TRIES: usize = 8;
+
+/// Whether an attribute belongs to what is synced.
+pub(super) fn is_carried(name: &[u8]) -> bool {
+    is_acl(name) || name == NT_ACL || (name.starts_with(b"user.") && name.len() > b"user.".len())
+}
+
+/// Whether an attribute is a POSIX ACL.
+pub(super) fn is_acl(name: &[u8]) -> bool {
+    name == ACL_ACCESS || name == ACL_DEFAULT
+}
+
+/// All synced attributes of an open inode.
+pub(super) fn read_carried(fd: impl AsFd) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, Errno> {
+    let path = proc_path(fd);
+    let list = match grown(|buffer| rustix::fs::listxattr(&path, buffer), || rustix::fs::listxattr_query(&path)) {
+        Err(Errno::OPNOTSUPP) => return Ok(BTreeMap::new()),
+        answer => answer?,
+    };
+    let mut found = BTreeMap::new();
+    for name in list.split(|byte| *byte == 0).filter(|name| is_carried(name)) {
+        match read(&path, name) {
+            Ok(value) => {
+                found.insert(name.to_vec(), value);
+            }
+            // Removed since it was listed.
+            Err(Errno::NODATA) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(found)
+}
+
+/// Whether an open inode has an attribute of this name, whoever it belongs to.
+pub(super) fn is_present(fd: impl AsFd, name: &str) -> Result<bool, Errno> {
+    match rustix::fs::fgetxattr_query(fd, name) {
+        Ok(_) => Ok(true),
+        Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(false),
+        Err(errno) => Err(errno),
+    }
+}
+
+pub(super) fn set(fd: impl AsFd, name: &[u8], value: &[u8]) -> Result<(), Errno> {
+    rustix::fs::setxattr(proc_path(fd), c_name(name)?, value, XattrFlags::empty())
+}
+
+/// Removes an attribute; an absent one is no error, nor is one that the file system could never have.
+pub(super) fn remove(fd: impl AsFd, name: &[u8]) -> Result<(), Errno> {
+    match rustix::fs::removexattr(proc_path(fd), c_name(name)?) {
+        Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(()),
+        answer => answer,
+    }
+}
+
+fn read(path: &str, name: &[u8]) -> Result<Vec<u8>, Errno> {
+    let name = c_name(name)?;
+    grown(|buffer| rustix::fs::getxattr(path, &name, buffer), || rustix::fs::getxattr_query(path, &name))
+}
+
+/// Asks for the size, then for the bytes, again if they grew in between.
+fn grown(
+    fetch: impl Fn(&mut Vec<u8>) -> Result<usize, Errno>,
+    query: impl Fn() -> Result<usize, Errno>,
+) -> Result<Vec<u8>, Errno> {
+    for _ in 0..READ_TRIES {
+        let size = query()?;
+        if size == 0 {
+            return Ok(Vec::new());
+        }
+        let mut buffer = vec![0; size];
+        match fetch(&mut buffer) {
+            Ok(len) => {
+                buffer.truncate(len);
+                return Ok(buffer);
+            }
+            Err(Errno::RANGE) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Err(Errno::BUSY)
+}
+
+fn c_name(name: &[u8]) -> Result<CString, Errno> {
+    CString::new(name).map_err(|_| Errno::INVAL)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_attributes_of_users_are_carried() {
+        for name in ["user.a", "user.DOSATTRIB", "system.posix_acl_access", "system.posix_acl_default", "security.NTACL"] {
+            assert!(is_carried(name.as_bytes()), "{name}");
+        }
+        for name in [
+            "user.",
+            "user",
+            "security.bpf.isotherm",
+            "security.selinux",
+            "security.capability",
+            "trusted.a",
+            "system.nfs4_acl",
+            "",
+        ] {
+            assert!(!is_carried(name.as_bytes()), "{name}");
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Change detection: which names of a volume were touched, by whom.
+//!
+//! It reports and does not look: order inside a batch means little, merged events have lost theirs, so a [`Change`]
+//! says "go and look", never "this happened". It does not filter by endpoint or by process; the caller does, by
+//! directory handle and pid. Invariant: nothing that the kernel told is dropped silently; a loss is `overflow` or an
+//! error, and both mean that everything must be scanned.
+
+mod group;
+pub mod parse;
+
+pub use group::{UnavailableReason, Waker, Watch, WatchError, WatchUnavailable};
+
+use crate::FileHandle;
+use parse::{InfoKind, RawEvent};
+
+/// Something happened to this name, or to this inode.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// Directory that holds the name. `None` where the kernel knows no name: an unlinked file that goes for good, or
+    /// one opened by handle.
+    pub directory: Option<FileHandle>,
+    /// The name in it; `.` for the directory itself; empty without a directory.
+    pub name: Vec<u8>,
+    /// The inode it was about; `None` where the kernel did not say.
+    pub target: Option<FileHandle>,
+    /// What happened, as a union of merged events.
+    pub kinds: ChangeKinds,
+    /// Process that did it, 0 if unknown in this pid namespace.
+    pub pid: i32,
+}
+
+/// Kinds of a change; several can be set.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ChangeKinds {
+    /// The name was made (create, link, mkdir, symlink).
+    pub created: bool,
+    /// The name was removed.
+    pub deleted: bool,
+    /// The name is the old or the new place of a rename.
+    pub moved: bool,
+    /// Content was written or truncated, or the mtime set. Stores through a mapping are not seen.
+    pub modified: bool,
+    /// A descriptor or mapping that could write was closed.
+    pub closed_write: bool,
+    /// Owner, mode, extended attribute, link count or time changed.
+    pub attrib: bool,
+    /// The inode is gone for good.
+    pub gone: bool,
+    /// It is about a directory.
+    pub is_dir: bool,
+}
+
+/// What one read brought.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// Changes in the order of the kernel's queue; a rename is two, the old place first.
+    pub changes: Vec<Change>,
+    /// Events were lost: scan everything.
+    pub overflow: bool,
+    /// A [`Waker`] ended the wait.
+    pub woken: bool,
+}
+
+impl Batch {
+    fn add(&mut self, event: RawEvent) {
+        if event.mask & libc::FAN_Q_OVERFLOW != 0 {
+            self.overflow = true;
+            return;
+        }
+        let kinds = ChangeKinds::from_mask(event.mask);
+        let target = event.records.iter().find(|r| r.kind == InfoKind::Target).map(|r| r.handle.clone());
+        let before = self.changes.len();
+        for record in event.records {
+            if record.kind == InfoKind::Target {
+                continue;
+            }
+            self.changes.push(Change {
+                directory: Some(record.handle),
+                name: record.name,
+                target: target.clone(),
+                kinds,
+                pid: event.pid,
+            });
+        }
+        if self.changes.len() == before {
+            self.changes.push(Change { directory: None, name: Vec::new(), target, kinds, pid: event.pid });
+        }
+    }
+}
+
+impl ChangeKinds {
+    fn from_mask(mask: u64) -> Self {
+        let has = |bits: u64| mask & bits != 0;
+        Self {
+            created: has(libc::FAN_CREATE),
+            deleted: has(libc::FAN_DELETE),
+            moved: has(libc::FAN_RENAME | libc::FAN_MOVED_FROM | libc::FAN_MOVED_TO),
+            modified: has(libc::FAN_MODIFY),
+            closed_write: has(libc::FAN_CLOSE_WRITE),
+            attrib: has(libc::FAN_ATTRIB),
+            gone: has(libc::FAN_DELETE_SELF),
+            is_dir: has(libc::FAN_ONDIR),
+        }
+    }
+}
