@@ -40,14 +40,12 @@ pub(crate) const FOR_TESTS: &[Package] = &[
 
 /// Makes sure that the packages are there and says what was done; the error names what is missing and the remedy.
 pub(crate) fn ensure(packages: &[Package]) -> Result<String> {
-    let folders = folders();
-    let missing = missing(packages, |command| folders.iter().any(|folder| folder.join(command).is_file()));
+    let missing = missing(packages, is_there);
     if missing.is_empty() {
         return Ok("all packages are there".to_owned());
     }
     let names = missing.join(" ");
-    let is_debian = folders.iter().any(|folder| folder.join("apt-get").is_file());
-    if !is_debian {
+    if !is_there("apt-get") {
         bail!("Missing here: {names} (names of Debian packages); install what this system calls them");
     }
     if !is_root() {
@@ -56,7 +54,15 @@ pub(crate) fn ensure(packages: &[Package]) -> Result<String> {
     println!("Installing Debian packages: {names}");
     watched::run_plain(apt().args(["update", "-qq"]))?;
     watched::run_plain(apt().args(["install", "-y", "--no-install-recommends"]).args(&missing))?;
+    let left = self::missing(packages, is_there);
+    if !left.is_empty() {
+        bail!("Installed {names}, but commands of these are still not found: {}", left.join(" "));
+    }
     Ok(format!("installed {names}"))
+}
+
+fn is_there(command: &str) -> bool {
+    folders().iter().any(|folder| folder.join(command).is_file())
 }
 
 fn apt() -> Command {

@@ -137,7 +137,9 @@ fn tests_step(root: &Path, options: &Options) -> Step {
 
 fn simulation_step(root: &Path) -> Step {
     let mut command = cargo(root);
-    command.args(["run", "-p", "isotherm-sim", "--", "run", "--from", "0", "--count", SIMULATED_SEEDS]);
+    command.arg("run");
+    lock(&mut command);
+    command.args(["-p", "isotherm-sim", "--", "run", "--from", "0", "--count", SIMULATED_SEEDS]);
     Step::new("simulation", move || {
         watched::run_plain(&mut command)?;
         Ok(Outcome::note(format!("{SIMULATED_SEEDS} seeds")))
@@ -145,14 +147,19 @@ fn simulation_step(root: &Path) -> Step {
 }
 
 fn select(command: &mut Command, crates: &[String]) {
-    if std::env::var_os("CI").is_some() {
-        command.arg("--locked");
-    }
+    lock(command);
     if crates.is_empty() {
         command.arg("--workspace");
     }
     for name in crates {
         command.args(["-p", name]);
+    }
+}
+
+/// In CI the lock file is part of what is checked.
+fn lock(command: &mut Command) {
+    if std::env::var_os("CI").is_some() {
+        command.arg("--locked");
     }
 }
 

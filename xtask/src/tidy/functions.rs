@@ -20,7 +20,9 @@ pub(crate) fn check(source: &Source<'_>) -> Vec<Finding> {
         let rule = format!("The file has {lines} lines, at most {FILE_LINES_MAX} are allowed: split it by idea");
         findings.push(Finding::new(source.path, 0, rule));
     }
-    if !source.text.starts_with("//! ") {
+    // Attributes of the file may stand above its header.
+    let first = source.text.lines().find(|line| !line.starts_with("#![") && !line.is_empty());
+    if !first.is_some_and(|line| line.starts_with("//! ")) {
         let rule = "The file does not start with a `//!` header: what it is, what it refuses, its invariant";
         findings.push(Finding::new(source.path, 1, rule));
     }
@@ -92,7 +94,8 @@ mod tests {
 
     #[test]
     fn file_size_and_header_are_checked() {
-        assert!(rules("//! Header.\n")[..].is_empty());
+        assert!(rules("//! Header.\n").is_empty());
+        assert!(rules("#![allow(missing_docs)]\n//! Header.\n").is_empty());
         assert!(rules("fn f() {}\n")[0].contains("header"));
         let long = format!("//! Header.\n{}", "// x\n".repeat(FILE_LINES_MAX));
         assert!(rules(&long)[0].starts_with("a.rs: The file has 501 lines"));
