@@ -8,8 +8,12 @@
 //! of a plan depend on chance.
 
 pub mod content;
+pub mod exclude;
 pub mod fold;
 pub mod ids;
 pub mod name;
 pub mod namespace;
 pub mod node;
+pub mod observe;
+pub mod plan;
+pub mod trees;

@@ -1,0 +1,86 @@
+//! What became of a node whose name no longer holds its inode.
+
+use std::collections::BTreeSet;
+
+use super::{Observed, lose};
+use crate::ids::NodeId;
+use crate::node::Kind;
+use crate::trees::{Record, Trees, TreesMut};
+
+/// What asking the kernel for an inode by its handle told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Liveness {
+    /// The inode is gone, or has no name any more.
+    Gone,
+    /// It has this many names somewhere on the volume.
+    Linked(u32),
+}
+
+/// Decides about a lost node once it is known whether its inode lives. `searched` says that the whole endpoint
+/// was listed since the node was lost, so that a living inode is known to be outside (row 12).
+pub fn resolve_lost(trees: &mut impl TreesMut, node: NodeId, liveness: Liveness, searched: bool) -> Observed {
+    let mut out = Observed::default();
+    let Some(record) = trees.record(node).filter(Record::is_lost) else { return out };
+    let gone = match liveness {
+        Liveness::Gone => true,
+        Liveness::Linked(links) => searched || other_names(trees, &record) >= links,
+    };
+    if !gone {
+        out.lost.insert(node);
+        return out;
+    }
+    if liveness == Liveness::Gone && adopt(trees, &record, &mut out) {
+        return out;
+    }
+    remove(trees, record, &mut out);
+    out
+}
+
+/// Names of the inode that are accounted for by other nodes: when they are all there are, this name is gone.
+fn other_names(trees: &impl Trees, record: &Record) -> u32 {
+    let Some(local) = &record.local else { return 0 };
+    let owners = trees.by_handle(&local.handle).into_iter().filter(|node| *node != record.node);
+    let here = owners.filter(|node| trees.record(*node).is_some_and(|record| record.here().is_some()));
+    u32::try_from(here.count()).unwrap_or(u32::MAX)
+}
+
+/// Row 16: the inode is gone and its name holds another file that nobody else knows. That file takes the node.
+fn adopt(trees: &mut impl TreesMut, record: &Record, out: &mut Observed) -> bool {
+    let Some(local) = &record.local else { return false };
+    let successor = trees.local_at(&local.place).and_then(|node| trees.record(node));
+    let Some(successor) = successor.filter(|other| other.remote.is_none() && other.synced.is_none()) else {
+        return false;
+    };
+    if successor.here().map(|other| other.kind()) != Some(local.kind()) || local.kind() == Kind::Directory {
+        return false;
+    }
+    let mut record = record.clone();
+    let from = successor.node;
+    record.local = successor.local;
+    let mut empty = Record::new(from);
+    empty.local = None;
+    trees.put(empty);
+    out.changed.insert(from);
+    out.changed.insert(record.node);
+    trees.put(record);
+    true
+}
+
+/// The node is not here any more; whatever was recorded below it has to be looked for in turn.
+fn remove(trees: &mut impl TreesMut, mut record: Record, out: &mut Observed) {
+    let was_directory = record.local.take().is_some_and(|local| local.kind() == Kind::Directory);
+    let node = record.node;
+    out.changed.insert(node);
+    trees.put(record);
+    if !was_directory {
+        return;
+    }
+    let mut below: BTreeSet<NodeId> = trees.local_children(node, usize::MAX).into_iter().collect();
+    while let Some(child) = below.pop_first() {
+        let Some(mut record) = trees.record(child) else { continue };
+        lose(&mut record);
+        out.lost.insert(child);
+        out.changed.insert(child);
+        trees.put(record);
+    }
+}

@@ -1,0 +1,120 @@
+//! Two nodes, one name.
+//!
+//! Directories of one name merge: what only this server knows becomes the share's directory. Files of one name become
+//! one node with two contents, which are then compared like any others. Where the kinds differ the file gives way to the
+//! directory. A node that has a history of its own never merges with another: it gets a conflict name.
+
+use super::delete::delete_change;
+use super::place::{moved_only_here, place_change};
+use super::planner::Planner;
+use super::{Fact, Intent, Trouble};
+use crate::ids::NodeId;
+use crate::namespace::{Based, Change};
+use crate::node::{Kind, Node, Place};
+use crate::trees::{Local, Record, Trees};
+
+impl<T: Trees> Planner<'_, T> {
+    /// A local node wants a name that `holder` has in the share.
+    pub(super) fn name_taken_there(&mut self, record: &Record, local: &Local, holder: NodeId) {
+        let Some(other) = self.trees.record(holder) else { return };
+        if self.is_blocked(&other) {
+            return;
+        }
+        match (other.here(), &other.synced) {
+            (Some(_), _) if moved_only_here(&other) => self.move_chain_there(record, local, holder),
+            // It stays there, or is about to arrive: the share's node keeps the name (row 23: also on a folded name).
+            (Some(_), _) => self.give_way_here(record, local, holder),
+            (None, Some(_)) => self.succeed_deleted(record, local, &other),
+            (None, None) if is_new_here(record) => self.meet(&other, record, local),
+            (None, None) => self.give_way_here(record, local, holder),
+        }
+    }
+
+    /// The holder of the name was deleted on this server, and something else now has the name.
+    fn succeed_deleted(&mut self, record: &Record, local: &Local, other: &Record) {
+        let (Some(remote), Some(synced)) = (other.live(), &other.synced) else { return };
+        if is_new_here(record) && remote.kind() == local.kind() {
+            self.rebind(record.node, other.node);
+            return;
+        }
+        let changed = !remote.content.same_bytes(&synced.content) || remote.place != synced.place;
+        let holds = !self.trees.remote_children(other.node, 1).is_empty();
+        if changed || holds || self.rules.hold_local_deletes || self.moved_there.contains_key(&other.node) {
+            self.visit(other.node);
+            return;
+        }
+        // Never the delete alone: others would see the name empty in between (row 16).
+        let Some(change) = place_change(record, local) else { return };
+        self.plan.intents.push(Intent { changes: vec![delete_change(remote), change], rebind: None });
+        self.gone_there(other.node, &remote.place);
+        self.made_there.insert(record.node);
+        self.moved_there.insert(record.node, local.place.clone());
+    }
+
+    /// Notes that this plan deletes a node in the share.
+    pub(super) fn gone_there(&mut self, node: NodeId, place: &Place) {
+        self.moved_there.insert(node, Place { parent: NodeId::PARKED, name: place.name.clone() });
+    }
+
+    /// A node of the share is to get a name here that `holder` has. True once the name is free.
+    pub(super) fn make_room_here(&mut self, node: NodeId, remote: &Node, holder: NodeId) -> bool {
+        let Some(other) = self.trees.record(holder) else { return true };
+        if self.is_blocked(&other) {
+            return false;
+        }
+        let Some(local) = other.here().cloned() else { return true };
+        let newcomer = self.trees.record(node);
+        let arrives = newcomer.as_ref().is_some_and(|record| record.local.is_some());
+        match &newcomer {
+            Some(record) if is_new_here(&other) && !arrives => self.meet(record, &other, &local),
+            _ if is_new_here(&other) => self.give_way_here(&other, &local, node),
+            // It has a history: its own plan takes it away, or makes it give way because the share's name is taken.
+            _ if self.is_being_visited(holder) => {
+                self.park(holder);
+            }
+            _ => self.visit(holder),
+        }
+        self.holder_here(&remote.place).is_none()
+    }
+
+    /// A node of the share that is not here yet, and a local node of which the share knows nothing, under one name.
+    fn meet(&mut self, there: &Record, here: &Record, local: &Local) {
+        let Some(remote) = there.live() else { return };
+        if self.is_blocked(there) || self.is_blocked(here) {
+            return;
+        }
+        if remote.kind() == local.kind() {
+            self.rebind(here.node, there.node);
+        } else if local.kind() == Kind::Directory {
+            self.give_way_there(remote, here.node);
+        } else {
+            self.give_way_here(here, local, there.node);
+        }
+    }
+
+    fn rebind(&mut self, from: NodeId, to: NodeId) {
+        let known = self.plan.facts.iter().any(|fact| matches!(fact, Fact::Rebind(a, b) if *a == from || *b == to));
+        if !known {
+            self.fact(Fact::Rebind(from, to));
+        }
+    }
+
+    /// The share's file gives way to a local directory.
+    fn give_way_there(&mut self, remote: &Node, keeper: NodeId) {
+        if self.moved_there.contains_key(&remote.id) {
+            return;
+        }
+        let Some(name) = self.conflict_name(&remote.place, remote.author) else {
+            self.trouble(keeper, Trouble::TooManyConflicts);
+            return;
+        };
+        let place = Place { parent: remote.place.parent, name };
+        self.intend(Change::Move { node: remote.id, place: Based { base: remote.versions.place, value: place.clone() } });
+        self.moved_there.insert(remote.id, place);
+    }
+}
+
+/// A node that the share never had.
+fn is_new_here(record: &Record) -> bool {
+    record.remote.is_none() && record.synced.is_none()
+}

@@ -1,0 +1,132 @@
+//! Content: who changed it, and what becomes of the other side.
+
+use super::planner::Planner;
+use super::{Action, Authority, Expected};
+use crate::ids::NodeId;
+use crate::namespace::{Based, Change};
+use crate::node::{Content, FileContent, Kind, Node};
+use crate::trees::{Local, LocalContent, Record, Synced, Trees};
+
+impl<T: Trees> Planner<'_, T> {
+    /// True if both sides have the same content.
+    pub(super) fn reconcile_content(&mut self, record: &Record, local: &Local, remote: &Node, synced: Option<&Synced>) -> bool {
+        if local.kind() == Kind::Directory {
+            return true;
+        }
+        let LocalContent::Known(content) = &local.content else {
+            self.read(record.node);
+            return false;
+        };
+        if *content == remote.content {
+            return true;
+        }
+        if content.same_bytes(&remote.content) {
+            return self.reconcile_times(record.node, local, remote, synced);
+        }
+        let Some(synced) = synced else {
+            self.without_base(record, local, remote);
+            return false;
+        };
+        let changed_here = !content.same_bytes(&synced.content);
+        let changed_there = !remote.content.same_bytes(&synced.content);
+        match (changed_here, changed_there) {
+            (false, _) => self.replace_here(record.node, local, remote),
+            (true, false) => self.update_there(record.node, content, remote),
+            (true, true) => self.conflict(record, local, content, remote),
+        }
+        false
+    }
+
+    /// Different bytes, and nothing tells whose are older. A local content that the share once had is old, not an
+    /// edit (row 15); that is asked before anything is called a conflict.
+    fn without_base(&mut self, record: &Record, local: &Local, remote: &Node) {
+        let LocalContent::Known(content) = &local.content else { return };
+        if self.rules.authority == Authority::Server {
+            self.update_there(record.node, content, remote);
+        } else if content.file().is_some() && record.searched != Some(remote.versions.content) {
+            self.plan.searches.push(record.node);
+        } else {
+            self.conflict(record, local, content, remote);
+        }
+    }
+
+    fn update_there(&mut self, node: NodeId, content: &Content, remote: &Node) {
+        let content = Some(Based { base: remote.versions.content, value: content.clone() });
+        self.intend(Change::Update { node, metadata: None, content });
+    }
+
+    fn replace_here(&mut self, node: NodeId, local: &Local, remote: &Node) {
+        let Some(expected) = self.expected_after_move(node, local) else { return };
+        let Some(link_to) = self.link_target(node, &remote.content) else { return };
+        // The new inode gets the local metadata where that is newer; metadata is a facet of its own.
+        let action = Action::Replace { expected, content: remote.content.clone(), metadata: local.metadata.clone(), link_to };
+        self.step(node, action);
+    }
+
+    /// The same bytes with another time, or other names of the inode.
+    fn reconcile_times(&mut self, node: NodeId, local: &Local, remote: &Node, synced: Option<&Synced>) -> bool {
+        let (Some(Content::File(here)), Content::File(there)) = (local.known(), &remote.content) else { return true };
+        let base = synced.and_then(|synced| synced.content.file());
+        let changed_there =
+            base.is_none_or(|base| there.modified != base.modified || there.link != base.link || there.manifest != base.manifest);
+        if !changed_there || (base.is_none() && self.rules.authority == Authority::Server) {
+            self.update_there(node, &Content::File(here.clone()), remote);
+            return false;
+        }
+        if here.link != there.link {
+            return self.join_links(node, local, here, there, remote);
+        }
+        if let Some(expected) = self.expected_after_move(node, local) {
+            let base = synced.map_or_else(|| local.metadata.clone(), |synced| synced.metadata.clone());
+            let (metadata, content) = (local.metadata.clone(), Some(there.clone()));
+            self.step(node, Action::SetMetadata { expected, metadata, base, content });
+        }
+        false
+    }
+
+    /// The share says that this is a name of the same inode as another node, or no longer is.
+    fn join_links(&mut self, node: NodeId, local: &Local, here: &FileContent, there: &FileContent, remote: &Node) -> bool {
+        let target = self.link_target(node, &remote.content);
+        match target {
+            // Another member is being made right now.
+            None => false,
+            Some(Some(target)) if target.handle != local.handle => {
+                let Some(expected) = self.expected_after_move(node, local) else { return false };
+                let (content, metadata) = (remote.content.clone(), local.metadata.clone());
+                self.step(node, Action::Replace { expected, content, metadata, link_to: Some(target) });
+                false
+            }
+            // One inode already: the ids differ because both sides named the group. The share's id stands.
+            Some(Some(_)) => true,
+            // Nobody to link with here, or a link that the share has broken while both names still hold the same bytes.
+            Some(None) if there.link.is_some() || here.link.is_none() => true,
+            Some(None) => {
+                let Some(expected) = self.expected_after_move(node, local) else { return false };
+                let (content, metadata) = (remote.content.clone(), local.metadata.clone());
+                self.step(node, Action::Replace { expected, content, metadata, link_to: None });
+                false
+            }
+        }
+    }
+
+    /// For content of a link group: a name that already holds it here, to link with. The outer none: wait, because
+    /// a member is being made in this plan.
+    pub(super) fn link_target(&mut self, node: NodeId, content: &Content) -> Option<Option<Expected>> {
+        let Some((file, link)) = content.file().and_then(|file| Some((file, file.link?))) else { return Some(None) };
+        let members = self.trees.link_members(link);
+        let mut target = None;
+        for member in members.into_iter().filter(|member| *member != node) {
+            let planned = self.plan.steps.iter().any(|step| step.node == member);
+            if planned || self.busy.contains(&member) {
+                return None;
+            }
+            let Some(record) = self.trees.record(member) else { continue };
+            let Some(local) = record.here() else { continue };
+            let holds = local.known().and_then(Content::file).is_some_and(|held| held.manifest == file.manifest);
+            if holds && target.is_none() {
+                target = self.expected(local);
+            }
+        }
+        Some(target)
+    }
+}

@@ -1,0 +1,97 @@
+//! Nodes that exist on one side only.
+
+use super::planner::Planner;
+use super::{Action, Authority};
+use crate::ids::NodeId;
+use crate::namespace::Change;
+use crate::node::{Content, Node, Place};
+use crate::trees::{Local, LocalContent, Record, Trees};
+
+impl<T: Trees> Planner<'_, T> {
+    /// The share has it, this server does not and never did (or must get it back).
+    pub(super) fn create_here(&mut self, node: NodeId, remote: &Node) {
+        let never_here = self.trees.record(node).is_none_or(|record| record.synced.is_none());
+        if self.rules.authority == Authority::Server && never_here && self.delete_unknown_there(node, remote) {
+            return;
+        }
+        let Some(at) = self.spot(&remote.place) else { return };
+        // Making the parent may have led back here.
+        if self.made_here.contains(&node) {
+            return;
+        }
+        if let Some(holder) = self.holder_here(&remote.place) {
+            if !self.make_room_here(node, remote, holder) {
+                return;
+            }
+        } else if !self.taken.insert((remote.place.parent, remote.place.name.as_bytes().to_vec())) {
+            return;
+        }
+        let link_to = match self.link_target(node, &remote.content) {
+            Some(target) => target,
+            None => return,
+        };
+        let action = Action::Create { at, content: remote.content.clone(), metadata: remote.metadata.clone(), link_to };
+        self.step(node, action);
+        self.made_here.insert(node);
+        self.moved_here.insert(node, remote.place.clone());
+    }
+
+    /// Server authoritative: what the server does not have goes from the share, innermost first.
+    fn delete_unknown_there(&mut self, node: NodeId, remote: &Node) -> bool {
+        let children = self.trees.remote_children(node, 1);
+        if !children.is_empty() {
+            // A child that came from this server keeps the directory.
+            let all = self.trees.remote_children(node, usize::MAX);
+            return all.iter().all(|child| self.trees.record(*child).is_none_or(|record| record.local.is_none()));
+        }
+        if !self.rules.hold_local_deletes {
+            self.intend(Change::Delete { node, place: remote.versions.place, content: remote.versions.content });
+        }
+        true
+    }
+
+    /// This server has it, the share does not, or has deleted it.
+    pub(super) fn create_there(&mut self, record: &Record, local: &Local) {
+        let node = record.node;
+        let LocalContent::Known(content) = &local.content else {
+            self.read(node);
+            return;
+        };
+        if local.place.parent == NodeId::PARKED || !self.parent_there(local.place.parent) || self.made_there.contains(&node) {
+            return;
+        }
+        let key = self.key(&local.place.name);
+        if let Some(holder) = self.holder_there(local.place.parent, &key)
+            && holder != node
+        {
+            self.name_taken_there(record, local, holder);
+            return;
+        }
+        if !self.taken_there(local.place.parent, key) {
+            return;
+        }
+        self.intend(create_change(record, local, content));
+        self.made_there.insert(node);
+        self.moved_there.insert(node, local.place.clone());
+    }
+
+    /// Reserves a remote name for this plan; false if the plan already gives it to another node.
+    pub(super) fn taken_there(&mut self, parent: NodeId, key: Vec<u8>) -> bool {
+        let mut tagged = b"there/".to_vec();
+        tagged.extend(key);
+        self.taken.insert((parent, tagged))
+    }
+}
+
+/// The change that makes a local node in the share, reviving it where the share has deleted it.
+pub(super) fn create_change(record: &Record, local: &Local, content: &Content) -> Change {
+    let tombstone = record.remote.as_ref().filter(|remote| remote.deleted);
+    Change::Create {
+        node: record.node,
+        place: Place { parent: local.place.parent, name: local.place.name.clone() },
+        metadata: local.metadata.clone(),
+        content: content.clone(),
+        revives: tombstone.map(|remote| remote.versions.last),
+        conflict_of: record.conflict_of,
+    }
+}

@@ -1,0 +1,55 @@
+//! Nodes that one side deleted. An edit or a move on the other side beats the delete.
+
+use super::planner::Planner;
+use super::{Action, Fact};
+use crate::ids::NodeId;
+use crate::namespace::Change;
+use crate::node::{Kind, Node, Place};
+use crate::trees::{Local, LocalContent, Record, Synced, Trees};
+
+impl<T: Trees> Planner<'_, T> {
+    /// Deleted on this server, live in the share.
+    pub(super) fn deleted_here(&mut self, record: &Record, synced: &Synced, remote: &Node) {
+        if !remote.content.same_bytes(&synced.content) || remote.place != synced.place {
+            self.fact(Fact::ForgetBase(record.node));
+            return;
+        }
+        // A directory goes after everything in it. If something in it stays, that brings the directory back.
+        let holds = remote.kind() == Kind::Directory && !self.trees.remote_children(record.node, 1).is_empty();
+        if holds || self.rules.hold_local_deletes {
+            return;
+        }
+        // The name is in use again: what has it now is planned together with this delete.
+        if let Some(holder) = self.holder_here(&remote.place) {
+            self.visit(holder);
+            return;
+        }
+        if !self.moved_there.contains_key(&record.node) {
+            self.intend(delete_change(remote));
+            self.gone_there(record.node, &remote.place);
+        }
+    }
+
+    /// Deleted in the share, still on this server.
+    pub(super) fn deleted_there(&mut self, record: &Record, local: &Local, synced: &Synced) {
+        let LocalContent::Known(content) = &local.content else {
+            self.read(record.node);
+            return;
+        };
+        if !content.same_bytes(&synced.content) || local.place != synced.place {
+            self.create_there(record, local);
+            return;
+        }
+        let holds = local.kind() == Kind::Directory && !self.trees.local_children(record.node, 1).is_empty();
+        if holds || self.rules.hold_remote_deletes {
+            return;
+        }
+        let Some(expected) = self.expected(local) else { return };
+        self.step(record.node, Action::Remove { expected, content: content.clone() });
+        self.moved_here.insert(record.node, Place { parent: NodeId::PARKED, name: local.place.name.clone() });
+    }
+}
+
+pub(super) fn delete_change(remote: &Node) -> Change {
+    Change::Delete { node: remote.id, place: remote.versions.place, content: remote.versions.content }
+}
