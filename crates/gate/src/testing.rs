@@ -1,18 +1,20 @@
 //! Real file systems for tests: a sparse image, formatted and mounted over a loop device, gone when dropped.
 //!
 //! Not part of the product (feature `testing`). Invariant: dropping a volume unmounts it and frees the loop device,
-//! also while a test panics.
+//! also while a test panics. What a killed test leaves behind, the next test process removes.
 #![allow(clippy::print_stderr, reason = "a skipped test says why")]
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::Once;
 
 use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
 use tempfile::TempDir;
 
-use crate::effective_root;
+pub use crate::sys::mapping::SharedMapping;
+use crate::{StateLock, effective_root, lock_exclusive};
 
 /// A file system that the product supports in full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,9 +63,14 @@ impl Fs {
 pub struct LoopVolume {
     fs: Fs,
     mounted: PathBuf,
+    // Held while the volume is in use; see `sweep`.
+    _lock: StateLock,
     // Last, so that the image goes after the mount.
     folder: TempDir,
 }
+
+/// How the folders of volumes are named, inside the temporary folder of the machine.
+const FOLDER_PREFIX: &str = "isotherm-volume-";
 
 impl LoopVolume {
     /// Makes and mounts a volume of at least `size_mib` MiB (more where mkfs demands it; the image is sparse).
@@ -83,9 +90,12 @@ impl LoopVolume {
             return Err("needs root to mount".to_owned());
         }
         let text = |e: std::io::Error| e.to_string();
-        let folder = tempfile::Builder::new().prefix("isotherm-volume-").tempdir().map_err(text)?;
+        static SWEPT: Once = Once::new();
+        SWEPT.call_once(sweep);
+        let folder = tempfile::Builder::new().prefix(FOLDER_PREFIX).tempdir().map_err(text)?;
         // Roots refuse symlinks in their path, and a temporary folder may be reached through one.
         let base = folder.path().canonicalize().map_err(text)?;
+        let lock = lock_exclusive(&base.join("lock")).map_err(|e| e.to_string())?;
         let image = base.join("image");
         let size = size_mib.max(fs.size_mib_min()) << 20;
         File::create(&image).and_then(|file| file.set_len(size)).map_err(text)?;
@@ -94,7 +104,7 @@ impl LoopVolume {
         std::fs::create_dir(&mounted).map_err(text)?;
         // The loop device frees itself when the file system goes.
         run(Command::new("mount").args(["-t", fs.name(), "-o", "loop"]).arg(&image).arg(&mounted))?;
-        Ok(Self { fs, mounted, folder })
+        Ok(Self { fs, mounted, _lock: lock, folder })
     }
 
     /// Its file system.
@@ -133,6 +143,24 @@ pub fn on_each_fs(size_mib: u64, mut check: impl FnMut(&LoopVolume)) {
     for fs in Fs::ALL {
         if let Some(volume) = LoopVolume::new(fs, size_mib) {
             check(&volume);
+        }
+    }
+}
+
+/// Removes volumes whose process ended without dropping them: those whose lock is free.
+fn sweep() {
+    let Ok(entries) = std::fs::read_dir(std::env::temp_dir()) else { return };
+    for folder in entries.flatten().map(|entry| entry.path()) {
+        let ours = folder.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(FOLDER_PREFIX.as_bytes()));
+        let lock = folder.join("lock");
+        // Without a lock file somebody is just beginning.
+        if !ours || !lock.exists() {
+            continue;
+        }
+        if let Ok(_stale) = lock_exclusive(&lock) {
+            // Not mounted, or removed by somebody else meanwhile: both are what is wanted.
+            let _ = unmount(folder.join("mounted"), UnmountFlags::DETACH);
+            let _ = std::fs::remove_dir_all(&folder);
         }
     }
 }

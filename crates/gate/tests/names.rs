@@ -84,21 +84,21 @@ fn handle_survives_rename_and_dies_with_the_inode() {
         assert!(moved.stat(os("e")).unwrap().is_some());
         assert_eq!(kind(root.open_dir(&f.handle)), ErrorKind::NotDirectory);
 
-        assert_eq!(root.liveness(&f.handle).unwrap(), Liveness::Linked);
+        assert_eq!(root.is_alive(&f.handle).unwrap(), Liveness::Linked);
         let held = fs::File::open(volume.path().join("g")).unwrap();
         fs::remove_file(volume.path().join("g")).unwrap();
-        assert_eq!(root.liveness(&f.handle).unwrap(), Liveness::Unlinked);
+        assert_eq!(root.is_alive(&f.handle).unwrap(), Liveness::Unlinked);
         drop(held);
-        assert_eq!(root.liveness(&f.handle).unwrap(), Liveness::Gone);
+        assert_eq!(root.is_alive(&f.handle).unwrap(), Liveness::Gone);
         fs::write(volume.path().join("again"), "x").unwrap();
-        assert_eq!(root.liveness(&f.handle).unwrap(), Liveness::Gone);
+        assert_eq!(root.is_alive(&f.handle).unwrap(), Liveness::Gone);
         assert_eq!(kind(root.inode(&f.handle)), ErrorKind::Stale);
 
         fs::remove_dir(volume.path().join("moved/e")).unwrap();
         fs::remove_dir(volume.path().join("moved")).unwrap();
-        assert_eq!(root.liveness(&d).unwrap(), Liveness::Unlinked);
+        assert_eq!(root.is_alive(&d).unwrap(), Liveness::Unlinked);
         drop(moved);
-        assert_eq!(root.liveness(&d).unwrap(), Liveness::Gone);
+        assert_eq!(root.is_alive(&d).unwrap(), Liveness::Gone);
     });
 }
 
@@ -357,13 +357,13 @@ fn staging_is_ours_alone() {
         assert_eq!(kind(staging.create("../a")), ErrorKind::InvalidName);
         staging.dir().mkdir(os("d"), 0o700).unwrap();
         staging.dir().symlink(os("s"), os("a")).unwrap();
-        assert_eq!(root.staging().unwrap().names().unwrap(), ["a", "d", "s"]);
+        assert_eq!(root.staging().unwrap().list().unwrap(), ["a", "d", "s"]);
         assert_eq!(staging.open("a").unwrap().stat().unwrap().size, 9);
         assert_eq!(kind(staging.open("s")), ErrorKind::Symlink);
         assert_eq!(kind(staging.open("d")), ErrorKind::IsDirectory);
-        for name in staging.names().unwrap() {
+        for name in staging.list().unwrap() {
             staging.remove(&name).unwrap();
         }
-        assert!(staging.names().unwrap().is_empty());
+        assert!(staging.list().unwrap().is_empty());
     });
 }

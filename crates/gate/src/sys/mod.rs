@@ -8,6 +8,8 @@ pub(crate) mod accounts;
 pub(crate) mod fanotify;
 pub(crate) mod handle;
 pub(crate) mod lease;
+#[cfg(feature = "testing")]
+pub(crate) mod mapping;
 pub(crate) mod mount;
 
 use rustix::io::Errno;

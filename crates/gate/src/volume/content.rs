@@ -178,7 +178,7 @@ impl ContentReader {
     ///
     /// # Errors
     /// `Denied` for a file of another user without the privilege; `Unsupported` on file systems without leases.
-    pub fn has_no_writers(&self) -> Result<bool> {
+    pub fn lease_probe(&self) -> Result<bool> {
         sys::lease::probe_read_lease(&self.fd).map_err(|e| self.fail(e, "probe writers of"))
     }
 

@@ -27,7 +27,7 @@ impl Owners {
     ///
     /// # Errors
     /// Failure of the name service, which may pass.
-    pub fn names(&mut self, uid: u32, gid: u32) -> Result<(Option<String>, Option<String>)> {
+    pub fn owner_names(&mut self, uid: u32, gid: u32) -> Result<(Option<String>, Option<String>)> {
         let user = remembered(&mut self.user_names, &uid, |uid| accounts::user_name(*uid))?;
         let group = remembered(&mut self.group_names, &gid, |gid| accounts::group_name(*gid))?;
         Ok((user, group))
@@ -37,7 +37,7 @@ impl Owners {
     ///
     /// # Errors
     /// Failure of the name service, which may pass.
-    pub fn ids(&mut self, user: &str, group: &str) -> Result<(Option<u32>, Option<u32>)> {
+    pub fn owner_ids(&mut self, user: &str, group: &str) -> Result<(Option<u32>, Option<u32>)> {
         let uid = remembered(&mut self.user_ids, user, accounts::user_id)?;
         let gid = remembered(&mut self.group_ids, group, accounts::group_id)?;
         Ok((uid, gid))
@@ -80,10 +80,10 @@ mod tests {
     fn root_has_a_name_and_strangers_have_none() {
         let mut owners = Owners::default();
         for _ in 0..2 {
-            assert_eq!(owners.names(0, 0).unwrap(), (Some("root".to_owned()), Some("root".to_owned())));
-            assert_eq!(owners.ids("root", "root").unwrap(), (Some(0), Some(0)));
-            assert_eq!(owners.names(3_999_999_999, 3_999_999_999).unwrap(), (None, None));
-            assert_eq!(owners.ids("no such user here", "zero\0byte").unwrap(), (None, None));
+            assert_eq!(owners.owner_names(0, 0).unwrap(), (Some("root".to_owned()), Some("root".to_owned())));
+            assert_eq!(owners.owner_ids("root", "root").unwrap(), (Some(0), Some(0)));
+            assert_eq!(owners.owner_names(3_999_999_999, 3_999_999_999).unwrap(), (None, None));
+            assert_eq!(owners.owner_ids("no such user here", "zero\0byte").unwrap(), (None, None));
         }
         owners.clear();
         assert!(owners.user_names.is_empty());

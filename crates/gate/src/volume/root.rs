@@ -156,7 +156,7 @@ impl Root {
     ///
     /// # Errors
     /// Anything that leaves the question open, such as a missing privilege.
-    pub fn liveness(&self, handle: &FileHandle) -> Result<Liveness> {
+    pub fn is_alive(&self, handle: &FileHandle) -> Result<Liveness> {
         let inode = match self.inode(handle) {
             Ok(inode) => inode,
             Err(error) if error.kind() == ErrorKind::Stale => return Ok(Liveness::Gone),

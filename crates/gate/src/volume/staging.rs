@@ -81,7 +81,7 @@ impl Staging {
     ///
     /// # Errors
     /// A failure of the volume.
-    pub fn names(&self) -> Result<Vec<OsString>> {
+    pub fn list(&self) -> Result<Vec<OsString>> {
         let mut names = Vec::new();
         self.dir.list(|entry| names.push(entry.name.to_owned()))?;
         names.sort();

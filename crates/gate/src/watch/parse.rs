@@ -174,7 +174,7 @@ mod tests {
             body.extend(name);
             body.push(0);
         }
-        while (body.len() + HEADER_BYTES) % 4 != 0 {
+        while !(body.len() + HEADER_BYTES).is_multiple_of(4) {
             body.push(0);
         }
         let mut out = vec![kind, 0];

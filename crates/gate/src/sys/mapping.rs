@@ -1,0 +1,49 @@
+//! A shared writable mapping of a file, for tests only: the way of writing that raises no event and no write call.
+//!
+//! Invariant: the mapping is removed exactly once, when dropped.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::ptr::NonNull;
+
+/// A file mapped for shared writing. It outlives the descriptor it was made from.
+#[derive(Debug)]
+pub struct SharedMapping {
+    start: NonNull<u8>,
+    len: usize,
+}
+
+impl SharedMapping {
+    /// Maps the first `len` bytes of a file that is open for reading and writing.
+    ///
+    /// # Errors
+    /// What mmap(2) answers.
+    pub fn new(file: &File, len: usize) -> io::Result<Self> {
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: a new mapping at a place of the kernel's choice touches no existing memory.
+        let start = unsafe { libc::mmap(std::ptr::null_mut(), len, protection, libc::MAP_SHARED, file.as_raw_fd(), 0) };
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let start = NonNull::new(start.cast()).ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))?;
+        Ok(Self { start, len })
+    }
+
+    /// Stores one byte.
+    ///
+    /// # Panics
+    /// If `offset` is outside of the mapping.
+    pub fn store(&self, offset: usize, byte: u8) {
+        assert!(offset < self.len, "Offset {offset} is outside of a mapping of {} bytes", self.len);
+        // SAFETY: inside the mapping, which lives as long as `self`; volatile, because other processes see it.
+        unsafe { self.start.as_ptr().add(offset).write_volatile(byte) }
+    }
+}
+
+impl Drop for SharedMapping {
+    fn drop(&mut self) {
+        // SAFETY: this mapping was made by `new` and nobody else has a pointer into it.
+        unsafe { libc::munmap(self.start.as_ptr().cast(), self.len) };
+    }
+}
