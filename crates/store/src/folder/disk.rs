@@ -53,6 +53,8 @@ impl Disk {
         make_folder(&root, TEMPORARY).map_err(failed("cannot make its temporary folder"))?;
         let temporary = beneath(&root, TEMPORARY, OFlags::DIRECTORY).map_err(failed("cannot open its temporary folder"))?;
         sweep(&temporary).map_err(failed("cannot remove left-over temporary files"))?;
+        // Folders above the root may be new as well; `put` makes durable only what lies in it.
+        fs::syncfs(&root).map_err(|error| failed("cannot sync its folder")(error.into()))?;
         Ok(Self { root, temporary, _lock: lock, next: AtomicU64::new(0), durable: Mutex::default() })
     }
 
