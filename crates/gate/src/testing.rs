@@ -7,7 +7,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::Once;
+use std::sync::{Mutex, Once, PoisonError};
 
 use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
@@ -139,7 +139,13 @@ impl Drop for LoopVolume {
 }
 
 /// Runs `check` on a new volume of each file system, as far as this machine has it.
+///
+/// Checks of one process run one at a time: a program that another thread starts holds copies of all open descriptors
+/// until its exec, and for that moment files look open, mounts look busy and closes do not happen.
 pub fn on_each_fs(size_mib: u64, mut check: impl FnMut(&LoopVolume)) {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    // A check that failed before leaves nothing behind that matters here.
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     for fs in Fs::ALL {
         if let Some(volume) = LoopVolume::new(fs, size_mib) {
             check(&volume);
