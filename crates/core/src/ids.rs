@@ -97,6 +97,12 @@ impl NodeId {
     /// The parent of what an endpoint has parked in its staging folder while names are being exchanged. Local only:
     /// no share ever holds a node with this parent.
     pub const PARKED: Self = Self([0xff; 16]);
+
+    /// Whether this is one of the two directories that have no name of their own.
+    #[must_use]
+    pub fn is_anchor(self) -> bool {
+        self == Self::ROOT || self == Self::PARKED
+    }
 }
 
 /// The sequence number of a change in its share; on a node, that of the change which last touched it. Zero: never.

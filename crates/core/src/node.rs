@@ -3,7 +3,7 @@
 //! A node has three facets that change independently and conflict independently: its **place** (parent and
 //! name), its **metadata** (mode, owner, extended attributes) and its **content**. Each facet carries the version
 //! that last changed it; that version is the base of compare-and-set. The modification time belongs to the
-//! content, because a chmod at one site must not collide with an edit at another.
+//! content, because a chmod on one server must not collide with an edit on another.
 
 use std::collections::BTreeMap;
 

@@ -4,7 +4,7 @@
 //! change a namespace. A batch is judged in order, each operation (or numbered group) alone; what is applied gets
 //! the share's next sequence number.
 //!
-//! **Invariants**, checked by [`check`]: no two live nodes of one directory share a name (on the folded name
+//! **Invariants**, checked by [`check()`]: no two live nodes of one directory share a name (on the folded name
 //! where the share says so); every live node hangs below the root through live directories; no version is used twice.
 
 mod apply;

@@ -73,8 +73,11 @@ impl<T: Trees> Planner<'_, T> {
             self.update_there(node, &Content::File(here.clone()), remote);
             return false;
         }
-        if here.link != there.link {
-            return self.join_links(node, local, here, there, remote);
+        if here.link != there.link && !self.join_links(node, local, here, there, remote) {
+            return false;
+        }
+        if here.modified == there.modified {
+            return true;
         }
         if let Some(expected) = self.expected_after_move(node, local) {
             let base = synced.map_or_else(|| local.metadata.clone(), |synced| synced.metadata.clone());
@@ -84,7 +87,8 @@ impl<T: Trees> Planner<'_, T> {
         false
     }
 
-    /// The share says that this is a name of the same inode as another node, or no longer is.
+    /// The share says that this is a name of the same inode as another node, or no longer is. True where nothing is
+    /// to be done for that.
     fn join_links(&mut self, node: NodeId, local: &Local, here: &FileContent, there: &FileContent, remote: &Node) -> bool {
         let target = self.link_target(node, &remote.content);
         match target {

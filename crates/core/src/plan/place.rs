@@ -97,6 +97,10 @@ impl<T: Trees> Planner<'_, T> {
         if let Some(holder) = self.holder_here(&remote.place).filter(|holder| *holder != node)
             && !self.make_room_here(node, remote, holder)
         {
+            // Inside the very directory that has to go first: step out of it.
+            if self.chain(local.place.parent, holder, Self::place_here).is_some() {
+                self.park(node);
+            }
             return;
         }
         if self.moved_here.contains_key(&node) || !self.taken.insert((remote.place.parent, remote.place.name.as_bytes().to_vec()))

@@ -65,7 +65,7 @@ pub(super) struct Planner<'a, T> {
 impl<T: Trees> Planner<'_, T> {
     /// Plans for a node unless that was done; true if the node may be planned for at all.
     pub(super) fn visit(&mut self, node: NodeId) {
-        if node == NodeId::ROOT || node == NodeId::PARKED || self.busy.contains(&node) || !self.visited.insert(node) {
+        if node.is_anchor() || self.busy.contains(&node) || !self.visited.insert(node) {
             return;
         }
         let Some(record) = self.trees.record(node) else { return };

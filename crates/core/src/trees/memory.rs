@@ -43,7 +43,9 @@ impl MemoryTrees {
         let node = record.node;
         if let Some(local) = &record.local {
             change(&mut self.handles, local.handle.clone(), node, add);
-            change(&mut self.local, (local.place.parent, local.place.name.clone()), node, add);
+            if !node.is_anchor() {
+                change(&mut self.local, (local.place.parent, local.place.name.clone()), node, add);
+            }
         }
         if let Some(remote) = record.live() {
             change(&mut self.remote, (remote.place.parent, remote.place.name.key(self.case)), node, add);
@@ -51,7 +53,7 @@ impl MemoryTrees {
                 change(&mut self.links, link, node, add);
             }
         }
-        if add && record.state() != State::Settled && node != NodeId::ROOT && node != NodeId::PARKED {
+        if add && record.state() != State::Settled && !node.is_anchor() {
             self.unsettled.insert(node);
         } else {
             self.unsettled.remove(&node);
@@ -123,8 +125,7 @@ impl TreesMut for MemoryTrees {
         if let Some(old) = self.records.remove(&record.node) {
             self.index(&old, false);
         }
-        let root = record.node == NodeId::ROOT || record.node == NodeId::PARKED;
-        if record.state() != State::Gone || root {
+        if record.state() != State::Gone || record.node.is_anchor() {
             self.index(&record, true);
             self.records.insert(record.node, record);
         }
