@@ -28,4 +28,4 @@ pub use volume::{
     ContentReader, Dir, Extent, Finish, FsKind, Inode, Isolation, ListEntry, Liveness, Metadata, Owners, Root, STAGE_DIR,
     STUB_RECORD_XATTR, Snapshot, Space, StagedFile, Staging,
 };
-pub use watch::{Batch, Change, ChangeKinds, Waker, Watch, WatchUnavailable};
+pub use watch::{Batch, Change, ChangeKinds, UnavailableReason, Waker, Watch, WatchError, WatchUnavailable};

@@ -103,3 +103,45 @@ impl ChangeKinds {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::parse::InfoRecord;
+    use super::*;
+
+    fn record(kind: InfoKind, byte: u8, name: &[u8]) -> InfoRecord {
+        InfoRecord { kind, handle: FileHandle::new(1, &[byte; 8]).unwrap(), name: name.to_vec() }
+    }
+
+    fn batch(mask: u64, records: Vec<InfoRecord>) -> Batch {
+        let mut batch = Batch::default();
+        batch.add(RawEvent { mask, pid: 7, fd: -1, records });
+        batch
+    }
+
+    #[test]
+    fn a_rename_is_two_changes_of_one_inode() {
+        let records = vec![
+            record(InfoKind::OldDirectory, 1, b"a"),
+            record(InfoKind::NewDirectory, 2, b"b"),
+            record(InfoKind::Target, 3, b""),
+        ];
+        let changes = batch(libc::FAN_RENAME | libc::FAN_ONDIR, records).changes;
+        let places: Vec<_> = changes.iter().map(|c| (c.directory.clone().unwrap().raw()[0], &c.name[..])).collect();
+        assert_eq!(places, [(1, &b"a"[..]), (2, b"b")]);
+        assert!(
+            changes.iter().all(|c| c.target.as_ref().unwrap().raw()[0] == 3 && c.kinds.moved && c.kinds.is_dir && c.pid == 7)
+        );
+    }
+
+    #[test]
+    fn an_overflow_and_an_event_without_place_are_not_lost() {
+        assert!(batch(libc::FAN_Q_OVERFLOW, Vec::new()).overflow);
+        let changes = batch(libc::FAN_MODIFY, vec![record(InfoKind::Target, 3, b"")]).changes;
+        assert_eq!(changes.len(), 1);
+        assert_eq!((changes[0].directory.as_ref(), changes[0].kinds.modified), (None, true));
+        assert!(changes[0].target.is_some());
+    }
+}
