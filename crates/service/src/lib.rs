@@ -1,1 +1,165 @@
-//! Crate service.
+//! The storage sync service: namespace, content, change feed and management over HTTP.
+//!
+//! The rules of a share are core's; this crate keeps the records, the packs, and the connections. It serves loopback
+//! addresses only, for there is no authentication yet.
+//!
+//! **Invariant:** what is answered as done is on disk. A request that failed has changed nothing that a client can see.
+//!
+//! How a commit goes: `http::share` decodes the batch, `records::Database` runs core's `apply` over [`SqlRecords`] inside
+//! a transaction that it shares with whatever else waits, and `live::Live` wakes the readers of the feed once the
+//! transaction is durable.
+
+mod clock;
+mod content;
+mod fault;
+mod folder;
+mod http;
+mod live;
+mod records;
+
+pub use fault::Fault;
+pub use records::SqlRecords;
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::serve::ListenerExt as _;
+use isotherm_store::{ChunkStore, FolderStore, StoreError};
+use tokio::net::TcpListener;
+
+use content::ContentStore;
+use folder::DataFolder;
+use live::Live;
+use records::Database;
+
+/// How long a stopping service waits for requests that are under way.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// What a service is opened with.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The data folder; it is made where there is none.
+    pub data: PathBuf,
+}
+
+/// Why a service does not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    /// Another service works on the data folder.
+    #[error("Data folder {} is in use by another service", path.display())]
+    InUse {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The data folder was written by another release.
+    #[error("Data folder has format {found} ({}), this release knows format {}", path.display(), folder::FORMAT)]
+    Format {
+        /// The file that tells the format.
+        path: PathBuf,
+        /// What it tells.
+        found: String,
+    },
+    /// The data folder cannot be used.
+    #[error("Data folder {} {what}: {source}", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What was tried.
+        what: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The records cannot be used.
+    #[error(transparent)]
+    Records(#[from] Fault),
+    /// The store of packs cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The listener is reachable from other machines.
+    #[error(
+        "Address {0} is not on this machine: the service listens on loopback addresses only, because it has no authentication yet"
+    )]
+    NotLoopback(SocketAddr),
+    /// The listener failed.
+    #[error("Service cannot listen: {0}")]
+    Listen(std::io::Error),
+}
+
+/// An open service. Dropping it closes the database and gives the data folder free.
+#[derive(Debug)]
+pub struct Service {
+    state: Arc<State>,
+}
+
+/// What requests share.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) database: Arc<Database>,
+    pub(crate) content: ContentStore,
+    pub(crate) live: Live,
+    /// Last, so that it is given free after the database is closed.
+    _folder: DataFolder,
+}
+
+/// The version of this program.
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+impl Service {
+    /// Opens the data folder, or makes it.
+    ///
+    /// # Errors
+    /// Another service uses it, it is of another format, or it is damaged.
+    pub async fn open(options: Options) -> Result<Self, ServiceError> {
+        let opening = tokio::task::spawn_blocking(move || {
+            let folder = DataFolder::open(&options.data)?;
+            let database = Database::open(&folder.database())?;
+            Ok::<_, ServiceError>((folder, database))
+        });
+        let (folder, database) = opening.await.map_err(Fault::from)??;
+        let objects: Arc<dyn ChunkStore> = Arc::new(FolderStore::open(folder.objects()).await?);
+        let database = Arc::new(database);
+        let content = ContentStore::new(Arc::clone(&database), objects);
+        Ok(Self { state: Arc::new(State { database, content, live: Live::new(), _folder: folder }) })
+    }
+
+    /// Serves until `shutdown` ends, then lets requests under way finish; long polls end at once.
+    ///
+    /// # Errors
+    /// The listener is not on a loopback address, or fails.
+    pub async fn serve(
+        &self,
+        listener: TcpListener,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<(), ServiceError> {
+        let address = listener.local_addr().map_err(ServiceError::Listen)?;
+        if !address.ip().is_loopback() {
+            return Err(ServiceError::NotLoopback(address));
+        }
+        tracing::info!(%address, "Service listens");
+        let state = Arc::clone(&self.state);
+        let stop = async move {
+            shutdown.await;
+            state.live.stop();
+        };
+        // Small answers must not wait for the acknowledgement of earlier ones.
+        let listener = listener.tap_io(|stream| {
+            if let Err(error) = stream.set_nodelay(true) {
+                tracing::debug!(%error, "Connection keeps its delay");
+            }
+        });
+        let serving = axum::serve(listener, http::router(Arc::clone(&self.state))).with_graceful_shutdown(stop);
+        let stopped = self.state.live.stopped();
+        let too_long = async {
+            stopped.await;
+            tokio::time::sleep(GRACE).await;
+        };
+        tokio::select! {
+            served = serving.into_future() => served.map_err(ServiceError::Listen)?,
+            () = too_long => tracing::warn!("Requests were cut off because they did not end in time"),
+        }
+        Ok(())
+    }
+}

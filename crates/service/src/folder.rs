@@ -1,0 +1,90 @@
+//! The data folder: its lock, its format version, and where things lie in it.
+//!
+//! It does not look into the database or the packs.
+//!
+//! **Invariant:** at most one service works on a data folder, and none on a folder of another format.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{ErrorKind, Read, Write};
+use std::path::{Path, PathBuf};
+
+use crate::ServiceError;
+
+/// The format that this release writes and reads: the database's tables and the place of the packs.
+pub(crate) const FORMAT: u32 = 1;
+
+const FORMAT_FILE: &str = "format";
+const FORMAT_PREFIX: &str = "isotherm service data, format ";
+/// Longest format file that is read, in bytes.
+const FORMAT_LEN_MAX: u64 = 256;
+
+/// A data folder that belongs to this process.
+#[derive(Debug)]
+pub(crate) struct DataFolder {
+    path: PathBuf,
+    /// Dropping it gives the folder free; the kernel does so too when the process dies.
+    _lock: File,
+}
+
+impl DataFolder {
+    pub(crate) fn open(path: &Path) -> Result<Self, ServiceError> {
+        let io = |what: &'static str| {
+            let path = path.to_owned();
+            move |source| ServiceError::Folder { path, what, source }
+        };
+        fs::create_dir_all(path).map_err(io("cannot be made"))?;
+        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(path.join("lock"));
+        let lock = lock.map_err(io("cannot be locked"))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(ServiceError::InUse { path: path.to_owned() }),
+            Err(TryLockError::Error(source)) => return Err(io("cannot be locked")(source)),
+        }
+        check_format(path)?;
+        Ok(Self { path: path.to_owned(), _lock: lock })
+    }
+
+    pub(crate) fn database(&self) -> PathBuf {
+        self.path.join("records.sqlite")
+    }
+
+    pub(crate) fn objects(&self) -> PathBuf {
+        self.path.join("objects")
+    }
+}
+
+/// Reads the format file, or writes it where the folder is new.
+fn check_format(path: &Path) -> Result<(), ServiceError> {
+    let file = path.join(FORMAT_FILE);
+    let io = |what: &'static str| {
+        let path = path.to_owned();
+        move |source| ServiceError::Folder { path, what, source }
+    };
+    let mut text = String::new();
+    match File::open(&file) {
+        Ok(open) => open.take(FORMAT_LEN_MAX).read_to_string(&mut text).map_err(io("cannot be read"))?,
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let is_new = !path.join("records.sqlite").exists();
+            if !is_new {
+                return Err(ServiceError::Format { path: file, found: "nothing".to_owned() });
+            }
+            return write_format(path, &file).map_err(io("cannot be written"));
+        }
+        Err(error) => return Err(io("cannot be read")(error)),
+    };
+    let found = text.trim_end().strip_prefix(FORMAT_PREFIX).unwrap_or("an unknown text");
+    if found.parse() == Ok(FORMAT) {
+        return Ok(());
+    }
+    Err(ServiceError::Format { path: file, found: found.to_owned() })
+}
+
+/// The file appears whole or not at all; a folder that died before this is still new.
+fn write_format(folder: &Path, file: &Path) -> std::io::Result<()> {
+    let temporary = file.with_extension("new");
+    let mut out = File::create(&temporary)?;
+    out.write_all(format!("{FORMAT_PREFIX}{FORMAT}\n").as_bytes())?;
+    out.sync_all()?;
+    fs::rename(&temporary, file)?;
+    File::open(folder)?.sync_all()
+}

@@ -1,0 +1,98 @@
+//! Answers that are made while they are sent.
+//!
+//! Each holds a bounded number of frames; a slow reader slows the work down, and one that goes away ends it.
+//!
+//! **Invariant:** a stream that failed has no end frame.
+
+use std::future::Future;
+
+use axum::body::Body;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
+use isotherm_api::error::ErrorBody;
+use isotherm_api::share::{ObjectFrame, SnapshotFrame};
+use isotherm_api::wire;
+use isotherm_core::ids::{Cursor, GroupId};
+use isotherm_core::node::Node;
+use rusqlite::Connection;
+use tokio::sync::mpsc;
+
+use crate::fault::Fault;
+use crate::records;
+
+/// Objects that are read ahead of the one that is sent: enough to keep a disk busy, at most this many chunks of memory.
+const AHEAD: usize = 4;
+/// Nodes of one frame of a snapshot.
+const NODES_PER_FRAME: usize = 256;
+/// Frames of a snapshot that wait to be sent.
+const FRAMES_AHEAD: usize = 8;
+
+fn binary(body: Body) -> Response {
+    ([(CONTENT_TYPE, "application/octet-stream")], body).into_response()
+}
+
+/// Objects in the order of their ids, each from `read`; the first failure ends the stream and is its last frame.
+pub(super) fn objects<F, R>(ids: Vec<[u8; 32]>, read: F) -> Response
+where
+    F: Fn([u8; 32]) -> R + Send + 'static,
+    R: Future<Output = Result<Option<Bytes>, Fault>> + Send + 'static,
+{
+    let reads = stream::iter(ids).map(move |id| {
+        let reading = read(id);
+        async move {
+            match reading.await {
+                Ok(Some(bytes)) => ObjectFrame::Object { id, bytes },
+                Ok(None) => ObjectFrame::Absent { id },
+                Err(fault) => {
+                    tracing::error!(code = %fault.code, %fault, "Stream of objects failed");
+                    ObjectFrame::Failed(ErrorBody { code: fault.code, message: fault.message })
+                }
+            }
+        }
+    });
+    let frames = reads.buffered(AHEAD).chain(stream::iter([ObjectFrame::End]));
+    let mut failed = false;
+    let frames = frames.take_while(move |frame| {
+        let goes_on = !failed;
+        failed = matches!(frame, ObjectFrame::Failed(_));
+        std::future::ready(goes_on)
+    });
+    binary(Body::from_stream(frames.map(|frame| Ok::<_, Fault>(frame.encode()))))
+}
+
+/// The whole tree of a share, from one read transaction of a connection of its own.
+pub(super) fn snapshot(connection: Connection, group: GroupId, stopped: impl Future<Output = ()> + Send + 'static) -> Response {
+    let (frames, mut queue) = mpsc::channel::<Result<Bytes, Fault>>(FRAMES_AHEAD);
+    tokio::task::spawn_blocking(move || {
+        if let Err(fault) = walk(&connection, group, &frames) {
+            tracing::error!(code = %fault.code, %fault, "Snapshot broke off");
+            // The reader may be gone; then nobody misses the error.
+            let _ = frames.blocking_send(Err(fault));
+        }
+    });
+    let body = stream::poll_fn(move |context| queue.poll_recv(context)).take_until(stopped);
+    binary(Body::from_stream(body))
+}
+
+fn walk(connection: &Connection, group: GroupId, frames: &mpsc::Sender<Result<Bytes, Fault>>) -> Result<(), Fault> {
+    // Sending fails when the reader has gone away, which ends the walk.
+    let send = |frame: &SnapshotFrame| frames.blocking_send(Ok(wire::frame(&wire::encode(frame)))).is_ok();
+    let transaction = connection.unchecked_transaction()?;
+    let mut nodes: Vec<Node> = Vec::with_capacity(NODES_PER_FRAME);
+    let count = records::snapshot(
+        &transaction,
+        group,
+        |share| send(&SnapshotFrame::Header { cursor: Cursor { incarnation: share.incarnation, version: share.head } }),
+        |node| {
+            nodes.push(node);
+            nodes.len() < NODES_PER_FRAME || send(&SnapshotFrame::Nodes(std::mem::take(&mut nodes)))
+        },
+    )?;
+    if !nodes.is_empty() {
+        send(&SnapshotFrame::Nodes(nodes));
+    }
+    send(&SnapshotFrame::End { count });
+    Ok(())
+}

@@ -1,0 +1,73 @@
+//! The records: what the service knows, on SQLite. The only place with SQL.
+//!
+//! One thread writes and commits for many requests at once; readers have connections of their own and see the last
+//! commit. The rules of a share are core's; this module only keeps what they decide.
+//!
+//! **Invariant:** whoever gets an answer from [`Database::write`] can pull the plug: the answer is on disk.
+
+mod chunks;
+mod codec;
+mod endpoints;
+mod groups;
+mod readers;
+mod schema;
+mod servers;
+mod share;
+mod tree;
+mod writer;
+
+pub(crate) use chunks::{PackRow, chunk_location, index_pack, manifest_bytes, pin, present, put_manifest};
+pub(crate) use endpoints::{
+    EndpointRow, change_endpoint, confirm_deletes, create_endpoint, delete_endpoint, endpoint, endpoints, endpoints_of,
+    remove_endpoint,
+};
+pub(crate) use groups::{audit_log, change_group, create_group, delete_group, group, group_by_id, groups, revision, set_barrier};
+pub(crate) use servers::{ServerRow, attach, check_epoch, delete_server, servers};
+pub use share::SqlRecords;
+pub(crate) use tree::{Found, conflicts, find, list, snapshot};
+
+use std::path::Path;
+
+use rusqlite::Connection;
+
+use crate::fault::Fault;
+use readers::Readers;
+use writer::Writer;
+
+/// The database: one writer, some readers.
+#[derive(Debug)]
+pub(crate) struct Database {
+    writer: Writer,
+    readers: Readers,
+}
+
+impl Database {
+    /// Opens or makes the database.
+    pub(crate) fn open(file: &Path) -> Result<Self, Fault> {
+        let connection = schema::open(file)?;
+        Ok(Self { writer: Writer::start(connection), readers: Readers::new(file) })
+    }
+
+    /// Runs `work` in a transaction of its own or shared with others' work, and `after` once that is durable. What
+    /// fails leaves no trace. `work` runs to its end also when the caller goes away.
+    pub(crate) async fn write<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, Fault> + Send + 'static,
+        after: impl FnOnce(&T) + Send + 'static,
+    ) -> Result<T, Fault> {
+        self.writer.run(work, after).await
+    }
+
+    /// Runs `work` in one read transaction.
+    pub(crate) async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, Fault> {
+        self.readers.run(work).await
+    }
+
+    /// A connection for one long read, which must not keep the others waiting.
+    pub(crate) fn long_reader(&self) -> Result<Connection, Fault> {
+        self.readers.connect()
+    }
+}

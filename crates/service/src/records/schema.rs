@@ -1,0 +1,146 @@
+//! The tables, and how a database is opened.
+//!
+//! There is one format; a change of it is a new number in the data folder and a migration here.
+//!
+//! **Invariant:** a database that is damaged or of another format is refused before anything is read from it.
+
+use std::path::Path;
+use std::time::Duration;
+
+use isotherm_api::Code;
+use isotherm_core::fold::FOLD_VERSION;
+use rusqlite::{Connection, OpenFlags};
+
+use crate::fault::Fault;
+
+/// Number in the database's header: "isoT".
+const APPLICATION_ID: i64 = 0x6973_6f54;
+/// Version of the tables.
+const TABLES: i64 = 1;
+/// How long a connection waits for a lock; only a checkpoint ever holds one.
+const BUSY: Duration = Duration::from_secs(10);
+/// Memory for pages of the writing connection in KiB.
+const CACHE_KIB: i64 = 64 * 1024;
+/// Prepared statements that a connection keeps.
+const STATEMENTS: usize = 64;
+
+/// Numbers that are more than 63 bits wide (incarnation, sizes) are kept as the signed number of the same bits.
+/// `data` holds a node in core's encoding behind a format byte; the columns beside it are what queries look at.
+const SCHEMA: &str = "
+CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE share (
+    num INTEGER PRIMARY KEY AUTOINCREMENT, id BLOB NOT NULL UNIQUE, name TEXT NOT NULL UNIQUE,
+    incarnation INTEGER NOT NULL, head INTEGER NOT NULL, horizon INTEGER NOT NULL,
+    insensitive INTEGER NOT NULL, fold_version INTEGER NOT NULL, quota INTEGER, used INTEGER NOT NULL,
+    exclusions TEXT NOT NULL, max_delete_fraction REAL NOT NULL, barrier INTEGER NOT NULL, created_ms INTEGER NOT NULL
+);
+CREATE TABLE node (
+    share INTEGER NOT NULL REFERENCES share(num), id BLOB NOT NULL, parent BLOB NOT NULL,
+    key BLOB, name BLOB NOT NULL, kind INTEGER NOT NULL, deleted INTEGER NOT NULL, last INTEGER NOT NULL,
+    size INTEGER NOT NULL, manifest BLOB, conflict_of BLOB, at_ms INTEGER NOT NULL, data BLOB NOT NULL,
+    PRIMARY KEY (share, id)
+) WITHOUT ROWID;
+CREATE UNIQUE INDEX node_by_name ON node (share, parent, key) WHERE deleted = 0;
+CREATE UNIQUE INDEX node_by_version ON node (share, last);
+CREATE INDEX node_by_conflict ON node (share, conflict_of) WHERE conflict_of IS NOT NULL AND deleted = 0;
+CREATE TABLE revision (
+    share INTEGER NOT NULL REFERENCES share(num), id BLOB NOT NULL, last INTEGER NOT NULL,
+    manifest BLOB, at_ms INTEGER NOT NULL, replaced_ms INTEGER NOT NULL, data BLOB NOT NULL,
+    PRIMARY KEY (share, id, last)
+) WITHOUT ROWID;
+CREATE TABLE operation (
+    share INTEGER NOT NULL REFERENCES share(num), id BLOB NOT NULL, digest BLOB NOT NULL, answer BLOB NOT NULL,
+    at_ms INTEGER NOT NULL, PRIMARY KEY (share, id)
+) WITHOUT ROWID;
+CREATE TABLE server (
+    id BLOB PRIMARY KEY, name TEXT NOT NULL UNIQUE, epoch INTEGER NOT NULL, created_ms INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE endpoint (
+    id BLOB PRIMARY KEY, share INTEGER NOT NULL REFERENCES share(num), server BLOB NOT NULL REFERENCES server(id),
+    path TEXT NOT NULL, authoritative INTEGER NOT NULL, paused INTEGER NOT NULL, deleting INTEGER NOT NULL,
+    confirmed_deletes INTEGER NOT NULL, created_ms INTEGER NOT NULL, UNIQUE (share, server)
+) WITHOUT ROWID;
+CREATE INDEX endpoint_by_server ON endpoint (server);
+CREATE TABLE pack (
+    num INTEGER PRIMARY KEY AUTOINCREMENT, id BLOB NOT NULL UNIQUE, len INTEGER NOT NULL, chunks INTEGER NOT NULL,
+    at_ms INTEGER NOT NULL
+);
+CREATE TABLE chunk (
+    id BLOB PRIMARY KEY, pack INTEGER NOT NULL REFERENCES pack(num), at INTEGER NOT NULL, stored_len INTEGER NOT NULL,
+    raw_len INTEGER NOT NULL, form INTEGER NOT NULL, condemned INTEGER NOT NULL, pinned_until_ms INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX chunk_by_pack ON chunk (pack);
+CREATE TABLE manifest (
+    id BLOB PRIMARY KEY, bytes BLOB NOT NULL, chunks BLOB, at_ms INTEGER NOT NULL, complete_at INTEGER
+) WITHOUT ROWID;
+CREATE TABLE audit (
+    num INTEGER PRIMARY KEY AUTOINCREMENT, at_ms INTEGER NOT NULL, action TEXT NOT NULL, subject TEXT NOT NULL,
+    detail TEXT NOT NULL
+);
+INSERT INTO meta VALUES ('revision', 1), ('condemnations', 0);
+";
+
+/// Opens the database for writing; makes it where there is none.
+pub(super) fn open(file: &Path) -> Result<Connection, Fault> {
+    let damaged = |why: String| Fault::new(Code::Corrupt, format!("Records database {} is damaged: {why}", file.display()));
+    let named = |error: rusqlite::Error| {
+        let fault = Fault::from(error);
+        Fault::new(fault.code, format!("{}: {}", file.display(), fault.message))
+    };
+    let connection = Connection::open(file).map_err(named)?;
+    prepare(&connection).map_err(named)?;
+    let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    let application = pragma("application_id").map_err(named)?;
+    let tables = pragma("user_version").map_err(named)?;
+    let is_new = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0)).map_err(named)? == 0;
+    if !is_new && (application != APPLICATION_ID || tables != TABLES) {
+        let message = format!("Records database {} has tables of version {tables}, this release knows {TABLES}", file.display());
+        return Err(Fault::invalid(message));
+    }
+    connection.pragma_update(None, "journal_mode", "WAL").map_err(named)?;
+    connection.pragma_update(None, "synchronous", "FULL").map_err(named)?;
+    connection.pragma_update(None, "cache_size", -CACHE_KIB).map_err(named)?;
+    if is_new {
+        let script = format!(
+            "BEGIN IMMEDIATE; {SCHEMA} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {TABLES}; COMMIT;"
+        );
+        connection.execute_batch(&script).map_err(named)?;
+        return Ok(connection);
+    }
+    let check: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(named)?;
+    if check != "ok" {
+        return Err(damaged(check));
+    }
+    check_fold(&connection, file)?;
+    Ok(connection)
+}
+
+/// A share folds names by the table that it was made with, for ever.
+fn check_fold(connection: &Connection, file: &Path) -> Result<(), Fault> {
+    let mut statement =
+        connection.prepare("SELECT name, fold_version FROM share WHERE insensitive = 1 AND fold_version <> ?1")?;
+    let mut rows = statement.query([FOLD_VERSION])?;
+    if let Some(row) = rows.next()? {
+        let (name, found): (String, i64) = (row.get(0)?, row.get(1)?);
+        let message =
+            format!("Group {name} in {} folds names by table {found}, this release knows table {FOLD_VERSION}", file.display());
+        return Err(Fault::invalid(message));
+    }
+    Ok(())
+}
+
+/// Opens the database for reading.
+pub(super) fn open_to_read(file: &Path) -> Result<Connection, rusqlite::Error> {
+    // Not read-only for SQLite itself: readers of a write-ahead log write to its shared index.
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(file, flags)?;
+    prepare(&connection)?;
+    connection.pragma_update(None, "query_only", true)?;
+    Ok(connection)
+}
+
+fn prepare(connection: &Connection) -> Result<(), rusqlite::Error> {
+    connection.busy_timeout(BUSY)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    connection.pragma_update(None, "foreign_keys", true)
+}

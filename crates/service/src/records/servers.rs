@@ -1,0 +1,99 @@
+//! Registered servers and their epochs.
+//!
+//! Whether one is online is no record; that is kept in memory.
+//!
+//! **Invariant:** an epoch is given once, and never a smaller one after it.
+
+use isotherm_api::Code;
+use isotherm_api::sync::Attach;
+use isotherm_core::ids::{Epoch, ServerId};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
+
+use super::codec::{signed, unsigned};
+use super::groups::audit;
+use crate::fault::Fault;
+
+/// A server as the records have it.
+#[derive(Clone, Debug)]
+pub(crate) struct ServerRow {
+    pub(crate) id: ServerId,
+    pub(crate) name: String,
+    pub(crate) epoch: Epoch,
+    pub(crate) endpoints: u64,
+}
+
+const COLUMNS: &str = "id, name, epoch, (SELECT count(*) FROM endpoint WHERE endpoint.server = server.id)";
+
+fn read(row: &Row<'_>) -> Result<ServerRow, rusqlite::Error> {
+    Ok(ServerRow {
+        id: ServerId(row.get(0)?),
+        name: row.get(1)?,
+        epoch: Epoch(unsigned(row.get(2)?)),
+        endpoints: unsigned(row.get(3)?),
+    })
+}
+
+/// All servers, by name.
+pub(crate) fn servers(connection: &Connection) -> Result<Vec<ServerRow>, Fault> {
+    let mut statement = connection.prepare_cached(&format!("SELECT {COLUMNS} FROM server ORDER BY name"))?;
+    let rows = statement.query_map([], read)?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// One server.
+pub(crate) fn server_by_name(connection: &Connection, name: &str) -> Result<ServerRow, Fault> {
+    let mut statement = connection.prepare_cached(&format!("SELECT {COLUMNS} FROM server WHERE name = ?1"))?;
+    statement.query_row([name], read).optional()?.ok_or_else(|| Fault::not_found("Server", name))
+}
+
+/// Registers a server, or knows it again, and gives it its next epoch. `fresh` becomes the id of one that has none.
+pub(crate) fn attach(connection: &Connection, attach: &Attach, fresh: ServerId, now_ms: u64) -> Result<ServerRow, Fault> {
+    let id = attach.server.unwrap_or(fresh);
+    let holder: Option<[u8; 16]> =
+        connection.query_row("SELECT id FROM server WHERE name = ?1", [&attach.name], |row| row.get(0)).optional()?;
+    if holder.is_some_and(|holder| holder != id.0) {
+        let message = format!(
+            "Server name {} belongs to another registered server; choose another name, or delete that server first",
+            attach.name
+        );
+        return Err(Fault::new(Code::Exists, message));
+    }
+    let known: Option<String> =
+        connection.query_row("SELECT name FROM server WHERE id = ?1", [&id.0], |row| row.get(0)).optional()?;
+    match known {
+        None => {
+            let sql = "INSERT INTO server (id, name, epoch, created_ms) VALUES (?1, ?2, 0, ?3)";
+            connection.execute(sql, params![id.0, attach.name, signed(now_ms)])?;
+            audit(connection, now_ms, "server.register", &attach.name, &id.to_string())?;
+        }
+        Some(name) if name != attach.name => {
+            connection.execute("UPDATE server SET name = ?2 WHERE id = ?1", params![id.0, attach.name])?;
+            audit(connection, now_ms, "server.rename", &name, &attach.name)?;
+        }
+        Some(_) => {}
+    }
+    connection.execute("UPDATE server SET epoch = epoch + 1 WHERE id = ?1", [&id.0])?;
+    server_by_name(connection, &attach.name)
+}
+
+/// Refuses what comes from an unknown server or an older run.
+pub(crate) fn check_epoch(connection: &Connection, server: ServerId, epoch: Epoch) -> Result<(), Fault> {
+    let mut statement = connection.prepare_cached("SELECT name, epoch FROM server WHERE id = ?1")?;
+    let found: Option<(String, i64)> = statement.query_row([&server.0], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+    let (name, newest) = found.ok_or_else(|| Fault::not_found("Server", server))?;
+    if unsigned(newest) == epoch.0 {
+        return Ok(());
+    }
+    Err(Fault::new(Code::Fenced, format!("Another run of the agent of server {name} has taken over (fenced)")))
+}
+
+/// Forgets a server without endpoints.
+pub(crate) fn delete_server(connection: &Connection, name: &str, now_ms: u64) -> Result<(), Fault> {
+    let server = server_by_name(connection, name)?;
+    if server.endpoints > 0 {
+        let message = format!("Server {name} still has {} endpoints; delete them first", server.endpoints);
+        return Err(Fault::new(Code::InUse, message));
+    }
+    connection.execute("DELETE FROM server WHERE id = ?1", [&server.id.0])?;
+    audit(connection, now_ms, "server.delete", name, "")
+}

@@ -1,0 +1,168 @@
+//! The one thread that writes.
+//!
+//! It takes all work that waits into one transaction, each piece under a savepoint, and commits once: while one commit
+//! waits for the disk, the next batch gathers. It does not know what the work is.
+//!
+//! **Invariant:** work is answered after the commit that holds it, and work that failed has left no trace.
+
+use std::fmt;
+use std::thread::JoinHandle;
+
+use isotherm_api::Code;
+use rusqlite::Connection;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::fault::Fault;
+
+/// Most pieces of one transaction: a bound for how long the first one waits for the others.
+const BATCH_MAX: usize = 256;
+/// Most pieces that wait; more wait in their requests.
+const QUEUE_MAX: usize = 1024;
+
+/// A piece of work, its result, and who waits for it.
+trait Job: Send {
+    fn run(&mut self, connection: &Connection) -> Result<(), Fault>;
+    fn finish(self: Box<Self>, outcome: Result<(), Fault>);
+}
+
+struct Pending<T, W, A> {
+    work: Option<W>,
+    value: Option<T>,
+    after: A,
+    reply: oneshot::Sender<Result<T, Fault>>,
+}
+
+impl<T, W, A> Job for Pending<T, W, A>
+where
+    T: Send,
+    W: FnOnce(&Connection) -> Result<T, Fault> + Send,
+    A: FnOnce(&T) + Send,
+{
+    fn run(&mut self, connection: &Connection) -> Result<(), Fault> {
+        let work = self.work.take().expect("work runs once");
+        self.value = Some(work(connection)?);
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>, outcome: Result<(), Fault>) {
+        let answer = match (outcome, self.value) {
+            (Ok(()), Some(value)) => {
+                (self.after)(&value);
+                Ok(value)
+            }
+            (Ok(()), None) => Err(Fault::stopping()),
+            (Err(fault), _) => Err(fault),
+        };
+        // Who asked may be gone; the work is done all the same.
+        let _ = self.reply.send(answer);
+    }
+}
+
+/// The writing thread's front.
+pub(super) struct Writer {
+    /// None only while it is dropped.
+    queue: Option<mpsc::Sender<Box<dyn Job>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl fmt::Debug for Writer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Writer").finish_non_exhaustive()
+    }
+}
+
+impl Writer {
+    pub(super) fn start(connection: Connection) -> Self {
+        let (queue, jobs) = mpsc::channel(QUEUE_MAX);
+        let thread = std::thread::spawn(move || work(connection, jobs));
+        Self { queue: Some(queue), thread: Some(thread) }
+    }
+
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, Fault> + Send + 'static,
+        after: impl FnOnce(&T) + Send + 'static,
+    ) -> Result<T, Fault> {
+        let (reply, answer) = oneshot::channel();
+        let job = Box::new(Pending { work: Some(work), value: None, after, reply });
+        let Some(queue) = &self.queue else { return Err(Fault::stopping()) };
+        queue.send(job).await.map_err(|_| Fault::stopping())?;
+        answer.await.map_err(|_| Fault::stopping())?
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        // The thread ends with its queue; after this the database is closed.
+        self.queue = None;
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("The thread that writes the records has panicked");
+        }
+    }
+}
+
+fn work(connection: Connection, mut jobs: mpsc::Receiver<Box<dyn Job>>) {
+    while let Some(first) = jobs.blocking_recv() {
+        let mut batch = vec![first];
+        while batch.len() < BATCH_MAX
+            && let Ok(job) = jobs.try_recv()
+        {
+            batch.push(job);
+        }
+        run_batch(&connection, batch);
+    }
+}
+
+fn run_batch(connection: &Connection, batch: Vec<Box<dyn Job>>) {
+    if let Err(error) = connection.execute_batch("BEGIN IMMEDIATE") {
+        return finish_all(batch, &Err(error.into()));
+    }
+    let mut done = Vec::with_capacity(batch.len());
+    let mut batch = batch.into_iter();
+    while let Some(mut job) = batch.next() {
+        match run_one(connection, &mut *job) {
+            Ok(()) => done.push(job),
+            // SQLite rolls the whole transaction back where the disk is full or failing: nothing of the batch is left.
+            Err(fault) if connection.is_autocommit() => {
+                done.push(job);
+                done.extend(batch);
+                return finish_all(done, &Err(fault));
+            }
+            Err(fault) => job.finish(Err(fault)),
+        }
+    }
+    let outcome = connection.execute_batch("COMMIT").map_err(Fault::from);
+    if outcome.is_err() && !connection.is_autocommit() {
+        roll_back(connection, "ROLLBACK");
+    }
+    finish_all(done, &outcome);
+}
+
+fn run_one(connection: &Connection, job: &mut dyn Job) -> Result<(), Fault> {
+    connection.execute_batch("SAVEPOINT job")?;
+    let outcome = job.run(connection);
+    if outcome.is_err() && !connection.is_autocommit() {
+        roll_back(connection, "ROLLBACK TO job");
+    }
+    if !connection.is_autocommit() {
+        connection.execute_batch("RELEASE job")?;
+    }
+    outcome
+}
+
+fn roll_back(connection: &Connection, statement: &str) {
+    if let Err(error) = connection.execute_batch(statement) {
+        tracing::error!(%error, "Records database cannot roll back");
+    }
+}
+
+fn finish_all(jobs: Vec<Box<dyn Job>>, outcome: &Result<(), Fault>) {
+    if let Err(fault) = outcome
+        && fault.code != Code::Full
+    {
+        tracing::error!(%fault, "Records database cannot commit");
+    }
+    jobs.into_iter().for_each(|job| job.finish(outcome.clone()));
+}
