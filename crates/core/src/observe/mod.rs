@@ -91,22 +91,27 @@ pub struct Observed {
 }
 
 /// Takes listings into the local tree. `fresh` draws node ids.
-pub fn observe(trees: &mut impl TreesMut, listings: &[Listing], fresh: &mut dyn FnMut() -> NodeId) -> Observed {
+///
+/// Nothing is concluded about the places in `except`, neither from what was seen there nor from what was not: work on
+/// them was under way while the listings were made.
+pub fn observe(trees: &mut impl TreesMut, listings: &[Listing], except: &BTreeSet<Place>, fresh: &mut dyn FnMut() -> NodeId) -> Observed {
     let mut found = BTreeMap::new();
     for listing in listings {
         for seen in &listing.seen {
-            found.entry(seen.handle.clone()).or_insert_with(BTreeSet::new).insert(place(listing, seen));
+            if !except.contains(&place(listing, seen)) {
+                found.entry(seen.handle.clone()).or_insert_with(BTreeSet::new).insert(place(listing, seen));
+            }
         }
     }
     let mut out = Observed::default();
     let current: Vec<&Listing> = listings.iter().filter(|listing| is_current(trees, listing)).collect();
     for listing in &current {
-        for seen in &listing.seen {
+        for seen in listing.seen.iter().filter(|seen| !except.contains(&place(listing, seen))) {
             bind(trees, listing, seen, &found, fresh, &mut out);
         }
     }
     for listing in &current {
-        mark_vanished(trees, listing, &mut out);
+        mark_vanished(trees, listing, except, &mut out);
     }
     out
 }
@@ -247,7 +252,7 @@ fn lose(record: &mut Record) {
 }
 
 /// Recorded names that a listing speaks of and did not find.
-fn mark_vanished(trees: &mut impl TreesMut, listing: &Listing, out: &mut Observed) {
+fn mark_vanished(trees: &mut impl TreesMut, listing: &Listing, except: &BTreeSet<Place>, out: &mut Observed) {
     let seen: BTreeSet<&Name> = listing.seen.iter().map(|seen| &seen.name).collect();
     let recorded: Vec<NodeId> = match &listing.scope {
         Scope::All => {
@@ -262,6 +267,9 @@ fn mark_vanished(trees: &mut impl TreesMut, listing: &Listing, out: &mut Observe
     };
     for node in recorded {
         let Some(mut record) = trees.record(node) else { continue };
+        if record.local.as_ref().is_some_and(|local| except.contains(&local.place)) {
+            continue;
+        }
         lose(&mut record);
         out.lost.insert(node);
         out.changed.insert(node);

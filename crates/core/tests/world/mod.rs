@@ -86,7 +86,7 @@ impl World {
                     listings.push(listing);
                 }
             }
-            let observed = observe(&mut server.trees, &listings, &mut || NodeId(next_id(ids)));
+            let observed = observe(&mut server.trees, &listings, &BTreeSet::new(), &mut || NodeId(next_id(ids)));
             assert!(observed.again.is_empty());
             lost.extend(observed.lost);
             listings.clear();

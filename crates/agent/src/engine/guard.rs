@@ -1,0 +1,127 @@
+//! Safety stops and what administrators ask for.
+//!
+//! A plan that would delete a large part of the namespace waits for a confirmation, whichever side deleted. Deletes
+//! trickle in as they are noticed, so what was deleted within the last minutes counts together with what waits.
+
+use std::collections::VecDeque;
+
+use isotherm_core::namespace::Change;
+use isotherm_core::plan::{Action, Intent, Rules, Step};
+
+use super::{Catalog, Command, Counts, Effect, Engine, Held, Millis};
+
+/// Safety stops of one engine.
+#[derive(Debug, Default)]
+pub(super) struct Guard {
+    pub(super) paused: bool,
+    hold_local: bool,
+    hold_remote: bool,
+    /// A confirmation holds until nothing more waits to be deleted.
+    confirmed: bool,
+    recent_local: VecDeque<Millis>,
+    recent_remote: VecDeque<Millis>,
+    /// The newest barrier, and the newest that was reached.
+    barrier: u64,
+    pub(super) reached: u64,
+    drained: bool,
+    drain_asked: bool,
+    scans_at_barrier: u64,
+}
+
+impl Guard {
+    pub(super) fn set_holds(&self, rules: &mut Rules) {
+        rules.hold_local_deletes = self.hold_local;
+        rules.hold_remote_deletes = self.hold_remote;
+    }
+
+    pub(super) fn count_local(&mut self, intent: &Intent, now: Millis) {
+        let deletes = intent.changes.iter().filter(|change| matches!(change, Change::Delete { .. })).count();
+        self.recent_local.extend(std::iter::repeat_n(now, deletes));
+    }
+
+    pub(super) fn count_remote(&mut self, step: &Step, now: Millis) {
+        if matches!(step.action, Action::Remove { .. }) {
+            self.recent_remote.push_back(now);
+        }
+    }
+
+    pub(super) fn held(&self, counts: Counts) -> Option<Held> {
+        let deletes = if self.hold_local { counts.deleted_here } else { counts.deleted_there };
+        (self.hold_local || self.hold_remote).then_some(Held { local: self.hold_local, deletes, of: counts.nodes })
+    }
+}
+
+impl<C: Catalog> Engine<C> {
+    pub(super) fn command(&mut self, command: Command, now: Millis) {
+        match command {
+            Command::Barrier(number) if number > self.guard.barrier => {
+                self.guard.barrier = number;
+                self.guard.drained = false;
+                self.guard.drain_asked = false;
+                self.guard.scans_at_barrier = self.local.scans().0;
+                if !self.settings.watched {
+                    self.local.scan_due = Some(now);
+                }
+            }
+            Command::Barrier(_) => {}
+            Command::ConfirmDeletes => {
+                self.guard.confirmed = true;
+                self.guard.hold_local = false;
+                self.guard.hold_remote = false;
+            }
+            Command::Pause => self.guard.paused = true,
+            Command::Resume => self.guard.paused = false,
+            Command::Servers(servers) => self.settings.rules.servers = servers,
+        }
+    }
+
+    pub(super) fn drained(&mut self, _now: Millis) {
+        self.guard.drained = true;
+        self.local.flush = true;
+    }
+
+    /// Brings barriers forward.
+    pub(super) fn advance_guard(&mut self) {
+        if self.guard.reached == self.guard.barrier {
+            self.local.flush = false;
+            return;
+        }
+        if self.settings.watched && !self.guard.drain_asked {
+            self.guard.drain_asked = true;
+            self.effects.push(Effect::Drain);
+        }
+        let looked = self.local.has_looked() && !self.local.is_scanning();
+        let seen = if self.settings.watched { self.guard.drained } else { self.local.scans().1 > self.guard.scans_at_barrier };
+        if seen && looked {
+            self.guard.reached = self.guard.barrier;
+            self.local.flush = false;
+        }
+    }
+
+    /// Judges deletes before they are planned for.
+    pub(super) fn judge_deletes(&mut self, now: Millis) {
+        let window = self.settings.limits.deletes_window_ms;
+        for recent in [&mut self.guard.recent_local, &mut self.guard.recent_remote] {
+            while recent.front().is_some_and(|at| at + window < now) {
+                recent.pop_front();
+            }
+        }
+        let counts = self.catalog.counts();
+        if counts.deleted_here == 0 && counts.deleted_there == 0 {
+            if self.guard.confirmed {
+                self.guard.recent_local.clear();
+                self.guard.recent_remote.clear();
+            }
+            self.guard.confirmed = false;
+        }
+        let judge = |waiting: u64, recent: usize| {
+            let deletes = waiting + u64::try_from(recent).unwrap_or(u64::MAX);
+            let before = counts.nodes.max(1) + u64::try_from(recent).unwrap_or(0);
+            let allowed = self.settings.limits.deletes_free.max(before * self.settings.limits.deletes_percent / 100);
+            waiting > 0 && !self.guard.confirmed && deletes > allowed
+        };
+        let local = judge(counts.deleted_here, self.guard.recent_local.len());
+        let remote = judge(counts.deleted_there, self.guard.recent_remote.len());
+        (self.guard.hold_local, self.guard.hold_remote) = (local, remote);
+    }
+}

@@ -1,0 +1,342 @@
+//! The local side: what has to be looked at, and what looking taught.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use isotherm_core::ids::NodeId;
+use isotherm_core::name::Name;
+use isotherm_core::node::{Kind, Place};
+use isotherm_core::observe::{Evidence, Liveness, Observed, observe, resolve_lost};
+use isotherm_core::trees::{LocalContent, path};
+
+use super::{Catalog, Changed, Effect, Engine, Look, LookRequest, Millis, Places};
+
+/// A name that something happened to.
+#[derive(Clone, Copy, Debug)]
+struct Dirty {
+    first: Millis,
+    last: Millis,
+    evidence: Evidence,
+}
+
+/// A walk over the whole endpoint.
+#[derive(Debug)]
+struct Scan {
+    queue: BTreeSet<NodeId>,
+    /// Every directory was read to its end so far.
+    whole: bool,
+    evidence: Evidence,
+}
+
+/// Everything the engine remembers about looking.
+#[derive(Debug, Default)]
+pub(super) struct LocalSide {
+    dirty: BTreeMap<NodeId, BTreeMap<Name, Dirty>>,
+    /// Directories to be listed whole.
+    list: BTreeSet<NodeId>,
+    looking: bool,
+    /// Places where work ended while a look was under way: what that look saw there is old.
+    pub(super) touched: Places,
+    probing: bool,
+    /// Lost nodes, with the number of scans that had begun when they were lost.
+    lost: BTreeMap<NodeId, Lost>,
+    scan: Option<Scan>,
+    scans_begun: u64,
+    /// The newest scan that read everything to its end.
+    scans_whole: u64,
+    pub(super) scan_due: Option<Millis>,
+    last_scan: Millis,
+    /// The kernel has reported every change since the last scan began.
+    unbroken: bool,
+    /// Names whose time has come whatever their quiet time: a barrier waits.
+    pub(super) flush: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Lost {
+    scans_begun: u64,
+    probed: bool,
+}
+
+impl LocalSide {
+    /// The watch may have missed something.
+    pub(super) fn lose_track(&mut self, now: Millis) {
+        self.unbroken = false;
+        self.scan_due = Some(now);
+    }
+
+    pub(super) fn is_quiet(&self) -> bool {
+        self.has_looked() && self.scan.is_none() && self.lost.is_empty() && self.scans_begun > 0
+    }
+
+    /// Whether every name that was reported has been looked at.
+    pub(super) fn has_looked(&self) -> bool {
+        self.dirty.is_empty() && self.list.is_empty() && !self.looking && !self.probing
+    }
+
+    pub(super) fn is_scanning(&self) -> bool {
+        self.scan.is_some()
+    }
+
+    pub(super) fn scans(&self) -> (u64, u64) {
+        (self.scans_begun, self.scans_whole)
+    }
+
+    /// The oldest report that was not looked at yet.
+    pub(super) fn oldest(&self) -> Option<Millis> {
+        self.dirty.values().flat_map(BTreeMap::values).map(|dirty| dirty.first).min()
+    }
+
+    fn note(&mut self, directory: NodeId, name: Name, now: Millis, evidence: Evidence) {
+        let dirty = self.dirty.entry(directory).or_default().entry(name).or_insert(Dirty { first: now, last: now, evidence });
+        dirty.last = now;
+        dirty.evidence = worse(dirty.evidence, evidence);
+    }
+}
+
+fn worse(a: Evidence, b: Evidence) -> Evidence {
+    match (a, b) {
+        (Evidence::Written, _) | (_, Evidence::Written) => Evidence::Written,
+        (Evidence::Unwatched, _) | (_, Evidence::Unwatched) => Evidence::Unwatched,
+        _ => Evidence::Watched,
+    }
+}
+
+impl<C: Catalog> Engine<C> {
+    pub(super) fn changed(&mut self, changes: Vec<Changed>, now: Millis) {
+        for change in changes {
+            let Some(directory) = self.here_by_handle(&change) else { continue };
+            let evidence = if change.written { Evidence::Written } else { Evidence::Watched };
+            match change.name {
+                Some(name) if directory != NodeId::PARKED => self.local.note(directory, name, now, evidence),
+                Some(_) => {}
+                None => {
+                    let place = self.catalog.record(directory).and_then(|record| record.here().map(|local| local.place.clone()));
+                    if let Some(place) = place.filter(|_| !directory.is_anchor()) {
+                        self.local.note(place.parent, place.name, now, evidence);
+                    }
+                }
+            }
+            if self.local.dirty.get(&directory).is_some_and(|names| names.len() > self.settings.limits.dirty_names) {
+                self.local.dirty.remove(&directory);
+                self.local.list.insert(directory);
+                self.local.unbroken = false;
+            }
+        }
+    }
+
+    fn here_by_handle(&self, change: &Changed) -> Option<NodeId> {
+        let owners = self.catalog.by_handle(&change.directory).into_iter();
+        owners.filter_map(|node| self.catalog.record(node)).find(|record| record.here().is_some()).map(|record| record.node)
+    }
+
+    /// Asks for a place to be looked at now.
+    pub(super) fn look_at(&mut self, place: &Place) {
+        if place.parent == NodeId::PARKED {
+            self.local.list.insert(NodeId::PARKED);
+        } else {
+            self.local.note(place.parent, place.name.clone(), 0, Evidence::Unwatched);
+        }
+    }
+
+    pub(super) fn advance_local(&mut self, now: Millis) {
+        if !self.local.looking
+            && let Some(requests) = self.next_look(now)
+        {
+            self.local.looking = true;
+            self.local.touched.clear();
+            self.effects.push(Effect::Look(requests));
+        }
+        self.end_scan(now);
+        let open = self.local.lost.iter().filter(|(_, lost)| !lost.probed || lost.scans_begun < self.local.scans_whole);
+        let open: Vec<NodeId> = open.map(|(node, _)| *node).take(self.settings.limits.look_names).collect();
+        if !self.local.probing && !open.is_empty() {
+            self.local.probing = true;
+            let handles = open.iter().filter_map(|node| Some((*node, self.catalog.record(*node)?.local?.handle)));
+            let handles: Vec<_> = handles.collect();
+            self.effects.push(Effect::Probe(handles));
+        }
+    }
+
+    /// Names whose time has come, else directories that have to be listed, else the next piece of a scan.
+    fn next_look(&mut self, now: Millis) -> Option<Vec<LookRequest>> {
+        let names = self.due_names(now);
+        if !names.is_empty() {
+            return Some(names);
+        }
+        let limit = self.settings.limits.look_directories;
+        let list: Vec<NodeId> = std::iter::from_fn(|| self.local.list.pop_first()).take(limit).collect();
+        if !list.is_empty() {
+            return Some(list.into_iter().filter_map(|node| self.whole(node, Evidence::Unwatched)).collect());
+        }
+        self.begin_scan(now);
+        let scan = self.local.scan.as_mut()?;
+        let evidence = scan.evidence;
+        let next: Vec<NodeId> = std::iter::from_fn(|| scan.queue.pop_first()).take(limit).collect();
+        let requests: Vec<_> = next.into_iter().filter_map(|node| self.whole(node, evidence)).collect();
+        (!requests.is_empty()).then_some(requests)
+    }
+
+    fn whole(&self, directory: NodeId, evidence: Evidence) -> Option<LookRequest> {
+        let handle = self.catalog.record(directory)?.here()?.handle.clone();
+        Some(LookRequest { directory, handle, names: None, evidence, full: false })
+    }
+
+    fn due_names(&mut self, now: Millis) -> Vec<LookRequest> {
+        let limits = &self.settings.limits;
+        let (flush, held) = (self.local.flush, &self.work.held);
+        let mut room = limits.look_names;
+        let mut requests = Vec::new();
+        let mut unreachable = Vec::new();
+        for (directory, names) in &mut self.local.dirty {
+            let Some(handle) = self.catalog.record(*directory).and_then(|record| Some(record.here()?.handle.clone())) else {
+                unreachable.push(*directory);
+                continue;
+            };
+            let due = names.iter().filter(|(name, dirty)| {
+                let rests = now >= dirty.last + limits.quiet_ms || now >= dirty.first + limits.restless_ms || dirty.last == 0;
+                (rests || flush) && !held.contains(&Place { parent: *directory, name: (*name).clone() })
+            });
+            let due: Vec<(Name, Evidence)> = due.map(|(name, dirty)| (name.clone(), dirty.evidence)).take(room).collect();
+            if due.is_empty() {
+                continue;
+            }
+            room -= due.len();
+            due.iter().for_each(|(name, _)| {
+                names.remove(name);
+            });
+            requests.push(LookRequest {
+                directory: *directory,
+                handle,
+                names: Some(due),
+                evidence: Evidence::Watched,
+                full: true,
+            });
+            if room == 0 {
+                break;
+            }
+        }
+        // A directory that is not here any more: whatever happened in it is told by its own going.
+        unreachable.into_iter().for_each(|directory| {
+            self.local.dirty.remove(&directory);
+        });
+        self.local.dirty.retain(|_, names| !names.is_empty());
+        requests
+    }
+
+    fn begin_scan(&mut self, now: Millis) {
+        let limits = &self.settings.limits;
+        let every = if self.settings.watched { limits.scan_every_ms } else { limits.scan_unwatched_ms };
+        let due = self.local.scan_due.is_some_and(|due| now >= due) || now >= self.local.last_scan + every;
+        if self.local.scan.is_some() || !due {
+            return;
+        }
+        let evidence = if self.settings.watched && self.local.unbroken { Evidence::Watched } else { Evidence::Unwatched };
+        self.local.scan = Some(Scan { queue: BTreeSet::from([NodeId::ROOT, NodeId::PARKED]), whole: true, evidence });
+        self.local.scans_begun += 1;
+        self.local.scan_due = None;
+        self.local.last_scan = now;
+        self.local.unbroken = self.settings.watched;
+        // What an earlier run of the agent lost is looked for by this scan too.
+        for node in self.catalog.lost(usize::MAX) {
+            self.local.lost.entry(node).or_insert(Lost { scans_begun: 0, probed: false });
+        }
+    }
+
+    fn end_scan(&mut self, now: Millis) {
+        let done = self.local.scan.as_ref().is_some_and(|scan| scan.queue.is_empty())
+            && !self.local.looking
+            && self.local.list.is_empty();
+        if done && let Some(scan) = self.local.scan.take() {
+            self.local.last_scan = now;
+            if scan.whole {
+                self.local.scans_whole = self.local.scans_begun;
+            }
+        }
+    }
+
+    pub(super) fn looked(&mut self, looks: Vec<Look>, now: Millis) {
+        self.local.looking = false;
+        let mut except = std::mem::take(&mut self.local.touched);
+        except.extend(self.work.held.iter().cloned());
+        let mut listings = Vec::with_capacity(looks.len());
+        for look in looks {
+            self.note_unfit(&look, now);
+            match look.listing {
+                Some(listing) => listings.push(listing),
+                None => self.local.scan.iter_mut().for_each(|scan| scan.whole = false),
+            }
+        }
+        let looked_at: Vec<Place> = listings
+            .iter()
+            .flat_map(|listing| listing.seen.iter().map(|seen| Place { parent: listing.directory, name: seen.name.clone() }))
+            .filter(|place| except.contains(place))
+            .collect();
+        let ids = &mut self.ids;
+        let observed = observe(&mut self.catalog, &listings, &except, &mut || NodeId(ids()));
+        // Work was under way there: look once more when it is done.
+        looked_at.iter().for_each(|place| self.look_at(place));
+        if let Some(scan) = &mut self.local.scan {
+            for listing in &listings {
+                let below = listing.seen.iter().filter(|seen| seen.kind == Kind::Directory);
+                let below = below.map(|seen| Place { parent: listing.directory, name: seen.name.clone() });
+                scan.queue.extend(below.filter_map(|place| self.catalog.local_at(&place)));
+            }
+        }
+        self.take(observed, now);
+    }
+
+    fn take(&mut self, observed: Observed, now: Millis) {
+        for node in &observed.lost {
+            let begun = self.local.scans_begun;
+            self.local.lost.entry(*node).or_insert(Lost { scans_begun: begun, probed: false });
+        }
+        for (directory, name) in observed.again {
+            self.local.note(directory, name, now.saturating_sub(self.settings.limits.restless_ms), Evidence::Unwatched);
+        }
+        self.local.list.extend(observed.list);
+        for node in &observed.changed {
+            let record = self.catalog.record(*node);
+            if record.as_ref().is_none_or(|record| !record.is_lost()) {
+                self.local.lost.remove(node);
+            }
+            let unread = record.is_some_and(|record| record.local.is_some_and(|local| local.content == LocalContent::Unread));
+            if unread && self.work.reading.contains_key(node) {
+                self.work.stale_reads.insert(*node);
+            }
+            self.around(*node);
+        }
+    }
+
+    pub(super) fn probed(&mut self, found: Vec<(NodeId, Liveness)>, now: Millis) {
+        self.local.probing = false;
+        for (node, liveness) in found {
+            let Some(lost) = self.local.lost.get(&node).copied() else { continue };
+            let searched = lost.scans_begun < self.local.scans_whole;
+            let observed = resolve_lost(&mut self.catalog, node, liveness, searched);
+            if observed.lost.contains(&node) {
+                // Alive somewhere. Its new name will be reported, or a scan finds it, or it has left the endpoint.
+                self.local.lost.insert(node, Lost { probed: true, ..lost });
+                let due = now + self.settings.limits.search_after_ms;
+                self.local.scan_due = Some(self.local.scan_due.map_or(due, |other| other.min(due)));
+            } else {
+                self.local.lost.remove(&node);
+            }
+            self.take(observed, now);
+        }
+    }
+
+    fn note_unfit(&mut self, look: &Look, now: Millis) {
+        let base = path(&self.catalog, look.directory);
+        self.status.unfit(look, &base, now);
+    }
+
+    /// When something on this side becomes due.
+    pub(super) fn next_local(&self) -> Option<Millis> {
+        let limits = &self.settings.limits;
+        let names = self.local.dirty.values().flat_map(BTreeMap::values);
+        let quiet = names.map(|dirty| (dirty.last + limits.quiet_ms).min(dirty.first + limits.restless_ms)).min();
+        let every = if self.settings.watched { limits.scan_every_ms } else { limits.scan_unwatched_ms };
+        let scan = self.local.scan_due.or(Some(self.local.last_scan + every)).filter(|_| self.local.scan.is_none());
+        [quiet, scan].into_iter().flatten().min()
+    }
+}

@@ -1,0 +1,228 @@
+//! The remote side: the change feed, and starting over.
+
+use std::collections::BTreeSet;
+
+use isotherm_core::ids::{Cursor, Incarnation, NodeId};
+use isotherm_core::namespace::Page;
+use isotherm_core::node::{Content, Kind, Node};
+use isotherm_core::plan::settle;
+
+use super::{Away, Catalog, Effect, Engine, Millis, SnapshotPart, Stop};
+
+/// The incarnation that the remote observations belong to while a snapshot replaces them.
+const INCARNATION: &str = "incarnation";
+
+/// Everything the engine remembers about the feed.
+#[derive(Debug, Default)]
+pub(super) struct RemoteSide {
+    /// The remote tree in the catalog is consistent: plans may be made.
+    pub(super) at_head: bool,
+    fetching: bool,
+    /// Nodes of the snapshot that is being read.
+    seen: Option<BTreeSet<NodeId>>,
+    retry_at: Option<Millis>,
+    failures: u32,
+}
+
+impl<C: Catalog> Engine<C> {
+    pub(super) fn advance_remote(&mut self, now: Millis) {
+        if self.remote.fetching || self.remote.retry_at.is_some_and(|at| now < at) {
+            return;
+        }
+        self.remote.retry_at = None;
+        self.remote.fetching = true;
+        self.effects.push(match self.catalog.cursor() {
+            Some(cursor) => Effect::Fetch { cursor, wait: self.remote.at_head },
+            None => {
+                self.remote.at_head = false;
+                self.remote.seen = Some(BTreeSet::new());
+                Effect::FetchSnapshot
+            }
+        });
+    }
+
+    pub(super) fn page(&mut self, page: Result<Page, Away>, now: Millis) {
+        self.remote.fetching = false;
+        match page {
+            Err(away) => self.away(away, now),
+            Ok(page) if page.start_over => {
+                self.back();
+                self.start_over();
+            }
+            Ok(page) => {
+                self.back();
+                for node in &page.nodes {
+                    if settle::learn(&mut self.catalog, node) {
+                        self.learned(node);
+                    }
+                }
+                // A position never goes back, whatever arrives late.
+                if self.catalog.cursor().is_none_or(|known| known.version <= page.cursor.version) {
+                    self.catalog.set_cursor(Some(page.cursor));
+                }
+                self.remote.at_head = page.at_head;
+            }
+        }
+    }
+
+    fn learned(&mut self, node: &Node) {
+        self.work.awaited.retain(|_, (of, version)| *of != node.id || *version > node.versions.last);
+        self.around(node.id);
+    }
+
+    /// The service answers again.
+    fn back(&mut self) {
+        self.remote.failures = 0;
+        self.remote.retry_at = None;
+        self.status.away = None;
+    }
+
+    pub(super) fn away(&mut self, away: Away, now: Millis) {
+        self.remote.at_head &= away.retry;
+        let (first, most) = self.settings.limits.retry_ms;
+        self.remote.failures = (self.remote.failures + 1).min(16);
+        let wait = (first << (self.remote.failures - 1)).min(most.min(10_000));
+        self.remote.retry_at = Some(now + wait);
+        self.status.away.get_or_insert((away, now));
+    }
+
+    /// The cursor means nothing any more: the whole namespace is read again, and reconciled by content.
+    pub(super) fn start_over(&mut self) {
+        if let Some(cursor) = self.catalog.cursor() {
+            self.catalog.set_value(INCARNATION, Some(&cursor.incarnation.0.to_be_bytes()));
+        }
+        self.catalog.set_cursor(None);
+        self.remote.at_head = false;
+    }
+
+    pub(super) fn snapshot(&mut self, part: Result<SnapshotPart, Away>, now: Millis) {
+        let part = match part {
+            Ok(part) => part,
+            Err(away) => {
+                self.remote.fetching = false;
+                self.remote.seen = None;
+                self.away(away, now);
+                return;
+            }
+        };
+        self.back();
+        let mut seen = self.remote.seen.take().unwrap_or_default();
+        for node in part.nodes {
+            seen.insert(node.id);
+            let id = node.id;
+            self.replace_remote(id, Some(node));
+            self.wake([id]);
+        }
+        match part.complete {
+            None => self.remote.seen = Some(seen),
+            Some(cursor) => {
+                self.remote.fetching = false;
+                self.finish_snapshot(&seen, cursor);
+            }
+        }
+    }
+
+    fn replace_remote(&mut self, node: NodeId, remote: Option<Node>) {
+        let mut record = self.catalog.record(node).unwrap_or_else(|| isotherm_core::trees::Record::new(node));
+        record.remote = remote;
+        self.catalog.put(record);
+    }
+
+    /// What the snapshot did not name is deleted in this life of the share (row 26); in another life nothing that was
+    /// agreed before means anything, and everything is compared by content.
+    fn finish_snapshot(&mut self, seen: &BTreeSet<NodeId>, cursor: Cursor) {
+        let before =
+            self.catalog.value(INCARNATION).and_then(|bytes| Some(Incarnation(u64::from_be_bytes(bytes.try_into().ok()?))));
+        let same_life = before.is_none_or(|before| before == cursor.incarnation);
+        let mut after = None;
+        loop {
+            let nodes = self.catalog.nodes(after, 1_000);
+            let Some(last) = nodes.last() else { break };
+            after = Some(*last);
+            for node in nodes.into_iter().filter(|node| !node.is_anchor()) {
+                self.settle_after_snapshot(node, seen.contains(&node), same_life, cursor);
+            }
+        }
+        self.catalog.set_value(INCARNATION, None);
+        self.catalog.set_cursor(Some(cursor));
+        // Changes made since the snapshot was begun come with the first page.
+        self.remote.at_head = false;
+    }
+
+    fn settle_after_snapshot(&mut self, node: NodeId, seen: bool, same_life: bool, cursor: Cursor) {
+        let Some(mut record) = self.catalog.record(node) else { return };
+        let before = record.clone();
+        if !same_life {
+            record.synced = None;
+            record.searched = None;
+        }
+        if !seen {
+            record.remote = match record.remote.take() {
+                Some(mut remote) if same_life && remote.is_live() => {
+                    remote.deleted = true;
+                    remote.versions.last = cursor.version;
+                    Some(remote)
+                }
+                Some(remote) if same_life => Some(remote),
+                _ => None,
+            };
+        }
+        if record != before {
+            self.catalog.put(record);
+            self.wake([node]);
+        }
+    }
+
+    /// Row 15: the volume and the catalog are not of one moment. Nothing local is known to be newer than anything.
+    pub(super) fn forget_bases(&mut self) {
+        let mut after = None;
+        loop {
+            let nodes = self.catalog.nodes(after, 1_000);
+            let Some(last) = nodes.last() else { break };
+            after = Some(*last);
+            for node in nodes {
+                let Some(mut record) = self.catalog.record(node).filter(|_| !node.is_anchor()) else { continue };
+                record.synced = None;
+                record.searched = None;
+                if let Some(local) = &mut record.local
+                    && local.kind() == Kind::File
+                {
+                    local.content = isotherm_core::trees::LocalContent::Unread;
+                }
+                self.catalog.put(record);
+            }
+        }
+    }
+
+    /// A node and all whose next step may have waited for it.
+    pub(super) fn around(&mut self, node: NodeId) {
+        let Some(record) = self.catalog.record(node) else {
+            self.wake([node]);
+            return;
+        };
+        let mut nodes = vec![node];
+        let key = |name: &isotherm_core::name::Name| name.key(self.settings.rules.case);
+        for place in
+            [record.here().map(|local| &local.place), record.remote.as_ref().map(|remote| &remote.place)].into_iter().flatten()
+        {
+            nodes.push(place.parent);
+            nodes.extend(self.catalog.local_at(place));
+            nodes.extend(self.catalog.remote_at(place.parent, &key(&place.name)));
+        }
+        let directory = record.live().is_some_and(|remote| remote.content == Content::Directory)
+            || record.local.as_ref().is_some_and(|local| local.kind() == Kind::Directory);
+        if directory && record.state() != isotherm_core::trees::State::Settled {
+            self.work.families.insert(node);
+        }
+        self.wake(nodes);
+    }
+
+    /// The service says that this agent may not go on.
+    pub(super) fn stop(&mut self, stop: Stop) {
+        self.status.stop.get_or_insert(stop);
+    }
+
+    pub(super) fn next_remote(&self) -> Option<Millis> {
+        self.remote.retry_at
+    }
+}

@@ -1,0 +1,319 @@
+//! What came of the work that was handed out.
+
+use isotherm_core::content::ManifestId;
+use isotherm_core::ids::NodeId;
+use isotherm_core::namespace::{Answer, Change, Refusal};
+use isotherm_core::node::{Content, FileContent, Kind};
+use isotherm_core::observe::link_of;
+use isotherm_core::plan::settle::{self, Commit};
+use isotherm_core::plan::{Action, Step};
+use isotherm_core::trees::{Local, LocalContent, path, same_metadata};
+
+use super::work::{Wait, intent_nodes, places};
+use super::{After, Away, Catalog, Engine, Millis, ReadResult, Sent, StepResult, Stop, Transfer};
+
+impl<C: Catalog> Engine<C> {
+    pub(super) fn read(&mut self, results: Vec<(NodeId, ReadResult)>, now: Millis) {
+        let bulk = self.settings.limits.bulk_bytes;
+        let large = results.len() == 1
+            && self.catalog.record(results[0].0).is_some_and(|record| record.here().is_some_and(|local| local.print.size > bulk));
+        self.read_ended(large);
+        for (node, result) in results {
+            self.work.busy.remove(&node);
+            self.work.reading.remove(&node);
+            let stale = self.work.stale_reads.remove(&node);
+            match result {
+                ReadResult::Content { content, print } if !stale => {
+                    self.work.waits.remove(&node);
+                    self.resolved(node);
+                    self.take_content(node, content, print);
+                }
+                ReadResult::Content { .. } => {}
+                ReadResult::Changed => {
+                    self.wait(node, now, self.settings.limits.quiet_ms);
+                }
+                ReadResult::Gone => {
+                    if let Some(place) =
+                        self.catalog.record(node).and_then(|record| record.here().map(|local| local.place.clone()))
+                    {
+                        self.look_at(&place);
+                    }
+                    self.back_off(node, now);
+                }
+                ReadResult::Away(away) => {
+                    self.back_off(node, now);
+                    self.unavailable(node, away, now);
+                }
+                ReadResult::Failed(text) => {
+                    self.problem(node, &text, "Make the file readable, or remove it", now);
+                    self.back_off(node, now);
+                }
+            }
+            self.wake([node]);
+        }
+    }
+
+    fn take_content(&mut self, node: NodeId, content: FileContent, print: isotherm_core::trees::Print) {
+        let Some(mut record) = self.catalog.record(node) else { return };
+        let Some(local) = record.local.as_mut().filter(|local| local.kind() == Kind::File) else { return };
+        let link = link_of(&self.catalog, &local.handle, print.links);
+        local.print = print;
+        local.content = LocalContent::Known(Content::File(FileContent { link, ..content }));
+        self.catalog.put(record);
+        self.around(node);
+    }
+
+    pub(super) fn answered(&mut self, answers: Result<Vec<Answer>, Away>, now: Millis) {
+        self.work.committing = false;
+        let answers = match answers {
+            Ok(answers) => answers,
+            Err(away) => {
+                self.work.commit_retry = Some(now + self.settings.limits.retry_ms.0);
+                self.away(away, now);
+                return;
+            }
+        };
+        let sent = self.catalog.sent();
+        self.catalog.set_sent(&[]);
+        let mut answers = answers.into_iter();
+        for sent in sent {
+            let own: Vec<Answer> = answers.by_ref().take(sent.ids.len()).collect();
+            self.conclude(&sent, own, now);
+        }
+    }
+
+    fn conclude(&mut self, sent: &Sent, answers: Vec<Answer>, now: Millis) {
+        let nodes = intent_nodes(&sent.intent);
+        nodes.iter().for_each(|node| {
+            self.work.busy.remove(node);
+        });
+        let mut all = answers.len() == sent.ids.len();
+        for ((change, operation), answer) in sent.intent.changes.iter().zip(&sent.ids).zip(answers) {
+            match answer {
+                Answer::Applied(version) => {
+                    let author = self.settings.rules.server;
+                    let before = self.catalog.record(change.node()).and_then(|record| record.remote);
+                    settle::committed(&mut self.catalog, change, Commit { author, operation: *operation, version });
+                    self.work.waits.remove(&change.node());
+                    self.resolved(change.node());
+                    self.uploaded(change, now);
+                    if let Some(before) = before {
+                        self.freed(&before.place);
+                    }
+                }
+                other => {
+                    all = false;
+                    self.not_applied(change, other, now);
+                }
+            }
+        }
+        if all {
+            settle::rebound(&mut self.catalog, &sent.intent).into_iter().for_each(|node| self.around(node));
+        }
+        nodes.into_iter().for_each(|node| self.around(node));
+    }
+
+    fn not_applied(&mut self, change: &Change, answer: Answer, now: Millis) {
+        let node = change.node();
+        match answer {
+            Answer::Applied(_) | Answer::Skipped => {}
+            Answer::Conflict(current) => {
+                let known = self.catalog.record(current.id).and_then(|record| record.remote);
+                if known.is_none_or(|known| known.versions.last < current.versions.last) {
+                    self.work.awaited.insert(node, (current.id, current.versions.last));
+                } else {
+                    self.back_off(node, now);
+                }
+            }
+            Answer::Missing(_) => self.unread(node, now),
+            Answer::Refused(Refusal::Fenced) => self.stop(Stop::Fenced),
+            Answer::Refused(Refusal::Incarnation) => self.start_over(),
+            Answer::Refused(Refusal::NoNode) if matches!(change, Change::Create { .. }) => {
+                if let Some(mut record) = self.catalog.record(node) {
+                    record.remote = None;
+                    self.catalog.put(record);
+                }
+            }
+            Answer::Refused(refusal) => {
+                if matches!(refusal, Refusal::Quota { .. }) {
+                    let remedy =
+                        "Raise the quota with `isotherm group set --quota`, or delete files; the upload goes on by itself";
+                    self.problem(node, &refusal.to_string(), remedy, now);
+                    self.wait(node, now, 10 * self.settings.limits.retry_ms.0);
+                } else {
+                    self.back_off(node, now);
+                }
+            }
+        }
+    }
+
+    /// The share lacks content that was there when the file was read: read it again.
+    fn unread(&mut self, node: NodeId, now: Millis) {
+        if let Some(mut record) = self.catalog.record(node)
+            && let Some(local) = record.local.as_mut().filter(|local| local.kind() == Kind::File)
+        {
+            local.content = LocalContent::Unread;
+            self.catalog.put(record);
+        }
+        self.back_off(node, now);
+    }
+
+    pub(super) fn histories(&mut self, histories: Result<Vec<(NodeId, Vec<ManifestId>)>, Away>, now: Millis) {
+        self.work.searching = false;
+        match histories {
+            Ok(histories) => {
+                for (node, manifests) in histories {
+                    settle::searched(&mut self.catalog, node, &manifests);
+                    self.work.busy.remove(&node);
+                    self.wake([node]);
+                }
+            }
+            Err(away) => {
+                self.away(away, now);
+                // Whoever was asked for is found again by the walk over all that is open.
+                for node in &self.work.searches {
+                    self.work.busy.remove(node);
+                }
+            }
+        }
+        self.work.searches.clear();
+    }
+
+    pub(super) fn performed(&mut self, results: Vec<(Step, StepResult)>, now: Millis) {
+        let large = results.first().is_some_and(|(step, _)| self.work.bulk.contains(&step.node));
+        self.work.performing[usize::from(large)] = false;
+        for (step, _) in &results {
+            self.work.bulk.remove(&step.node);
+            for place in places(step) {
+                self.work.held.remove(&place);
+                self.local.touched.insert(place);
+            }
+        }
+        for (step, result) in results {
+            self.work.busy.remove(&step.node);
+            self.step_ended(&step, result, now);
+            self.around(step.node);
+        }
+        let left = std::mem::take(&mut self.work.left_over);
+        self.wake(left);
+    }
+
+    fn step_ended(&mut self, step: &Step, result: StepResult, now: Millis) {
+        match result {
+            StepResult::Done(after) => self.step_done(step, after, now),
+            StepResult::Surprise => {
+                places(step).iter().for_each(|place| self.look_at(place));
+                self.back_off(step.node, now);
+            }
+            StepResult::Occupied => {
+                places(step).iter().for_each(|place| self.look_at(place));
+                let attempts = self.back_off(step.node, now);
+                if attempts > 3 {
+                    let text = "The name is taken on this server by something that does not take part in sync";
+                    self.problem(step.node, text, "Rename or remove what is there", now);
+                }
+            }
+            StepResult::Busy => {
+                let wait = self.wait(step.node, now, 2_000);
+                if now >= wait.since + self.settings.limits.busy_problem_ms {
+                    let text = "A new version cannot be put in place, because a program has kept the file open for writing";
+                    self.problem(step.node, text, "Close the file in that program", now);
+                }
+            }
+            StepResult::Skipped => {}
+            StepResult::Away(away) => {
+                self.back_off(step.node, now);
+                self.unavailable(step.node, away, now);
+            }
+            StepResult::Failed { text, remedy } => {
+                self.problem(step.node, &text, &remedy, now);
+                self.back_off(step.node, now);
+            }
+        }
+    }
+
+    fn step_done(&mut self, step: &Step, after: Option<After>, now: Millis) {
+        let old = self.catalog.record(step.node).and_then(|record| record.here().map(|local| local.place.clone()));
+        let local = after.and_then(|after| self.local_after(step, after));
+        settle::performed(&mut self.catalog, step, local);
+        self.work.waits.remove(&step.node);
+        self.resolved(step.node);
+        self.downloaded(step, now);
+        if let Some(old) = old {
+            self.freed(&old);
+        }
+    }
+
+    /// The local observation that a performed step implies.
+    fn local_after(&self, step: &Step, after: After) -> Option<Local> {
+        let before = self.catalog.record(step.node).and_then(|record| record.local);
+        let (place, metadata, content) = match &step.action {
+            Action::Create { at, content, metadata, .. } => (at.place(), metadata.clone(), LocalContent::Known(content.clone())),
+            Action::Replace { expected, content, metadata, .. } => {
+                (expected.spot.place(), metadata.clone(), LocalContent::Known(content.clone()))
+            }
+            Action::SetMetadata { expected, metadata, content, .. } => {
+                let content = content.clone().map(|file| LocalContent::Known(Content::File(file)));
+                (expected.spot.place(), metadata.clone(), content.or_else(|| before.map(|local| local.content))?)
+            }
+            Action::Move { to, .. } => {
+                let before = before?;
+                let raw = before.raw.clone();
+                return Some(Local { place: to.place(), print: after.print, raw, ..before });
+            }
+            Action::Remove { .. } => return None,
+        };
+        let raw = (!same_metadata(&after.shown, &metadata)).then_some(after.shown);
+        Some(Local { place, handle: after.handle, print: after.print, metadata, raw, content, lost: false })
+    }
+
+    /// A name became free, on either side.
+    fn freed(&mut self, place: &isotherm_core::node::Place) {
+        let key = place.name.key(self.settings.rules.case);
+        let waiting: Vec<NodeId> =
+            self.catalog.local_at(place).into_iter().chain(self.catalog.remote_at(place.parent, &key)).collect();
+        self.wake(waiting);
+        self.wake([place.parent]);
+    }
+
+    /// Leaves a node alone for a growing while; returns how often that happened in a row.
+    pub(super) fn back_off(&mut self, node: NodeId, now: Millis) -> u32 {
+        let (first, most) = self.settings.limits.retry_ms;
+        let attempts = self.work.waits.get(&node).map_or(0, |wait| wait.attempts);
+        let pause = (first << attempts.min(10)).min(most);
+        self.wait(node, now, if attempts == 0 { first / 10 } else { pause });
+        attempts + 1
+    }
+
+    pub(super) fn wait(&mut self, node: NodeId, now: Millis, pause: Millis) -> Wait {
+        let wait = self.work.waits.entry(node).or_insert(Wait { until: 0, attempts: 0, since: now });
+        wait.attempts += 1;
+        wait.until = now + pause.max(1);
+        *wait
+    }
+
+    /// Content could not be sent or fetched. If the service is away altogether, that is said once, not for each file.
+    fn unavailable(&mut self, node: NodeId, away: Away, now: Millis) {
+        if away.retry {
+            self.away(away, now);
+        } else {
+            self.problem(node, &away.text, "See the service's log for the content that it cannot read or keep", now);
+        }
+    }
+
+    fn uploaded(&mut self, change: &Change, now: Millis) {
+        let node = change.node();
+        let since = self.work.since.remove(&node).unwrap_or(now);
+        let path = path(&self.catalog, node);
+        self.status.moved(Transfer { path, up: true, delay_ms: Some(now.saturating_sub(since)), modified: None });
+    }
+
+    fn downloaded(&mut self, step: &Step, _now: Millis) {
+        let path = path(&self.catalog, step.node);
+        let modified = match &step.action {
+            Action::Create { content, .. } | Action::Replace { content, .. } => content.file().map(|file| file.modified),
+            _ => None,
+        };
+        self.status.moved(Transfer { path, up: false, delay_ms: None, modified });
+    }
+}

@@ -1,0 +1,214 @@
+//! What an engine can tell about itself.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use isotherm_core::ids::{Cursor, NodeId, Timestamp};
+use isotherm_core::trees::{LocalContent, State, path};
+
+use super::{Away, Catalog, Counts, Engine, Look, Millis, Unfit};
+
+/// Something that failed for one item: shown, retried, never fatal for the rest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Below the endpoint's root.
+    pub path: Vec<u8>,
+    /// What is wrong.
+    pub text: String,
+    /// What to do about it.
+    pub remedy: String,
+    /// When it was first seen.
+    pub since: Millis,
+}
+
+/// Why the engine does nothing any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// A newer run of this server's agent has taken over.
+    Fenced,
+}
+
+/// Deletes that wait for a confirmation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Deleted on this server (else: in the share).
+    pub local: bool,
+    /// How many.
+    pub deletes: u64,
+    /// Nodes of the endpoint.
+    pub of: u64,
+}
+
+/// Something that just arrived on one side.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transfer {
+    /// Below the endpoint's root.
+    pub path: Vec<u8>,
+    /// From this server to the share.
+    pub up: bool,
+    /// From the first report of the change to its commit.
+    pub delay_ms: Option<Millis>,
+    /// For a content that came down: when it was written.
+    pub modified: Option<Timestamp>,
+}
+
+/// A picture of the engine.
+#[derive(Clone, Debug)]
+pub struct EngineStatus {
+    /// How many nodes are in which state.
+    pub counts: Counts,
+    /// How far the share was read.
+    pub cursor: Option<Cursor>,
+    /// Everything known on both sides is agreed on, and nothing is suspected.
+    pub agreed: bool,
+    /// The newest barrier that was reached: all that had happened here before it has been seen.
+    pub barrier: u64,
+    /// A scan is under way.
+    pub scanning: bool,
+    /// The service is away, since when.
+    pub away: Option<(Away, Millis)>,
+    /// Deletes wait.
+    pub held: Option<Held>,
+    /// Paused by an administrator.
+    pub paused: bool,
+    /// It does nothing any more.
+    pub stop: Option<Stop>,
+    /// Problems, by path.
+    pub problems: Vec<Problem>,
+    /// Changes on their way up.
+    pub outgoing: usize,
+    /// Since when something is here that is not safe in the share.
+    pub unsafe_since: Option<Millis>,
+    /// Paths that are not agreed on, at most a hundred.
+    pub open: Vec<Vec<u8>>,
+}
+
+/// What is remembered for the status.
+#[derive(Debug, Default)]
+pub(super) struct Record {
+    pub(super) away: Option<(Away, Millis)>,
+    pub(super) stop: Option<Stop>,
+    problems: BTreeMap<NodeId, Problem>,
+    unfit: BTreeMap<Vec<u8>, Problem>,
+    moved: VecDeque<Transfer>,
+    unsafe_since: Option<Millis>,
+}
+
+/// Transfers that are kept for whoever asks.
+const TRANSFERS_KEPT: usize = 1_000;
+/// Paths of open nodes in a status.
+const OPEN_SHOWN: usize = 100;
+
+impl Record {
+    pub(super) fn moved(&mut self, transfer: Transfer) {
+        if self.moved.len() == TRANSFERS_KEPT {
+            self.moved.pop_front();
+        }
+        self.moved.push_back(transfer);
+    }
+
+    /// Notes what a look found unfit, and forgets what it found fit again.
+    pub(super) fn unfit(&mut self, look: &Look, base: &[u8], now: Millis) {
+        let join = |name: Option<&[u8]>| match (base, name) {
+            (base, None) => base.to_vec(),
+            ([], Some(name)) => name.to_vec(),
+            (base, Some(name)) => [base, b"/", name].concat(),
+        };
+        if let Some(listing) = &look.listing {
+            for seen in &listing.seen {
+                self.unfit.remove(&join(Some(seen.name.as_bytes())));
+            }
+            self.unfit.remove(&join(None));
+            if let isotherm_core::observe::Scope::Names(names) = &listing.scope {
+                names.iter().for_each(|name| {
+                    self.unfit.remove(&join(Some(name.as_bytes())));
+                });
+            }
+        }
+        for (name, unfit) in &look.unfit {
+            let (text, remedy) = match unfit {
+                Unfit::Special => (
+                    "Devices, sockets and pipes do not take part in sync".to_owned(),
+                    "Move it out of the endpoint, or exclude its name",
+                ),
+                Unfit::OtherDevice => (
+                    "Another file system is mounted here; it does not take part in sync".to_owned(),
+                    "Make it an endpoint of its own",
+                ),
+                Unfit::Unreadable(text) => (text.clone(), "Check the disk and the permissions"),
+            };
+            let path = join(name.as_ref().map(isotherm_core::name::Name::as_bytes));
+            self.unfit.entry(path.clone()).or_insert(Problem { path, text, remedy: remedy.to_owned(), since: now });
+        }
+    }
+}
+
+impl<C: Catalog> Engine<C> {
+    pub(super) fn problem(&mut self, node: NodeId, text: &str, remedy: &str, now: Millis) {
+        let path = path(&self.catalog, node);
+        let problem = self.status.problems.entry(node).or_insert(Problem {
+            path: Vec::new(),
+            text: String::new(),
+            remedy: String::new(),
+            since: now,
+        });
+        problem.path = path;
+        text.clone_into(&mut problem.text);
+        remedy.clone_into(&mut problem.remedy);
+    }
+
+    pub(super) fn resolved(&mut self, node: NodeId) {
+        self.status.problems.remove(&node);
+    }
+
+    /// What arrived since the last call.
+    pub fn take_transfers(&mut self) -> Vec<Transfer> {
+        self.status.moved.drain(..).collect()
+    }
+
+    /// A picture of now.
+    pub fn status(&mut self, now: Millis) -> EngineStatus {
+        self.status.problems.retain(|node, _| self.catalog.record(*node).is_some_and(|record| record.state() != State::Settled));
+        let counts = self.catalog.counts();
+        let (open, unsent) = self.open_paths();
+        let waiting = self.local.oldest().or((unsent || self.work.outgoing() > 0).then_some(now));
+        self.status.unsafe_since = match (waiting, self.status.unsafe_since) {
+            (None, _) => None,
+            (Some(_), Some(known)) => Some(known),
+            (Some(since), None) => Some(since),
+        };
+        EngineStatus {
+            counts,
+            cursor: self.catalog.cursor(),
+            agreed: self.is_quiet(),
+            barrier: self.guard.reached,
+            scanning: self.local.is_scanning(),
+            away: self.status.away.clone(),
+            held: self.guard.held(counts),
+            paused: self.guard.paused,
+            stop: self.status.stop,
+            problems: self.status.problems.values().chain(self.status.unfit.values()).cloned().collect(),
+            outgoing: self.work.outgoing(),
+            unsafe_since: self.status.unsafe_since,
+            open,
+        }
+    }
+
+    /// Paths that are not agreed on, and whether any of them holds something that the share lacks.
+    fn open_paths(&self) -> (Vec<Vec<u8>>, bool) {
+        let nodes = self.catalog.unsettled(None, OPEN_SHOWN);
+        let unsent =
+            nodes.iter().filter_map(|node| self.catalog.record(*node)).any(|record| match (&record.local, &record.synced) {
+                (Some(local), Some(synced)) => local.content == LocalContent::Unread || !local.agrees(synced),
+                (Some(_), None) => true,
+                (None, Some(_)) => record.live().is_some(),
+                (None, None) => false,
+            });
+        (nodes.into_iter().map(|node| path(&self.catalog, node)).collect(), unsent)
+    }
+
+    /// When the engine wants to be told the time again, if nothing else happens before.
+    pub fn next_tick(&self, now: Millis) -> Option<Millis> {
+        let due = [self.next_local(), self.next_remote(), self.next_work()].into_iter().flatten().min();
+        due.map(|due| due.max(now))
+    }
+}

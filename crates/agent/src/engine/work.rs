@@ -1,0 +1,353 @@
+//! Planning, and handing out what was planned.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use isotherm_core::ids::{NodeId, OperationId, Version};
+use isotherm_core::node::{Content, Place};
+use isotherm_core::plan::settle::establish;
+use isotherm_core::plan::{Action, Intent, Parent, Plan, Step, Trouble, plan};
+
+use super::{Catalog, Effect, Engine, Millis, Places, ReadRequest, Sent};
+
+/// A node that is left alone until then.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wait {
+    pub(super) until: Millis,
+    pub(super) attempts: u32,
+    pub(super) since: Millis,
+}
+
+/// Everything that is under way or waits for its turn.
+#[derive(Debug, Default)]
+pub(super) struct Work {
+    /// Nodes whose observations changed since they were last planned for.
+    pub(super) wake: BTreeSet<NodeId>,
+    /// Directories whose children are to be woken.
+    pub(super) families: BTreeSet<NodeId>,
+    /// Nodes with work under way, or queued.
+    pub(super) busy: BTreeSet<NodeId>,
+    /// Places that steps under way take, leave or change.
+    pub(super) held: Places,
+    read_queue: VecDeque<NodeId>,
+    /// Files being read, and how often they changed under the reader.
+    pub(super) reading: BTreeMap<NodeId, u32>,
+    reads: usize,
+    large_reads: usize,
+    /// Files that were written to while they were read.
+    pub(super) stale_reads: BTreeSet<NodeId>,
+    outbox: VecDeque<Intent>,
+    pub(super) committing: bool,
+    pub(super) performing: [bool; 2],
+    pub(super) searching: bool,
+    /// Nodes whose history was asked for.
+    pub(super) searches: BTreeSet<NodeId>,
+    /// Nodes whose large content is being fetched.
+    pub(super) bulk: BTreeSet<NodeId>,
+    /// Nodes whose steps found no room in an effect.
+    pub(super) left_over: BTreeSet<NodeId>,
+    pub(super) waits: BTreeMap<NodeId, Wait>,
+    /// Nodes whose operation met a version that the feed has not brought yet.
+    pub(super) awaited: BTreeMap<NodeId, (NodeId, Version)>,
+    /// How far the walk over everything unsettled has come, and whether it found anything.
+    round: Option<NodeId>,
+    round_found: bool,
+    round_done_at: Option<Millis>,
+    pub(super) commit_retry: Option<Millis>,
+    /// When a node was first seen to differ, for the delay that is shown.
+    pub(super) since: BTreeMap<NodeId, Millis>,
+}
+
+/// Time between two walks over everything unsettled while nothing happens.
+const ROUND_EVERY_MS: Millis = 1_000;
+
+impl Work {
+    pub(super) fn is_quiet(&self) -> bool {
+        self.busy.is_empty() && self.wake.is_empty() && self.families.is_empty() && self.outbox.is_empty() && !self.committing
+    }
+
+    pub(super) fn outgoing(&self) -> usize {
+        self.outbox.len() + self.read_queue.len() + self.reading.len()
+    }
+}
+
+impl<C: Catalog> Engine<C> {
+    pub(super) fn advance_work(&mut self, now: Millis) {
+        let over: Vec<NodeId> =
+            self.work.waits.iter().filter(|(_, wait)| now >= wait.until && wait.until > 0).map(|(node, _)| *node).collect();
+        for node in over {
+            if let Some(wait) = self.work.waits.get_mut(&node) {
+                wait.until = 0;
+            }
+            self.wake([node]);
+        }
+        if self.remote.at_head && !self.guard.paused {
+            self.wake_families();
+            // Facts wake nodes again, so a few rounds may follow each other; each shrinks what is open.
+            for _ in 0..8 {
+                if !self.plan_once(now) {
+                    break;
+                }
+            }
+        }
+        self.send_reads();
+        self.send_commit(now);
+    }
+
+    fn wake_families(&mut self) {
+        let limit = self.settings.limits.plan_nodes;
+        while self.work.wake.len() < limit {
+            let Some(directory) = self.work.families.pop_first() else { return };
+            let mut children = self.catalog.local_children(directory, usize::MAX);
+            children.extend(self.catalog.remote_children(directory, usize::MAX));
+            self.wake(children);
+        }
+    }
+
+    /// Plans for some nodes; true if something came of it or nodes are left.
+    fn plan_once(&mut self, now: Millis) -> bool {
+        let nodes = self.nodes_to_plan(now);
+        if nodes.is_empty() {
+            return false;
+        }
+        let mut busy = self.work.busy.clone();
+        busy.extend(self.work.waits.iter().filter(|(_, wait)| wait.until > 0).map(|(node, _)| *node));
+        busy.extend(self.work.awaited.keys());
+        self.guard.set_holds(&mut self.settings.rules);
+        let ids = &mut self.ids;
+        let planned = plan(&self.catalog, &self.settings.rules, nodes, &busy, &mut || NodeId(ids()));
+        self.work.round_found |= !planned.is_empty();
+        let busy_with_facts = self.take_facts(&planned, &busy);
+        self.dispatch(planned, now);
+        busy_with_facts || !self.work.wake.is_empty()
+    }
+
+    fn nodes_to_plan(&mut self, now: Millis) -> Vec<NodeId> {
+        let limit = self.settings.limits.plan_nodes;
+        let woken: Vec<NodeId> = std::iter::from_fn(|| self.work.wake.pop_first()).take(limit).collect();
+        if !woken.is_empty() {
+            return woken;
+        }
+        // Nobody woke anything: walk over all that is open, so that no forgotten wake can stall the endpoint.
+        let rested = self.work.round_done_at.is_none_or(|at| now >= at + ROUND_EVERY_MS);
+        if self.work.round.is_none() && !rested {
+            return Vec::new();
+        }
+        let open = self.catalog.unsettled(self.work.round, limit);
+        self.work.round = open.last().copied().filter(|_| open.len() == limit);
+        if self.work.round.is_none() {
+            self.work.round_done_at = Some(now);
+        }
+        open
+    }
+
+    fn take_facts(&mut self, planned: &Plan, busy: &BTreeSet<NodeId>) -> bool {
+        for fact in &planned.facts {
+            // Rebinding moves what is below a directory; work under way below it must not be pulled along.
+            if let isotherm_core::plan::Fact::Rebind(from, to) = fact {
+                let below = self.catalog.local_children(*from, usize::MAX);
+                if busy.contains(from) || busy.contains(to) || below.iter().any(|child| self.work.busy.contains(child)) {
+                    self.wake([*from, *to]);
+                    continue;
+                }
+            }
+            let again = establish(&mut self.catalog, fact);
+            again.into_iter().for_each(|node| self.around(node));
+            if let isotherm_core::plan::Fact::Agree(node) = fact {
+                self.around(*node);
+            }
+        }
+        !planned.facts.is_empty()
+    }
+
+    fn dispatch(&mut self, planned: Plan, now: Millis) {
+        for node in planned.reads {
+            if self.work.busy.insert(node) {
+                self.work.read_queue.push_back(node);
+            }
+        }
+        if !planned.searches.is_empty() && !self.work.searching {
+            self.work.searching = true;
+            self.work.busy.extend(&planned.searches);
+            self.work.searches.extend(&planned.searches);
+            self.effects.push(Effect::History(planned.searches));
+        }
+        for intent in planned.intents {
+            let nodes = intent_nodes(&intent);
+            if nodes.iter().any(|node| self.work.busy.contains(node)) {
+                self.wake(nodes);
+                continue;
+            }
+            self.guard.count_local(&intent, now);
+            self.work.busy.extend(nodes);
+            self.work.outbox.push_back(intent);
+        }
+        self.hand_out(planned.steps, now);
+        for (node, trouble) in planned.troubles {
+            let text = match trouble {
+                Trouble::TooManyConflicts => {
+                    "There are a hundred conflict copies of this file already; both versions stay where they are"
+                }
+                Trouble::MoveUndone => {
+                    "The move would have put a directory below itself, because another server moved it the other way; it is undone here"
+                }
+            };
+            self.problem(node, text, "Decide which version is right, and delete or rename the others", now);
+        }
+    }
+
+    /// Hands steps out: small ones in order, large contents apart.
+    fn hand_out(&mut self, steps: Vec<Step>, now: Millis) {
+        let limits = &self.settings.limits;
+        let (mut ordinary, mut bulk) = (Vec::new(), Vec::new());
+        let mut left = Vec::new();
+        for step in steps {
+            let large = content_bytes(&step) > limits.bulk_bytes;
+            let (place_in, under_way) =
+                if large { (&mut bulk, self.work.performing[1]) } else { (&mut ordinary, self.work.performing[0]) };
+            let depends = matches!(&step.action, Action::Create { at, .. } if matches!(at.parent, Parent::Planned(_)));
+            let full = place_in.len() >= if large { 4 } else { limits.steps };
+            if under_way || full || (large && depends) || self.work.busy.contains(&step.node) {
+                left.push(step.node);
+            } else {
+                place_in.push(step);
+            }
+        }
+        for (lane, steps) in [ordinary, bulk].into_iter().enumerate() {
+            if steps.is_empty() {
+                continue;
+            }
+            for step in &steps {
+                self.guard.count_remote(step, now);
+                self.work.busy.insert(step.node);
+                self.work.held.extend(places(step));
+                if lane == 1 {
+                    self.work.bulk.insert(step.node);
+                }
+            }
+            self.work.performing[lane] = true;
+            self.effects.push(Effect::Perform(steps));
+        }
+        self.work.left_over.extend(left);
+    }
+
+    fn send_reads(&mut self) {
+        let limits = self.settings.limits.clone();
+        while self.work.reads < limits.reads && !self.work.read_queue.is_empty() {
+            let mut batch: Vec<ReadRequest> = Vec::new();
+            let mut bytes = 0;
+            let mut kept_back = VecDeque::new();
+            while let Some(node) = self.work.read_queue.pop_front() {
+                let Some(request) = self.read_request(node) else { continue };
+                let large = request.size > limits.bulk_bytes;
+                // One place is always left for small files.
+                if large && (!batch.is_empty() || self.work.large_reads + 1 >= limits.reads) {
+                    kept_back.push_back(node);
+                    if kept_back.len() > limits.read_files {
+                        break;
+                    }
+                    continue;
+                }
+                bytes += request.size;
+                batch.push(request);
+                if large || batch.len() >= limits.read_files || bytes >= limits.read_bytes {
+                    break;
+                }
+            }
+            while let Some(node) = kept_back.pop_back() {
+                self.work.read_queue.push_front(node);
+            }
+            if batch.is_empty() {
+                return;
+            }
+            self.work.reads += 1;
+            self.work.large_reads += usize::from(batch[0].size > limits.bulk_bytes);
+            batch.iter().for_each(|request| {
+                self.work.reading.insert(request.node, request.tries);
+            });
+            self.effects.push(Effect::Read(batch));
+        }
+    }
+
+    fn read_request(&mut self, node: NodeId) -> Option<ReadRequest> {
+        let local = self.catalog.record(node).and_then(|record| record.here().cloned());
+        let Some(local) = local else {
+            self.work.busy.remove(&node);
+            return None;
+        };
+        let tries = self.work.waits.get(&node).map_or(0, |wait| wait.attempts);
+        Some(ReadRequest { node, handle: local.handle, size: local.print.size, tries })
+    }
+
+    pub(super) fn read_ended(&mut self, large: bool) {
+        self.work.reads = self.work.reads.saturating_sub(1);
+        self.work.large_reads -= usize::from(large && self.work.large_reads > 0);
+    }
+
+    /// Sends the next batch, storing it first. What was sent and not answered goes again before anything new.
+    fn send_commit(&mut self, now: Millis) {
+        let resting = self.work.commit_retry.is_some_and(|at| now < at);
+        if self.work.committing || resting || !self.remote.at_head || self.guard.paused {
+            return;
+        }
+        self.work.commit_retry = None;
+        let mut sent = self.catalog.sent();
+        if sent.is_empty() {
+            let mut operations = 0;
+            while operations < self.settings.limits.operations {
+                let Some(intent) = self.work.outbox.pop_front() else { break };
+                operations += intent.changes.len();
+                let ids = intent.changes.iter().map(|_| OperationId((self.ids)())).collect();
+                let group = u32::try_from(sent.len()).unwrap_or(u32::MAX);
+                sent.push(Sent { intent, ids, group });
+            }
+            if sent.is_empty() {
+                return;
+            }
+            self.catalog.set_sent(&sent);
+        }
+        self.work.committing = true;
+        self.effects.push(Effect::Commit(sent.iter().flat_map(Sent::operations).collect()));
+    }
+
+    /// What an earlier run sent and never saw answered is under way again.
+    pub(super) fn resume_sent(&mut self) {
+        for sent in self.catalog.sent() {
+            self.work.busy.extend(intent_nodes(&sent.intent));
+        }
+    }
+
+    pub(super) fn next_work(&self) -> Option<Millis> {
+        let wait = self.work.waits.values().map(|wait| wait.until).filter(|until| *until > 0).min();
+        let round = self.work.round_done_at.map(|at| at + ROUND_EVERY_MS);
+        let round = round.filter(|_| !self.catalog.unsettled(None, 1).is_empty());
+        [wait, round, self.work.commit_retry].into_iter().flatten().min()
+    }
+}
+
+/// Nodes that an intent concerns, the one that a conflict copy is made of included.
+pub(super) fn intent_nodes(intent: &Intent) -> BTreeSet<NodeId> {
+    let changed = intent.changes.iter().map(isotherm_core::namespace::Change::node);
+    changed.chain(intent.rebind.map(|(from, _)| from)).collect()
+}
+
+fn content_bytes(step: &Step) -> u64 {
+    match &step.action {
+        Action::Create { content, link_to: None, .. } | Action::Replace { content, link_to: None, .. } => content.size(),
+        _ => 0,
+    }
+}
+
+/// The places that a step takes, leaves or changes.
+pub(super) fn places(step: &Step) -> Vec<Place> {
+    match &step.action {
+        Action::Create { at, content, link_to, .. } => {
+            let linked = link_to.as_ref().filter(|_| matches!(content, Content::File(_)));
+            std::iter::once(at.place()).chain(linked.map(|expected| expected.spot.place())).collect()
+        }
+        Action::Replace { expected, link_to, .. } => {
+            std::iter::once(expected.spot.place()).chain(link_to.as_ref().map(|expected| expected.spot.place())).collect()
+        }
+        Action::SetMetadata { expected, .. } | Action::Remove { expected, .. } => vec![expected.spot.place()],
+        Action::Move { expected, to, .. } => vec![expected.spot.place(), to.place()],
+    }
+}
