@@ -5,7 +5,7 @@
 //!
 //! **Invariant:** what is answered as done is on disk. A request that failed has changed nothing that a client can see.
 //!
-//! How a commit goes: `http::share` decodes the batch, `records::Database` runs core's `apply` over [`SqlRecords`] inside
+//! How a commit goes: `http::share` decodes the batch, `records::Database` runs core's `apply` over `SqlRecords` inside
 //! a transaction that it shares with whatever else waits, and `live::Live` wakes the readers of the feed once the
 //! transaction is durable.
 
@@ -18,7 +18,6 @@ mod live;
 mod records;
 
 pub use fault::Fault;
-pub use records::SqlRecords;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -29,6 +28,7 @@ use std::time::Duration;
 use axum::serve::ListenerExt as _;
 use isotherm_store::{ChunkStore, FolderStore, StoreError};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 use content::ContentStore;
 use folder::DataFolder;
@@ -92,6 +92,8 @@ pub enum ServiceError {
 #[derive(Debug)]
 pub struct Service {
     state: Arc<State>,
+    /// Closed once the state is gone.
+    released: watch::Receiver<()>,
 }
 
 /// What requests share.
@@ -100,8 +102,10 @@ pub(crate) struct State {
     pub(crate) database: Arc<Database>,
     pub(crate) content: ContentStore,
     pub(crate) live: Live,
-    /// Last, so that it is given free after the database is closed.
+    /// After the database and the packs, so that it is given free when both are closed.
     _folder: DataFolder,
+    /// Last of all.
+    _released: watch::Sender<()>,
 }
 
 /// The version of this program.
@@ -122,15 +126,18 @@ impl Service {
         let objects: Arc<dyn ChunkStore> = Arc::new(FolderStore::open(folder.objects()).await?);
         let database = Arc::new(database);
         let content = ContentStore::new(Arc::clone(&database), objects);
-        Ok(Self { state: Arc::new(State { database, content, live: Live::new(), _folder: folder }) })
+        let (sender, released) = watch::channel(());
+        let state = State { database, content, live: Live::new(), _folder: folder, _released: sender };
+        Ok(Self { state: Arc::new(state), released })
     }
 
-    /// Serves until `shutdown` ends, then lets requests under way finish; long polls end at once.
+    /// Serves until `shutdown` ends, then lets requests under way finish; long polls end at once. When it returns, the
+    /// database is closed and the data folder free, unless a request hangs.
     ///
     /// # Errors
     /// The listener is not on a loopback address, or fails.
     pub async fn serve(
-        &self,
+        mut self,
         listener: TcpListener,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> Result<(), ServiceError> {
@@ -159,6 +166,11 @@ impl Service {
         tokio::select! {
             served = serving.into_future() => served.map_err(ServiceError::Listen)?,
             () = too_long => tracing::warn!("Requests were cut off because they did not end in time"),
+        }
+        // Connections that are closing still hold the state for a moment.
+        drop(self.state);
+        if tokio::time::timeout(GRACE, self.released.changed()).await.is_err() {
+            tracing::warn!("Data folder is not given free, because a request hangs");
         }
         Ok(())
     }

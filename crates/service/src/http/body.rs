@@ -4,7 +4,9 @@
 //!
 //! **Invariant:** a body that cannot be read is an error that names the message.
 
-use axum::body::{Body, to_bytes};
+use std::time::Duration;
+
+use axum::body::{Body, HttpBody as _, to_bytes};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -15,15 +17,24 @@ use serde::de::DeserializeOwned;
 
 use crate::fault::Fault;
 
+/// A body that has not arrived after this time is given up: the largest one takes this long at two megabits a second.
+const ARRIVAL: Duration = Duration::from_secs(300);
+
 /// The whole body, if it is not longer than `limit`.
 pub(super) async fn whole(body: Body, limit: usize) -> Result<Bytes, Fault> {
-    to_bytes(body, limit).await.map_err(|error| {
+    let too_long = || Fault::new(Code::TooLarge, format!("Body is longer than {limit} bytes"));
+    // Announced lengths are believed, so that nobody has to send it all to be refused.
+    if body.size_hint().lower() > limit as u64 {
+        return Err(too_long());
+    }
+    let late = |_| Fault::new(Code::Unavailable, format!("Body has not arrived within {} seconds", ARRIVAL.as_secs()));
+    tokio::time::timeout(ARRIVAL, to_bytes(body, limit)).await.map_err(late)?.map_err(|error| {
         let mut reason: &dyn std::error::Error = &error;
         while let Some(inner) = reason.source() {
             reason = inner;
         }
         match reason.to_string() {
-            text if text.contains("length limit") => Fault::new(Code::TooLarge, format!("Body is longer than {limit} bytes")),
+            text if text.contains("length limit") => too_long(),
             text => Fault::new(Code::Decode, format!("Body broke off: {text}")),
         }
     })

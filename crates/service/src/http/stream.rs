@@ -5,6 +5,7 @@
 //! **Invariant:** a stream that failed has no end frame.
 
 use std::future::Future;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::header::CONTENT_TYPE;
@@ -17,6 +18,7 @@ use isotherm_api::wire;
 use isotherm_core::ids::{Cursor, GroupId};
 use isotherm_core::node::Node;
 use rusqlite::Connection;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use crate::fault::Fault;
@@ -28,6 +30,8 @@ const AHEAD: usize = 4;
 const NODES_PER_FRAME: usize = 256;
 /// Frames of a snapshot that wait to be sent.
 const FRAMES_AHEAD: usize = 8;
+/// A reader that takes nothing for this long is given up: its transaction keeps the database's log from being reused.
+const STALL: Duration = Duration::from_secs(60);
 
 fn binary(body: Body) -> Response {
     ([(CONTENT_TYPE, "application/octet-stream")], body).into_response()
@@ -65,20 +69,20 @@ where
 /// The whole tree of a share, from one read transaction of a connection of its own.
 pub(super) fn snapshot(connection: Connection, group: GroupId, stopped: impl Future<Output = ()> + Send + 'static) -> Response {
     let (frames, mut queue) = mpsc::channel::<Result<Bytes, Fault>>(FRAMES_AHEAD);
+    let runtime = Handle::current();
     tokio::task::spawn_blocking(move || {
-        if let Err(fault) = walk(&connection, group, &frames) {
+        let send = |frame| runtime.block_on(frames.send_timeout(frame, STALL)).is_ok();
+        if let Err(fault) = walk(&connection, group, |frame| send(Ok(wire::frame(&wire::encode(frame))))) {
             tracing::error!(code = %fault.code, %fault, "Snapshot broke off");
-            // The reader may be gone; then nobody misses the error.
-            let _ = frames.blocking_send(Err(fault));
+            send(Err(fault));
         }
     });
     let body = stream::poll_fn(move |context| queue.poll_recv(context)).take_until(stopped);
     binary(Body::from_stream(body))
 }
 
-fn walk(connection: &Connection, group: GroupId, frames: &mpsc::Sender<Result<Bytes, Fault>>) -> Result<(), Fault> {
-    // Sending fails when the reader has gone away, which ends the walk.
-    let send = |frame: &SnapshotFrame| frames.blocking_send(Ok(wire::frame(&wire::encode(frame)))).is_ok();
+/// `send` answers false when the reader has gone away, which ends the walk.
+fn walk(connection: &Connection, group: GroupId, send: impl Fn(&SnapshotFrame) -> bool) -> Result<(), Fault> {
     let transaction = connection.unchecked_transaction()?;
     let mut nodes: Vec<Node> = Vec::with_capacity(NODES_PER_FRAME);
     let count = records::snapshot(

@@ -7,6 +7,8 @@
 
 mod chunks;
 mod codec;
+#[cfg(test)]
+mod conformance;
 mod endpoints;
 mod groups;
 mod readers;
@@ -23,7 +25,7 @@ pub(crate) use endpoints::{
 };
 pub(crate) use groups::{audit_log, change_group, create_group, delete_group, group, group_by_id, groups, revision, set_barrier};
 pub(crate) use servers::{ServerRow, attach, check_epoch, delete_server, servers};
-pub use share::SqlRecords;
+pub(crate) use share::SqlRecords;
 pub(crate) use tree::{Found, conflicts, find, list, snapshot};
 
 use std::path::Path;

@@ -21,6 +21,8 @@ const TABLES: i64 = 1;
 const BUSY: Duration = Duration::from_secs(10);
 /// Memory for pages of the writing connection in KiB.
 const CACHE_KIB: i64 = 64 * 1024;
+/// The write-ahead log is cut back to this many bytes after a long reader has let it grow.
+const LOG_MAX: i64 = 64 * 1024 * 1024;
 /// Prepared statements that a connection keeps.
 const STATEMENTS: usize = 64;
 
@@ -99,6 +101,7 @@ pub(super) fn open(file: &Path) -> Result<Connection, Fault> {
     }
     connection.pragma_update(None, "journal_mode", "WAL").map_err(named)?;
     connection.pragma_update(None, "synchronous", "FULL").map_err(named)?;
+    connection.pragma_update(None, "journal_size_limit", LOG_MAX).map_err(named)?;
     connection.pragma_update(None, "cache_size", -CACHE_KIB).map_err(named)?;
     if is_new {
         let script = format!(

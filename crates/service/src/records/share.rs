@@ -3,7 +3,7 @@
 //! It decides nothing. It lives inside one transaction of the caller and keeps head and use in memory until
 //! [`SqlRecords::flush`], because the rules read and write them for every operation.
 //!
-//! **Invariant:** it answers what `MemoryRecords` answers; the suite in `tests/records.rs` holds both to that.
+//! **Invariant:** it answers what `MemoryRecords` answers; the suite in `conformance` holds both to that.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -21,7 +21,7 @@ use crate::fault::Fault;
 
 /// The records of one share inside one transaction.
 #[derive(Debug)]
-pub struct SqlRecords<'c> {
+pub(crate) struct SqlRecords<'c> {
     connection: &'c Connection,
     num: i64,
     now_ms: u64,
@@ -33,7 +33,7 @@ impl<'c> SqlRecords<'c> {
     ///
     /// # Errors
     /// `not_found`: there is no such share.
-    pub fn open(connection: &'c Connection, group: GroupId, now_ms: u64) -> Result<Self, Fault> {
+    pub(crate) fn open(connection: &'c Connection, group: GroupId, now_ms: u64) -> Result<Self, Fault> {
         let sql = "SELECT num, incarnation, head, horizon, insensitive, quota, used FROM share WHERE id = ?1";
         let found = connection.prepare_cached(sql)?.query_row([&group.0], |row| {
             let share = Share {
@@ -54,7 +54,7 @@ impl<'c> SqlRecords<'c> {
     ///
     /// # Errors
     /// Those of the database.
-    pub fn flush(&self) -> Result<(), Fault> {
+    pub(crate) fn flush(&self) -> Result<(), Fault> {
         let share = *self.share.borrow();
         let mut statement = self.connection.prepare_cached("UPDATE share SET head = ?2, used = ?3 WHERE num = ?1")?;
         statement.execute(params![self.num, signed(share.head.0), signed(share.used)])?;

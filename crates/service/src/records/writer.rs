@@ -166,3 +166,67 @@ fn finish_all(jobs: Vec<Box<dyn Job>>, outcome: &Result<(), Fault>) {
     }
     jobs.into_iter().for_each(|job| job.finish(outcome.clone()));
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::sync::{Arc, mpsc as std_mpsc};
+
+    use super::*;
+
+    fn writer() -> Writer {
+        let connection = Connection::open_in_memory().unwrap();
+        connection.execute_batch("CREATE TABLE t (x INTEGER PRIMARY KEY)").unwrap();
+        Writer::start(connection)
+    }
+
+    async fn insert(writer: &Writer, number: i64) -> Result<(), Fault> {
+        let work = move |connection: &Connection| Ok(connection.execute("INSERT INTO t VALUES (?1)", [number]).map(drop)?);
+        writer.run(work, |()| {}).await
+    }
+
+    async fn count(writer: &Writer) -> i64 {
+        writer.run(|connection| Ok(connection.query_row("SELECT count(*) FROM t", [], |row| row.get(0))?), |_| {}).await.unwrap()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn work_of_one_transaction_fails_alone() {
+        let writer = Arc::new(writer());
+        let (open, gate) = std_mpsc::channel::<()>();
+        let blocking = Arc::clone(&writer);
+        // While this one holds the thread, the others gather and come into one transaction.
+        let first = tokio::spawn(async move { blocking.run(move |_| gate.recv().map_err(|_| Fault::stopping()), |()| {}).await });
+        let others: Vec<_> = [1, 2, 1, 3, 2]
+            .map(|number| {
+                let writer = Arc::clone(&writer);
+                tokio::spawn(async move { insert(&writer, number).await })
+            })
+            .into_iter()
+            .collect();
+        open.send(()).unwrap();
+        first.await.unwrap().unwrap();
+        let mut failed = 0;
+        for other in others {
+            failed += u32::from(other.await.unwrap().is_err());
+        }
+        assert_eq!((failed, count(&writer).await), (2, 3));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn half_done_work_leaves_no_trace_and_wakes_nobody() {
+        let writer = writer();
+        let woken = Arc::new(AtomicU32::new(0));
+        let (a, b) = (Arc::clone(&woken), Arc::clone(&woken));
+        let work = |connection: &Connection| -> Result<(), Fault> {
+            connection.execute("INSERT INTO t VALUES (1)", [])?;
+            Err(Fault::invalid("Enough"))
+        };
+        let after = move |(): &()| a.store(5, Ordering::Relaxed);
+        assert_eq!(writer.run(work, after).await.unwrap_err().message, "Enough");
+        assert_eq!((count(&writer).await, woken.load(Ordering::Relaxed)), (0, 0));
+        let after = move |(): &()| b.store(1, Ordering::Relaxed);
+        writer.run(|connection| Ok(connection.execute("INSERT INTO t VALUES (1)", []).map(drop)?), after).await.unwrap();
+        assert_eq!((count(&writer).await, woken.load(Ordering::Relaxed)), (1, 1));
+    }
+}
