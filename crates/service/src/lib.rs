@@ -26,6 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::serve::ListenerExt as _;
+use isotherm_core::ids::Incarnation;
 use isotherm_store::{ChunkStore, FolderStore, StoreError};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -129,6 +130,22 @@ impl Service {
         let (sender, released) = watch::channel(());
         let state = State { database, content, live: Live::new(), _folder: folder, _released: sender };
         Ok(Self { state: Arc::new(state), released })
+    }
+
+    /// Gives every share a new incarnation, so that all agents start over. To be called, before serving, on a data folder
+    /// that was restored from a copy: it may hand out versions again that agents have seen on other changes.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn renew_shares(&self) -> Result<(), ServiceError> {
+        for group in self.state.database.read(records::groups).await? {
+            let incarnation = Incarnation(u64::from_be_bytes(clock::random()?));
+            let renew =
+                move |connection: &rusqlite::Connection| records::renew(connection, group.id, incarnation, clock::now_ms());
+            self.state.database.write(renew, |()| {}).await?;
+            tracing::warn!(group = group.name, "Share has a new incarnation; all its endpoints start over");
+        }
+        Ok(())
     }
 
     /// Serves until `shutdown` ends, then lets requests under way finish; long polls end at once. When it returns, the

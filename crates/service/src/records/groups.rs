@@ -112,6 +112,13 @@ pub(crate) fn change_group(connection: &Connection, name: &str, change: &GroupCh
     group(connection, name)
 }
 
+/// Begins a new life of a share: versions given out before mean nothing from now on.
+pub(crate) fn renew(connection: &Connection, id: GroupId, incarnation: Incarnation, now_ms: u64) -> Result<(), Fault> {
+    let name = group_by_id(connection, id)?.name;
+    connection.execute("UPDATE share SET incarnation = ?2 WHERE id = ?1", params![id.0, signed(incarnation.0)])?;
+    audit(connection, now_ms, "group.renew", &name, "")
+}
+
 /// Deletes a group without endpoints. Its chunks stay until they are collected.
 pub(crate) fn delete_group(connection: &Connection, name: &str, now_ms: u64) -> Result<GroupId, Fault> {
     let group = group(connection, name)?;

@@ -23,7 +23,9 @@ pub(crate) use endpoints::{
     EndpointRow, change_endpoint, confirm_deletes, create_endpoint, delete_endpoint, endpoint, endpoints, endpoints_of,
     remove_endpoint,
 };
-pub(crate) use groups::{audit_log, change_group, create_group, delete_group, group, group_by_id, groups, revision, set_barrier};
+pub(crate) use groups::{
+    audit_log, change_group, create_group, delete_group, group, group_by_id, groups, renew, revision, set_barrier,
+};
 pub(crate) use servers::{ServerRow, attach, check_epoch, delete_server, servers};
 pub(crate) use share::SqlRecords;
 pub(crate) use tree::{Found, conflicts, find, list, snapshot};

@@ -1,6 +1,8 @@
 //! The data folder over the service's life: restarts, a second service, other formats, damage.
 
 use isotherm_core::ids::NodeId;
+use isotherm_core::namespace::{Answer, Refusal};
+use isotherm_core::node::Content;
 use isotherm_service::{Options, Service, ServiceError};
 
 use crate::world::{FORKS, Running, World};
@@ -28,6 +30,27 @@ async fn everything_survives_a_restart() {
     assert_eq!((page.nodes[0].id, page.nodes[0].versions.last), (node, version));
     let mut download = again.client.download("plans", b"plan.dwg", None).await.unwrap();
     assert_eq!(download.next_piece().await.unwrap().unwrap(), &b"content"[..]);
+    again.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn case_10_a_restored_folder_begins_a_new_life() {
+    let _no_forks = FORKS.read().await;
+    let mut world = World::new().await;
+    world.writer.create(b"a", b"x").await;
+    let (group, cursor) = (world.writer.group, world.writer.start());
+    let node = world.writer.node();
+    let change = crate::world::create(node, NodeId::ROOT, b"b", Content::Directory);
+    let operation = world.writer.operation(change);
+    let stale = world.writer.batch(vec![operation]);
+    let folder = world.stop().await;
+    let service = Service::open(Options { data: folder.path().to_owned() }).await.unwrap();
+    service.renew_shares().await.unwrap();
+    drop(service);
+    let again = Running::start(folder.path()).await;
+    assert!(again.client.feed(group, cursor, 10, 0).await.unwrap().start_over);
+    assert_eq!(again.client.commit(group, &stale).await.unwrap(), [Answer::Refused(Refusal::Incarnation)]);
+    assert_eq!(again.client.tree("plans", b"").await.unwrap().entries.len(), 1, "what is there stays");
     again.stop().await;
 }
 
@@ -61,7 +84,7 @@ async fn a_damaged_database_is_named() {
     for number in 0..50 {
         let node = world.writer.node();
         let name = format!("directory-{number}");
-        let change = crate::world::create(node, NodeId::ROOT, name.as_bytes(), isotherm_core::node::Content::Directory);
+        let change = crate::world::create(node, NodeId::ROOT, name.as_bytes(), Content::Directory);
         world.writer.commit(change).await;
     }
     let folder = world.stop().await;
