@@ -105,6 +105,8 @@ pub struct Changed {
     pub directory: Handle,
     /// The name, or none for the directory itself.
     pub name: Option<Name>,
+    /// The inode that it happened to, where the kernel said so.
+    pub target: Option<Handle>,
     /// The bytes may have changed: written, mapped, truncated, or closed by a writer.
     pub written: bool,
 }

@@ -6,7 +6,7 @@ use isotherm_core::ids::NodeId;
 use isotherm_core::name::Name;
 use isotherm_core::node::{Kind, Place};
 use isotherm_core::observe::{Evidence, Liveness, Observed, observe, resolve_lost};
-use isotherm_core::trees::{LocalContent, path};
+use isotherm_core::trees::{LocalContent, Record, path};
 
 use super::{Catalog, Changed, Effect, Engine, Look, LookRequest, Millis, Places};
 
@@ -34,6 +34,8 @@ pub(super) struct LocalSide {
     /// Directories to be listed whole.
     list: BTreeSet<NodeId>,
     looking: bool,
+    /// Names that are being looked at.
+    looking_at: Places,
     /// Places where work ended while a look was under way: what that look saw there is old.
     pub(super) touched: Places,
     probing: bool,
@@ -81,6 +83,12 @@ impl LocalSide {
         (self.scans_begun, self.scans_whole)
     }
 
+    /// Whether something was reported of the node that has not been looked at yet.
+    pub(super) fn is_unsure(&self, record: &Record) -> bool {
+        let Some(local) = &record.local else { return false };
+        self.looking_at.contains(&local.place) || self.dirty.get(&local.place.parent).is_some_and(|names| names.contains_key(&local.place.name))
+    }
+
     /// The oldest report that was not looked at yet.
     pub(super) fn oldest(&self) -> Option<Millis> {
         self.dirty.values().flat_map(BTreeMap::values).map(|dirty| dirty.first).min()
@@ -104,6 +112,9 @@ fn worse(a: Evidence, b: Evidence) -> Evidence {
 impl<C: Catalog> Engine<C> {
     pub(super) fn changed(&mut self, changes: Vec<Changed>, now: Millis) {
         for change in changes {
+            if change.written {
+                self.written(&change, now);
+            }
             let Some(directory) = self.here_by_handle(&change) else { continue };
             let evidence = if change.written { Evidence::Written } else { Evidence::Watched };
             match change.name {
@@ -121,6 +132,26 @@ impl<C: Catalog> Engine<C> {
                 self.local.list.insert(directory);
                 self.local.unbroken = false;
             }
+        }
+    }
+
+    /// The bytes of an inode are not the known ones any more, whatever name it has by now and whatever its times say
+    /// (row 7). That is written down at once; reading it waits until it rests.
+    fn written(&mut self, change: &Changed, now: Millis) {
+        let Some(target) = &change.target else { return };
+        for node in self.catalog.by_handle(target) {
+            let Some(mut record) = self.catalog.record(node) else { continue };
+            let Some(local) = record.local.as_mut().filter(|local| local.kind() == Kind::File) else { continue };
+            let place = local.place.clone();
+            local.content = LocalContent::Unread;
+            self.catalog.put(record);
+            if self.work.reading.contains_key(&node) {
+                self.work.stale_reads.insert(node);
+            }
+            if place.parent != NodeId::PARKED {
+                self.local.note(place.parent, place.name, now, Evidence::Written);
+            }
+            self.wake([node]);
         }
     }
 
@@ -144,6 +175,8 @@ impl<C: Catalog> Engine<C> {
         {
             self.local.looking = true;
             self.local.touched.clear();
+            let names = requests.iter().flat_map(|request| request.names.iter().flatten().map(|(name, _)| (request.directory, name.clone())));
+            self.local.looking_at = names.map(|(parent, name)| Place { parent, name }).collect();
             self.effects.push(Effect::Look(requests));
         }
         self.end_scan(now);
@@ -256,6 +289,11 @@ impl<C: Catalog> Engine<C> {
 
     pub(super) fn looked(&mut self, looks: Vec<Look>, now: Millis) {
         self.local.looking = false;
+        let looked = std::mem::take(&mut self.local.looking_at);
+        for place in &looked {
+            let node = self.catalog.local_at(place);
+            self.wake(node);
+        }
         let mut except = std::mem::take(&mut self.local.touched);
         except.extend(self.work.held.iter().cloned());
         let mut listings = Vec::with_capacity(looks.len());

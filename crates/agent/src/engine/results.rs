@@ -6,7 +6,7 @@ use isotherm_core::namespace::{Answer, Change, Refusal};
 use isotherm_core::node::{Content, FileContent, Kind};
 use isotherm_core::observe::link_of;
 use isotherm_core::plan::settle::{self, Commit};
-use isotherm_core::plan::{Action, Step};
+use isotherm_core::plan::{Action, Expected, Step};
 use isotherm_core::trees::{Local, LocalContent, path, same_metadata};
 
 use super::work::{Wait, intent_nodes, places};
@@ -254,12 +254,12 @@ impl<C: Catalog> Engine<C> {
             }
             Action::SetMetadata { expected, metadata, content, .. } => {
                 let content = content.clone().map(|file| LocalContent::Known(Content::File(file)));
-                (expected.spot.place(), metadata.clone(), content.or_else(|| before.map(|local| local.content))?)
+                (expected.spot.place(), metadata.clone(), content.or_else(|| before.map(|before| untouched(&before, expected, &after)))?)
             }
-            Action::Move { to, .. } => {
+            Action::Move { expected, to, .. } => {
                 let before = before?;
-                let raw = before.raw.clone();
-                return Some(Local { place: to.place(), print: after.print, raw, ..before });
+                let content = untouched(&before, expected, &after);
+                return Some(Local { place: to.place(), print: after.print, content, ..before });
             }
             Action::Remove { .. } => return None,
         };
@@ -316,4 +316,11 @@ impl<C: Catalog> Engine<C> {
         };
         self.status.moved(Transfer { path, up: false, delay_ms: None, modified });
     }
+}
+
+/// What is known of the content after a step that does not concern it: if the file was written to since the step was
+/// planned, nothing.
+fn untouched(before: &Local, expected: &Expected, after: &After) -> LocalContent {
+    let same = expected.print.size == after.print.size && expected.print.modified == after.print.modified;
+    if before.kind() != Kind::File || same { before.content.clone() } else { LocalContent::Unread }
 }

@@ -6,6 +6,7 @@ use isotherm_core::ids::{NodeId, OperationId, Version};
 use isotherm_core::node::{Content, Place};
 use isotherm_core::plan::settle::establish;
 use isotherm_core::plan::{Action, Intent, Parent, Plan, Step, Trouble, plan};
+use isotherm_core::trees::Record;
 
 use super::{Catalog, Effect, Engine, Millis, Places, ReadRequest, Sent};
 
@@ -65,6 +66,12 @@ impl Work {
         self.busy.is_empty() && self.wake.is_empty() && self.families.is_empty() && self.outbox.is_empty() && !self.committing
     }
 
+    /// Whether the node is left alone for now.
+    fn is_busy(&self, node: NodeId) -> bool {
+        let waits = self.waits.get(&node).is_some_and(|wait| wait.until > 0);
+        waits || self.busy.contains(&node) || self.awaited.contains_key(&node)
+    }
+
     pub(super) fn outgoing(&self) -> usize {
         self.outbox.len() + self.read_queue.len() + self.reading.len()
     }
@@ -109,14 +116,13 @@ impl<C: Catalog> Engine<C> {
         if nodes.is_empty() {
             return false;
         }
-        let mut busy = self.work.busy.clone();
-        busy.extend(self.work.waits.iter().filter(|(_, wait)| wait.until > 0).map(|(node, _)| *node));
-        busy.extend(self.work.awaited.keys());
         self.guard.set_holds(&mut self.settings.rules);
         let ids = &mut self.ids;
+        let (work, local) = (&self.work, &self.local);
+        let busy = |record: &Record| work.is_busy(record.node) || local.is_unsure(record);
         let planned = plan(&self.catalog, &self.settings.rules, nodes, &busy, &mut || NodeId(ids()));
         self.work.round_found |= !planned.is_empty();
-        let busy_with_facts = self.take_facts(&planned, &busy);
+        let busy_with_facts = self.take_facts(&planned);
         self.dispatch(planned, now);
         busy_with_facts || !self.work.wake.is_empty()
     }
@@ -140,12 +146,12 @@ impl<C: Catalog> Engine<C> {
         open
     }
 
-    fn take_facts(&mut self, planned: &Plan, busy: &BTreeSet<NodeId>) -> bool {
+    fn take_facts(&mut self, planned: &Plan) -> bool {
         for fact in &planned.facts {
             // Rebinding moves what is below a directory; work under way below it must not be pulled along.
             if let isotherm_core::plan::Fact::Rebind(from, to) = fact {
                 let below = self.catalog.local_children(*from, usize::MAX);
-                if busy.contains(from) || busy.contains(to) || below.iter().any(|child| self.work.busy.contains(child)) {
+                if self.work.is_busy(*from) || self.work.is_busy(*to) || below.iter().any(|child| self.work.busy.contains(child)) {
                     self.wake([*from, *to]);
                     continue;
                 }

@@ -120,11 +120,10 @@ impl<T: Trees> Planner<'_, T> {
         let members = self.trees.link_members(link);
         let mut target = None;
         for member in members.into_iter().filter(|member| *member != node) {
-            let planned = self.plan.steps.iter().any(|step| step.node == member);
-            if planned || self.busy.contains(&member) {
+            let Some(record) = self.trees.record(member) else { continue };
+            if self.is_blocked(&record) || self.plan.steps.iter().any(|step| step.node == member) {
                 return None;
             }
-            let Some(record) = self.trees.record(member) else { continue };
             let Some(local) = record.here() else { continue };
             let holds = local.known().and_then(Content::file).is_some_and(|held| held.manifest == file.manifest);
             if holds && target.is_none() {

@@ -11,13 +11,13 @@ use crate::trees::{Local, Record, Synced, Trees};
 
 /// Plans for these nodes, and for those that they depend on.
 ///
-/// `busy` nodes have work under way and are left alone. The remote tree must have been read to its head (row 17).
+/// `busy` nodes have work under way, or are about to be looked at, and are left alone. The remote tree must have been read to its head (row 17).
 /// `fresh` draws ids for conflict copies.
 pub fn plan<T: Trees>(
     trees: &T,
     rules: &Rules,
     nodes: impl IntoIterator<Item = NodeId>,
-    busy: &BTreeSet<NodeId>,
+    busy: &dyn Fn(&Record) -> bool,
     fresh: &mut dyn FnMut() -> NodeId,
 ) -> Plan {
     let mut planner = Planner {
@@ -43,7 +43,7 @@ pub fn plan<T: Trees>(
 pub(super) struct Planner<'a, T> {
     pub(super) trees: &'a T,
     pub(super) rules: &'a Rules,
-    pub(super) busy: &'a BTreeSet<NodeId>,
+    busy: &'a dyn Fn(&Record) -> bool,
     pub(super) fresh: &'a mut dyn FnMut() -> NodeId,
     pub(super) plan: Plan,
     /// Nodes that were looked at; some of them are still being looked at.
@@ -65,11 +65,11 @@ pub(super) struct Planner<'a, T> {
 impl<T: Trees> Planner<'_, T> {
     /// Plans for a node unless that was done; true if the node may be planned for at all.
     pub(super) fn visit(&mut self, node: NodeId) {
-        if node.is_anchor() || self.busy.contains(&node) || !self.visited.insert(node) {
+        if node.is_anchor() || !self.visited.insert(node) {
             return;
         }
         let Some(record) = self.trees.record(node) else { return };
-        if record.is_lost() {
+        if self.is_blocked(&record) {
             return;
         }
         self.stack.push(node);
@@ -123,7 +123,7 @@ impl<T: Trees> Planner<'_, T> {
 
     /// Whether nobody may touch the node in this plan any more: work is under way, or its inode is being looked for.
     pub(super) fn is_blocked(&self, record: &Record) -> bool {
-        self.busy.contains(&record.node) || record.is_lost()
+        record.is_lost() || (self.busy)(record)
     }
 
     /// Whether an intent of this plan already concerns the node's creation or place in the share.

@@ -124,7 +124,7 @@ impl World {
         let server = &mut self.servers[number];
         let mut nodes = server.trees.unsettled(None, usize::MAX);
         order(&mut nodes);
-        let plan = plan(&server.trees, &server.rules, nodes, &BTreeSet::new(), &mut || NodeId(next_id(&mut ids)));
+        let plan = plan(&server.trees, &server.rules, nodes, &|_| false, &mut || NodeId(next_id(&mut ids)));
         self.ids = ids;
         self.perform(number, &plan);
         plan

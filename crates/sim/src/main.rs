@@ -1,0 +1,103 @@
+//! `isotherm-sim run --from N --count M`: runs seeds and says which fail.
+
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use isotherm_sim::{Options, run};
+
+const USAGE: &str = "Runs simulated worlds; each seed is one run.
+
+Usage: isotherm-sim run [--from N] [--count M] [--agents A] [--actions U] [--calm]
+
+  --from N     the first seed (0)
+  --count M    how many (500)
+  --agents A   servers in each world (3)
+  --actions U  user actions in each world (60)
+  --calm       no crashes, no lost messages
+  --trace      write down what happens in failing seeds
+";
+
+struct Wanted {
+    from: u64,
+    count: u64,
+    agents: usize,
+    actions: u64,
+    faults: bool,
+    trace: bool,
+}
+
+fn parse(mut arguments: impl Iterator<Item = String>) -> Option<Wanted> {
+    let mut wanted = Wanted { from: 0, count: 500, agents: 3, actions: 60, faults: true, trace: false };
+    if arguments.next()? != "run" {
+        return None;
+    }
+    while let Some(flag) = arguments.next() {
+        if flag == "--calm" {
+            wanted.faults = false;
+            continue;
+        }
+        if flag == "--trace" {
+            wanted.trace = true;
+            continue;
+        }
+        let value: u64 = arguments.next()?.parse().ok()?;
+        match flag.as_str() {
+            "--from" => wanted.from = value,
+            "--count" => wanted.count = value,
+            "--agents" => wanted.agents = usize::try_from(value).ok().filter(|agents| *agents > 0)?,
+            "--actions" => wanted.actions = value,
+            _ => return None,
+        }
+    }
+    Some(wanted)
+}
+
+#[allow(clippy::print_stdout, clippy::print_stderr)]
+fn main() -> ExitCode {
+    let Some(wanted) = parse(std::env::args().skip(1)) else {
+        eprint!("{USAGE}");
+        return ExitCode::from(2);
+    };
+    let (next, failed, conflicts, crashes, events) =
+        (AtomicU64::new(wanted.from), AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= wanted.from + wanted.count {
+                        return;
+                    }
+                    let options = Options { seed, agents: wanted.agents, actions: wanted.actions, faults: wanted.faults, trace: wanted.trace };
+                    let outcome = match std::panic::catch_unwind(|| run(options)) {
+                        Ok(outcome) => outcome,
+                        Err(_) => {
+                            failed.fetch_add(1, Ordering::Relaxed);
+                            println!("seed {seed}: panicked");
+                            continue;
+                        }
+                    };
+                    conflicts.fetch_add(outcome.conflicts as u64, Ordering::Relaxed);
+                    crashes.fetch_add(outcome.crashes, Ordering::Relaxed);
+                    events.fetch_add(outcome.events, Ordering::Relaxed);
+                    if !outcome.wrong.is_empty() {
+                        failed.fetch_add(1, Ordering::Relaxed);
+                        println!("{}seed {seed}: {}", outcome.trace.iter().map(|line| format!("{line}\n")).collect::<String>(), outcome.wrong.join("\n"));
+                    }
+                }
+            });
+        }
+    });
+    let failed = failed.into_inner();
+    println!(
+        "seeds {}..{}: {} events, {} crashes, {} conflict copies",
+        wanted.from,
+        wanted.from + wanted.count,
+        events.into_inner(),
+        crashes.into_inner(),
+        conflicts.into_inner()
+    );
+    println!("{} passed, {failed} failed", wanted.count - failed);
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

@@ -1,0 +1,311 @@
+//! The agent's hands on a simulated volume: the same moves in the same order as on a real one, with a hook between
+//! any two of them, where users save files and machines fail.
+
+use std::collections::BTreeMap;
+
+use isotherm_agent::engine::{After, Look, LookRequest, StepResult};
+use isotherm_core::ids::NodeId;
+use isotherm_core::name::Name;
+use isotherm_core::node::{Content, Kind, Metadata};
+use isotherm_core::observe::{Listing, Scope};
+use isotherm_core::plan::{Action, Expected, Parent, Step};
+
+use crate::volume::{At, Ino, STAGING, Volume, handle, ino, manifest};
+
+/// What happens between two moves. It may change the volume, and says whether the machine fails now.
+pub type Between<'a> = &'a mut dyn FnMut(&mut Volume) -> bool;
+
+/// The machine failed in the middle of something.
+#[derive(Debug)]
+pub struct Crashed;
+
+/// Looks at what is asked for.
+#[must_use]
+pub fn look(volume: &Volume, request: &LookRequest) -> Look {
+    let directory = ino(&request.handle);
+    let listing = volume.inode(directory).map(|_| {
+        let (scope, seen) = match &request.names {
+            Some(names) => {
+                let found = names
+                    .iter()
+                    .filter_map(|(name, evidence)| volume.seen(name, volume.at(&(directory, name.clone()))?, *evidence));
+                (Scope::Names(names.iter().map(|(name, _)| name.clone()).collect()), found.collect())
+            }
+            None => {
+                let found = volume.entries(directory).into_iter().filter(|(name, _)| !name.as_bytes().starts_with(b"full-"));
+                (Scope::All, found.filter_map(|(name, ino)| volume.seen(&name, ino, request.evidence)).collect())
+            }
+        };
+        Listing { directory: request.directory, handle: request.handle.clone(), scope, seen }
+    });
+    Look { directory: request.directory, listing, unfit: Vec::new() }
+}
+
+/// Content numbers by the id that names them in the share.
+pub type Contents = BTreeMap<isotherm_core::content::ManifestId, u32>;
+
+/// Performs steps in order, makes them durable together, and says what became of each.
+///
+/// # Errors
+/// The machine failed on the way; what was done until then is on the volume, durable or not.
+pub fn perform(
+    volume: &mut Volume,
+    steps: &[Step],
+    contents: &Contents,
+    between: Between<'_>,
+) -> Result<Vec<(Step, StepResult)>, Crashed> {
+    let mut hands = Hands { volume, contents, between, made: BTreeMap::new(), aside: Vec::new() };
+    let mut results = Vec::new();
+    for step in steps {
+        hands.pause()?;
+        results.push((step.clone(), hands.step(step)?));
+    }
+    hands.pause()?;
+    hands.volume.sync();
+    for at in std::mem::take(&mut hands.aside) {
+        hands.pause()?;
+        hands.volume.unlink(&at);
+    }
+    // A displaced inode takes its last name with it only now; prints are those after that.
+    let Hands { volume, .. } = hands;
+    for (_, result) in &mut results {
+        if let StepResult::Done(Some(after)) = result
+            && let Some(print) = volume.print(ino(&after.handle))
+        {
+            after.print = print;
+        }
+    }
+    Ok(results)
+}
+
+struct Hands<'a, 'b> {
+    volume: &'a mut Volume,
+    contents: &'a Contents,
+    between: Between<'b>,
+    made: BTreeMap<NodeId, Ino>,
+    aside: Vec<At>,
+}
+
+impl Hands<'_, '_> {
+    fn pause(&mut self) -> Result<(), Crashed> {
+        if (self.between)(self.volume) { Err(Crashed) } else { Ok(()) }
+    }
+
+    fn directory(&self, parent: &Parent) -> Option<Ino> {
+        let found = match parent {
+            Parent::Inode(handle) => ino(handle),
+            Parent::Planned(node) => *self.made.get(node)?,
+        };
+        self.volume.inode(found).filter(|inode| inode.kind == Kind::Directory).map(|_| found)
+    }
+
+    fn find(&self, expected: &Expected) -> Option<At> {
+        let at = (self.directory(&expected.spot.parent)?, expected.spot.name.clone());
+        (self.volume.at(&at) == Some(ino(&expected.handle))).then_some(at)
+    }
+
+    fn after(&self, ino: Ino) -> StepResult {
+        let (Some(print), Some(inode)) = (self.volume.print(ino), self.volume.inode(ino)) else { return StepResult::Surprise };
+        StepResult::Done(Some(After { handle: handle(ino), print, shown: inode.metadata.clone() }))
+    }
+
+    fn step(&mut self, step: &Step) -> Result<StepResult, Crashed> {
+        match &step.action {
+            Action::Create { at, content, metadata, link_to } => {
+                let Some(directory) = self.directory(&at.parent) else { return Ok(StepResult::Surprise) };
+                let Some(staged) = self.stage(step.node, content, metadata, link_to.as_ref()) else {
+                    return Ok(StepResult::Surprise);
+                };
+                self.pause()?;
+                let target = (directory, at.name.clone());
+                if self.volume.at(&target).is_some() || self.volume.inode(directory).is_none() {
+                    self.volume.unlink(&staged);
+                    return Ok(StepResult::Occupied);
+                }
+                let Some(ino) = self.volume.at(&staged) else { return Ok(StepResult::Surprise) };
+                self.volume.rename(&staged, target);
+                self.made.insert(step.node, ino);
+                Ok(self.after(ino))
+            }
+            Action::Replace { expected, content, metadata, link_to } => {
+                self.replace(step, expected, content, metadata, link_to.as_ref())
+            }
+            Action::SetMetadata { expected, metadata, content, .. } => {
+                if self.find(expected).is_none() || self.volume.print(ino(&expected.handle)) != Some(expected.print) {
+                    return Ok(StepResult::Surprise);
+                }
+                let at = ino(&expected.handle);
+                self.volume.alter(at, |inode, _| {
+                    inode.metadata = metadata.clone();
+                    if let Some(file) = content {
+                        inode.modified = file.modified.0;
+                    }
+                });
+                Ok(self.after(at))
+            }
+            Action::Move { expected, to, .. } => {
+                let (Some(from), Some(directory)) = (self.find(expected), self.directory(&to.parent)) else {
+                    return Ok(StepResult::Surprise);
+                };
+                let target = (directory, to.name.clone());
+                if self.volume.at(&target).is_some() {
+                    return Ok(StepResult::Occupied);
+                }
+                if !self.volume.rename(&from, target) {
+                    return Ok(StepResult::Surprise);
+                }
+                Ok(self.after(ino(&expected.handle)))
+            }
+            Action::Remove { expected, .. } => self.remove(step, expected),
+        }
+    }
+
+    fn stage(&mut self, node: NodeId, content: &Content, metadata: &Metadata, link_to: Option<&Expected>) -> Option<At> {
+        let at = (STAGING, Name::new(format!("full-{node}").as_bytes()).ok()?);
+        if self.volume.at(&at).is_some() {
+            self.volume.unlink(&at);
+        }
+        if let Some(target) = link_to {
+            self.find(target)?;
+            if self.volume.print(ino(&target.handle))? != target.print {
+                return None;
+            }
+            self.volume.link(at.clone(), ino(&target.handle));
+            return Some(at);
+        }
+        let bytes = match content {
+            Content::Directory => 0,
+            Content::File(file) => *self.contents.get(&file.manifest)?,
+            Content::Symlink { target } => u32::from_be_bytes(target.as_slice().try_into().ok()?),
+        };
+        let made = self.volume.make(content.kind(), bytes);
+        self.volume.alter(made, |inode, _| {
+            inode.metadata = metadata.clone();
+            if let Some(file) = content.file() {
+                inode.modified = file.modified.0;
+            }
+        });
+        self.volume.link(at.clone(), made);
+        Some(at)
+    }
+
+    /// Row 1: exchange, then prove that what was displaced is what was expected, else exchange back.
+    fn replace(
+        &mut self,
+        step: &Step,
+        expected: &Expected,
+        content: &Content,
+        metadata: &Metadata,
+        link_to: Option<&Expected>,
+    ) -> Result<StepResult, Crashed> {
+        let Some(at) = self.find(expected) else { return Ok(StepResult::Surprise) };
+        if self.volume.print(ino(&expected.handle)) != Some(expected.print) {
+            return Ok(StepResult::Surprise);
+        }
+        let Some(staged) = self.stage(step.node, content, metadata, link_to) else { return Ok(StepResult::Surprise) };
+        // Durable before it gets the name.
+        self.volume.sync();
+        self.pause()?;
+        let Some(made) = self.volume.at(&staged) else { return Ok(StepResult::Surprise) };
+        if !self.volume.exchange(&staged, &at) {
+            self.volume.unlink(&staged);
+            return Ok(StepResult::Surprise);
+        }
+        self.pause()?;
+        if !self.is_expected(&staged, expected) {
+            if self.volume.at(&at) == Some(made) {
+                self.volume.exchange(&staged, &at);
+                self.volume.unlink(&staged);
+            } else {
+                self.rescue(&staged, &at);
+            }
+            return Ok(StepResult::Surprise);
+        }
+        self.aside.push(staged);
+        Ok(self.after(made))
+    }
+
+    fn is_expected(&self, at: &At, expected: &Expected) -> bool {
+        let Some(found) = self.volume.at(at) else { return false };
+        let Some(print) = self.volume.print(found) else { return false };
+        found == ino(&expected.handle) && print.size == expected.print.size && print.modified == expected.print.modified
+    }
+
+    /// The name was taken again while the displaced file was judged: it goes beside.
+    fn rescue(&mut self, staged: &At, at: &At) {
+        for number in 0.. {
+            let name = at.1.conflict("rescued", number);
+            let beside = (at.0, name);
+            if self.volume.at(&beside).is_none() {
+                self.volume.rename(staged, beside);
+                return;
+            }
+        }
+    }
+
+    fn remove(&mut self, step: &Step, expected: &Expected) -> Result<StepResult, Crashed> {
+        let Some(at) = self.find(expected) else { return Ok(StepResult::Surprise) };
+        let target = ino(&expected.handle);
+        let directory = self.volume.inode(target).is_some_and(|inode| inode.kind == Kind::Directory);
+        if directory {
+            if !self.volume.entries(target).is_empty() {
+                return Ok(StepResult::Surprise);
+            }
+            self.volume.unlink(&at);
+            return Ok(StepResult::Done(None));
+        }
+        if self.volume.print(target) != Some(expected.print) {
+            return Ok(StepResult::Surprise);
+        }
+        let Ok(name) = Name::new(format!("full-{}", step.node).as_bytes()) else { return Ok(StepResult::Surprise) };
+        let aside = (STAGING, name);
+        self.pause()?;
+        if self.volume.at(&aside).is_some() {
+            self.volume.unlink(&aside);
+        }
+        if !self.volume.rename(&at, aside.clone()) {
+            return Ok(StepResult::Surprise);
+        }
+        self.pause()?;
+        if !self.is_expected(&aside, expected) {
+            if self.volume.at(&at).is_none() {
+                self.volume.rename(&aside, at);
+            } else {
+                self.rescue(&aside, &at);
+            }
+            return Ok(StepResult::Surprise);
+        }
+        self.aside.push(aside);
+        Ok(StepResult::Done(None))
+    }
+}
+
+/// What a starting agent does with its staging folder: what the share holds too goes, anything else is put back among
+/// the user's files.
+pub fn recover(volume: &mut Volume, safe: &dyn Fn(NodeId, u32) -> bool) {
+    for (name, ino) in volume.entries(STAGING) {
+        let text = String::from_utf8_lossy(name.as_bytes()).into_owned();
+        let Some(node) = text.strip_prefix("full-").and_then(|id| id.parse().ok()) else { continue };
+        let at = (STAGING, name);
+        let Some(inode) = volume.inode(ino) else { continue };
+        if inode.kind != Kind::File || volume.links(ino) > 1 || safe(node, inode.bytes) {
+            volume.unlink(&at);
+            continue;
+        }
+        for number in 0.. {
+            let Ok(base) = Name::new(b"rescued") else { return };
+            let target = (crate::volume::ROOT, base.conflict("file", number));
+            if volume.at(&target).is_none() {
+                volume.rename(&at, target);
+                break;
+            }
+        }
+    }
+    volume.sync();
+}
+
+/// The content number of a manifest, for looking contents up.
+#[must_use]
+pub fn content_entry(bytes: u32) -> (isotherm_core::content::ManifestId, u32) {
+    (manifest(bytes), bytes)
+}

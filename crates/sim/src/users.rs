@@ -1,0 +1,238 @@
+//! What users do to a volume, what the watch reports of it, and what nobody may lose.
+
+use std::collections::BTreeSet;
+
+use isotherm_agent::engine::Changed;
+use isotherm_core::name::Name;
+use isotherm_core::node::Kind;
+
+use crate::rng::Rng;
+use crate::volume::{At, Bytes, Ino, ROOT, Volume, handle};
+
+/// Contents that somebody wrote and nobody who saw them has replaced or deleted. A user sees what is on his volume.
+#[derive(Clone, Debug, Default)]
+pub struct Ledger {
+    next: Bytes,
+    /// What must be in some live file at the end.
+    pub owed: BTreeSet<Bytes>,
+}
+
+impl Ledger {
+    fn fresh(&mut self) -> Bytes {
+        self.next += 1;
+        self.owed.insert(self.next);
+        self.next
+    }
+
+    fn gone(&mut self, volume: &Volume, ino: Ino) {
+        if let Some(inode) = volume.inode(ino).filter(|inode| inode.kind == Kind::File && volume.links(ino) <= 1) {
+            self.owed.remove(&inode.bytes);
+        }
+    }
+}
+
+/// A user at work: an action on a volume, and the reports of the kernel about it.
+#[derive(Debug)]
+pub struct User<'a> {
+    /// Where he works.
+    pub volume: &'a mut Volume,
+    /// What is owed.
+    pub ledger: &'a mut Ledger,
+    /// Chance.
+    pub rng: &'a mut Rng,
+    /// What the kernel reports.
+    pub reports: Vec<Changed>,
+}
+
+const NAMES: &[&str] = &["a", "b", "c", "A", "report.doc", "x"];
+
+impl User<'_> {
+    fn name(&mut self) -> Name {
+        let text = self.rng.pick(NAMES).copied().unwrap_or("a");
+        Name::new(text.as_bytes()).expect("a fixed name is valid")
+    }
+
+    fn report(&mut self, at: &At, written: bool) {
+        let target = self.volume.at(at).map(handle);
+        self.reports.push(Changed { directory: handle(at.0), name: Some(at.1.clone()), target, written });
+    }
+
+    fn directory(&mut self) -> Ino {
+        let all = self.volume.all();
+        let directories =
+            all.iter().filter(|(_, ino)| self.volume.inode(*ino).is_some_and(|inode| inode.kind == Kind::Directory));
+        let mut directories: Vec<Ino> = directories.map(|(_, ino)| *ino).collect();
+        directories.push(ROOT);
+        self.rng.pick(&directories).copied().unwrap_or(ROOT)
+    }
+
+    fn any(&mut self, kind: Option<Kind>) -> Option<(At, Ino)> {
+        let all = self.volume.all();
+        let fitting: Vec<_> = all
+            .into_iter()
+            .filter(|(_, ino)| kind.is_none() || self.volume.inode(*ino).map(|inode| inode.kind) == kind)
+            .collect();
+        self.rng.pick(&fitting).cloned()
+    }
+
+    /// Does something.
+    pub fn act(&mut self) {
+        match self.rng.below(100) {
+            0..=19 => self.create(),
+            20..=37 => self.write(),
+            38..=45 => self.save_by_rename(),
+            46..=51 => self.save_with_backup(),
+            52..=55 => self.chmod(),
+            56..=59 => self.touch(),
+            60..=71 => self.rename(),
+            72..=75 => self.swap(),
+            76..=83 => self.delete(),
+            84..=91 => self.mkdir(),
+            92..=95 => self.hard_link(),
+            96..=97 => self.symlink(),
+            _ => self.replace_kind(),
+        }
+    }
+
+    fn free_place(&mut self) -> Option<At> {
+        let at = (self.directory(), self.name());
+        self.volume.at(&at).is_none().then_some(at)
+    }
+
+    fn create(&mut self) {
+        let Some(at) = self.free_place() else { return };
+        let bytes = self.ledger.fresh();
+        let ino = self.volume.make(Kind::File, bytes);
+        self.volume.link(at.clone(), ino);
+        self.report(&at, true);
+    }
+
+    fn write(&mut self) {
+        let Some((at, ino)) = self.any(Some(Kind::File)) else { return };
+        if let Some(inode) = self.volume.inode(ino) {
+            self.ledger.owed.remove(&inode.bytes);
+        }
+        let bytes = self.ledger.fresh();
+        self.volume.alter(ino, |inode, now| (inode.bytes, inode.modified) = (bytes, now));
+        // Every name of the inode may be reported, or only the one that was used.
+        self.report(&at, true);
+    }
+
+    fn save_by_rename(&mut self) {
+        let Some((at, old)) = self.any(Some(Kind::File)) else { return };
+        self.ledger.gone(self.volume, old);
+        let bytes = self.ledger.fresh();
+        let ino = self.volume.make(Kind::File, bytes);
+        self.volume.unlink(&at);
+        self.volume.link(at.clone(), ino);
+        self.report(&at, true);
+    }
+
+    /// As some editors do: the old file becomes the backup, the new one gets the name, the backup goes or stays.
+    fn save_with_backup(&mut self) {
+        let Some((at, old)) = self.any(Some(Kind::File)) else { return };
+        let backup = (at.0, Name::new(b"backup~").expect("a fixed name is valid"));
+        if self.volume.at(&backup).is_some() {
+            return;
+        }
+        self.volume.rename(&at, backup.clone());
+        let bytes = self.ledger.fresh();
+        let ino = self.volume.make(Kind::File, bytes);
+        self.volume.link(at.clone(), ino);
+        if self.rng.chance(60) {
+            self.ledger.gone(self.volume, old);
+            self.volume.unlink(&backup);
+        }
+        self.report(&backup, false);
+        self.report(&at, true);
+    }
+
+    fn chmod(&mut self) {
+        let Some((at, ino)) = self.any(None) else { return };
+        let mode = 0o600 + u32::try_from(self.rng.below(64)).unwrap_or(0);
+        if self.volume.inode(ino).is_some_and(|inode| inode.kind != Kind::Symlink) {
+            self.volume.alter(ino, |inode, _| inode.metadata.mode = mode);
+            self.report(&at, false);
+        }
+    }
+
+    fn touch(&mut self) {
+        let Some((at, ino)) = self.any(Some(Kind::File)) else { return };
+        self.volume.alter(ino, |inode, now| inode.modified = now);
+        self.report(&at, true);
+    }
+
+    fn rename(&mut self) {
+        let Some((from, ino)) = self.any(None) else { return };
+        let to = (self.directory(), self.name());
+        if let Some(old) = self.volume.at(&to).filter(|old| *old != ino) {
+            let mut probe = self.volume.clone();
+            if !probe.rename(&from, to.clone()) {
+                return;
+            }
+            self.ledger.gone(self.volume, old);
+        }
+        if self.volume.rename(&from, to.clone()) {
+            self.report(&from, false);
+            self.report(&to, false);
+        }
+    }
+
+    fn swap(&mut self) {
+        let (Some((a, first)), Some((b, second))) = (self.any(None), self.any(None)) else { return };
+        let nested = self.volume.is_below(b.0, first) || self.volume.is_below(a.0, second);
+        if first != second && !nested && self.volume.exchange(&a, &b) {
+            self.report(&a, false);
+            self.report(&b, false);
+        }
+    }
+
+    fn delete(&mut self) {
+        let Some((at, ino)) = self.any(None) else { return };
+        let (ledger, reports) = (&mut *self.ledger, &mut self.reports);
+        if self.volume.inode(ino).is_some_and(|inode| inode.kind == Kind::Directory) && self.rng.chance(50) {
+            return;
+        }
+        self.volume.remove_tree(&at, &mut |volume, at, ino| {
+            ledger.gone(volume, ino);
+            reports.push(Changed { directory: handle(at.0), name: Some(at.1.clone()), target: Some(handle(ino)), written: false });
+        });
+    }
+
+    fn mkdir(&mut self) {
+        let Some(at) = self.free_place() else { return };
+        let ino = self.volume.make(Kind::Directory, 0);
+        self.volume.link(at.clone(), ino);
+        self.report(&at, false);
+    }
+
+    fn hard_link(&mut self) {
+        let (Some((old, ino)), Some(at)) = (self.any(Some(Kind::File)), self.free_place()) else { return };
+        self.volume.link(at.clone(), ino);
+        self.report(&old, false);
+        self.report(&at, false);
+    }
+
+    fn symlink(&mut self) {
+        let Some(at) = self.free_place() else { return };
+        let target = Bytes::try_from(self.rng.below(5)).unwrap_or(0);
+        let ino = self.volume.make(Kind::Symlink, target);
+        self.volume.link(at.clone(), ino);
+        self.report(&at, false);
+    }
+
+    /// A file becomes a directory of the same name, or the other way round.
+    fn replace_kind(&mut self) {
+        let Some((at, ino)) = self.any(None) else { return };
+        let was_directory = self.volume.inode(ino).is_some_and(|inode| inode.kind == Kind::Directory);
+        let (ledger, reports) = (&mut *self.ledger, &mut self.reports);
+        self.volume.remove_tree(&at, &mut |volume, at, ino| {
+            ledger.gone(volume, ino);
+            reports.push(Changed { directory: handle(at.0), name: Some(at.1.clone()), target: Some(handle(ino)), written: false });
+        });
+        let (kind, bytes) = if was_directory { (Kind::File, self.ledger.fresh()) } else { (Kind::Directory, 0) };
+        let ino = self.volume.make(kind, bytes);
+        self.volume.link(at.clone(), ino);
+        self.report(&at, true);
+    }
+}
