@@ -255,3 +255,28 @@ fn reading_leaves_the_access_time_alone() {
         assert_eq!(fs::metadata(&path).unwrap().atime(), before);
     });
 }
+
+#[test]
+fn after_a_sync_only_files_with_a_writer_are_flushed_again() {
+    on_each_fs(64, |volume| {
+        let root = Root::open(volume.path()).unwrap();
+        let path = volume.path().join("f");
+        fs::write(&path, vec![1; 8192]).unwrap();
+        root.sync().unwrap();
+        let inode = || root.dir().inode(OsStr::new("f")).unwrap();
+        assert!(!inode().has_writer().unwrap());
+        let calm = ContentReader::open_after_sync(&inode()).unwrap();
+        assert!(matches!(calm.finish().unwrap(), Finish::Unchanged(_)));
+        // With a dirty mapping a store after the beginning is seen all the same.
+        let mapping = SharedMapping::new(&File::options().read(true).write(true).open(&path).unwrap(), 8192).unwrap();
+        mapping.store(0, 2);
+        assert!(inode().has_writer().unwrap());
+        let open = ContentReader::open_after_sync(&inode()).unwrap();
+        next_tick(&root);
+        mapping.store(1, 3);
+        assert_eq!(open.finish().unwrap(), Finish::Changed);
+        fs::create_dir(volume.path().join("d")).unwrap();
+        let directory = root.dir().inode(OsStr::new("d")).unwrap();
+        assert_eq!(directory.has_writer().unwrap_err().kind(), ErrorKind::NotRegular);
+    });
+}
