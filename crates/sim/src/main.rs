@@ -69,7 +69,13 @@ fn main() -> ExitCode {
                     if seed >= wanted.from + wanted.count {
                         return;
                     }
-                    let options = Options { seed, agents: wanted.agents, actions: wanted.actions, faults: wanted.faults, trace: wanted.trace };
+                    let options = Options {
+                        seed,
+                        agents: wanted.agents,
+                        actions: wanted.actions,
+                        faults: wanted.faults,
+                        trace: wanted.trace,
+                    };
                     let outcome = match std::panic::catch_unwind(|| run(options)) {
                         Ok(outcome) => outcome,
                         Err(_) => {
@@ -83,7 +89,11 @@ fn main() -> ExitCode {
                     events.fetch_add(outcome.events, Ordering::Relaxed);
                     if !outcome.wrong.is_empty() {
                         failed.fetch_add(1, Ordering::Relaxed);
-                        println!("{}seed {seed}: {}", outcome.trace.iter().map(|line| format!("{line}\n")).collect::<String>(), outcome.wrong.join("\n"));
+                        println!(
+                            "{}seed {seed}: {}",
+                            outcome.trace.iter().map(|line| format!("{line}\n")).collect::<String>(),
+                            outcome.wrong.join("\n")
+                        );
                     }
                 }
             });

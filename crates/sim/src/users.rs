@@ -24,8 +24,10 @@ impl Ledger {
         self.next
     }
 
+    /// A user gives a content up. One of several names of it counts as all of them: each name is a node of its own, and
+    /// two users may give up one each.
     fn gone(&mut self, volume: &Volume, ino: Ino) {
-        if let Some(inode) = volume.inode(ino).filter(|inode| inode.kind == Kind::File && volume.links(ino) <= 1) {
+        if let Some(inode) = volume.inode(ino).filter(|inode| inode.kind == Kind::File) {
             self.owed.remove(&inode.bytes);
         }
     }
@@ -195,7 +197,12 @@ impl User<'_> {
         }
         self.volume.remove_tree(&at, &mut |volume, at, ino| {
             ledger.gone(volume, ino);
-            reports.push(Changed { directory: handle(at.0), name: Some(at.1.clone()), target: Some(handle(ino)), written: false });
+            reports.push(Changed {
+                directory: handle(at.0),
+                name: Some(at.1.clone()),
+                target: Some(handle(ino)),
+                written: false,
+            });
         });
     }
 
@@ -228,7 +235,12 @@ impl User<'_> {
         let (ledger, reports) = (&mut *self.ledger, &mut self.reports);
         self.volume.remove_tree(&at, &mut |volume, at, ino| {
             ledger.gone(volume, ino);
-            reports.push(Changed { directory: handle(at.0), name: Some(at.1.clone()), target: Some(handle(ino)), written: false });
+            reports.push(Changed {
+                directory: handle(at.0),
+                name: Some(at.1.clone()),
+                target: Some(handle(ino)),
+                written: false,
+            });
         });
         let (kind, bytes) = if was_directory { (Kind::File, self.ledger.fresh()) } else { (Kind::Directory, 0) };
         let ino = self.volume.make(kind, bytes);

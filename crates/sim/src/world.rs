@@ -352,7 +352,8 @@ impl World {
         let reports = user.reports;
         if self.options.trace {
             let image = self.sites[number].volume.image();
-            let shown: Vec<String> = image.iter().map(|(path, shown)| format!("{path}={:?}{}", shown.kind, shown.bytes)).collect();
+            let shown: Vec<String> =
+                image.iter().map(|(path, shown)| format!("{path}={:?}{}", shown.kind, shown.bytes)).collect();
             self.outcome.trace.push(format!("{:>6} site {number} now {}", self.now, shown.join(" ")));
         }
         // Some of what users do is durable at once.

@@ -86,7 +86,8 @@ impl LocalSide {
     /// Whether something was reported of the node that has not been looked at yet.
     pub(super) fn is_unsure(&self, record: &Record) -> bool {
         let Some(local) = &record.local else { return false };
-        self.looking_at.contains(&local.place) || self.dirty.get(&local.place.parent).is_some_and(|names| names.contains_key(&local.place.name))
+        self.looking_at.contains(&local.place)
+            || self.dirty.get(&local.place.parent).is_some_and(|names| names.contains_key(&local.place.name))
     }
 
     /// The oldest report that was not looked at yet.
@@ -175,7 +176,9 @@ impl<C: Catalog> Engine<C> {
         {
             self.local.looking = true;
             self.local.touched.clear();
-            let names = requests.iter().flat_map(|request| request.names.iter().flatten().map(|(name, _)| (request.directory, name.clone())));
+            let names = requests
+                .iter()
+                .flat_map(|request| request.names.iter().flatten().map(|(name, _)| (request.directory, name.clone())));
             self.local.looking_at = names.map(|(parent, name)| Place { parent, name }).collect();
             self.effects.push(Effect::Look(requests));
         }

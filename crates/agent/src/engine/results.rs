@@ -3,8 +3,8 @@
 use isotherm_core::content::ManifestId;
 use isotherm_core::ids::NodeId;
 use isotherm_core::namespace::{Answer, Change, Refusal};
-use isotherm_core::node::{Content, FileContent, Kind};
-use isotherm_core::observe::link_of;
+use isotherm_core::node::{Content, FileContent, Kind, Place};
+use isotherm_core::observe::{link_of, mirror};
 use isotherm_core::plan::settle::{self, Commit};
 use isotherm_core::plan::{Action, Expected, Step};
 use isotherm_core::trees::{Local, LocalContent, path, same_metadata};
@@ -60,7 +60,15 @@ impl<C: Catalog> Engine<C> {
         local.print = print;
         local.content = LocalContent::Known(Content::File(FileContent { link, ..content }));
         self.catalog.put(record);
+        self.mirrored(node);
         self.around(node);
+    }
+
+    /// What was found out through one name of an inode holds for all of them.
+    fn mirrored(&mut self, node: NodeId) {
+        for other in mirror(&mut self.catalog, node) {
+            self.around(other);
+        }
     }
 
     pub(super) fn answered(&mut self, answers: Result<Vec<Answer>, Away>, now: Millis) {
@@ -236,6 +244,7 @@ impl<C: Catalog> Engine<C> {
         let old = self.catalog.record(step.node).and_then(|record| record.here().map(|local| local.place.clone()));
         let local = after.and_then(|after| self.local_after(step, after));
         settle::performed(&mut self.catalog, step, local);
+        self.mirrored(step.node);
         self.work.waits.remove(&step.node);
         self.resolved(step.node);
         self.downloaded(step, now);
@@ -247,6 +256,11 @@ impl<C: Catalog> Engine<C> {
     /// The local observation that a performed step implies.
     fn local_after(&self, step: &Step, after: After) -> Option<Local> {
         let before = self.catalog.record(step.node).and_then(|record| record.local);
+        match &step.action {
+            Action::Create { at, link_to: Some(_), .. } => return Some(self.linked(at.place(), after)),
+            Action::Replace { expected, link_to: Some(_), .. } => return Some(self.linked(expected.spot.place(), after)),
+            _ => {}
+        }
         let (place, metadata, content) = match &step.action {
             Action::Create { at, content, metadata, .. } => (at.place(), metadata.clone(), LocalContent::Known(content.clone())),
             Action::Replace { expected, content, metadata, .. } => {
@@ -254,7 +268,11 @@ impl<C: Catalog> Engine<C> {
             }
             Action::SetMetadata { expected, metadata, content, .. } => {
                 let content = content.clone().map(|file| LocalContent::Known(Content::File(file)));
-                (expected.spot.place(), metadata.clone(), content.or_else(|| before.map(|before| untouched(&before, expected, &after)))?)
+                (
+                    expected.spot.place(),
+                    metadata.clone(),
+                    content.or_else(|| before.map(|before| untouched(&before, expected, &after)))?,
+                )
             }
             Action::Move { expected, to, .. } => {
                 let before = before?;
@@ -267,8 +285,19 @@ impl<C: Catalog> Engine<C> {
         Some(Local { place, handle: after.handle, print: after.print, metadata, raw, content, lost: false })
     }
 
+    /// Another name of an inode that is known: nothing was written, so it is what its other names are.
+    fn linked(&self, place: Place, after: After) -> Local {
+        let owners = self.catalog.by_handle(&after.handle).into_iter().filter_map(|node| self.catalog.record(node));
+        let other = owners.filter_map(|record| record.here().cloned()).next();
+        let (metadata, raw, content) = match other {
+            Some(other) => (other.metadata, other.raw, other.content),
+            None => (after.shown, None, LocalContent::Unread),
+        };
+        Local { place, handle: after.handle, print: after.print, metadata, raw, content, lost: false }
+    }
+
     /// A name became free, on either side.
-    fn freed(&mut self, place: &isotherm_core::node::Place) {
+    fn freed(&mut self, place: &Place) {
         let key = place.name.key(self.settings.rules.case);
         let waiting: Vec<NodeId> =
             self.catalog.local_at(place).into_iter().chain(self.catalog.remote_at(place.parent, &key)).collect();

@@ -151,7 +151,8 @@ impl<C: Catalog> Engine<C> {
             // Rebinding moves what is below a directory; work under way below it must not be pulled along.
             if let isotherm_core::plan::Fact::Rebind(from, to) = fact {
                 let below = self.catalog.local_children(*from, usize::MAX);
-                if self.work.is_busy(*from) || self.work.is_busy(*to) || below.iter().any(|child| self.work.busy.contains(child)) {
+                if self.work.is_busy(*from) || self.work.is_busy(*to) || below.iter().any(|child| self.work.busy.contains(child))
+                {
                     self.wake([*from, *to]);
                     continue;
                 }

@@ -1,9 +1,9 @@
 //! Hard links: the names of one inode share a link id (row 24).
 
 use super::Observed;
-use crate::ids::LinkId;
-use crate::node::Content;
-use crate::trees::{Handle, LocalContent, Record, Trees, TreesMut};
+use crate::ids::{LinkId, NodeId};
+use crate::node::{Content, Kind};
+use crate::trees::{Handle, Local, LocalContent, Record, Trees, TreesMut};
 
 /// The link id that all names of an inode share; none for an inode with one name.
 ///
@@ -23,6 +23,26 @@ pub fn link_of(trees: &impl Trees, handle: &Handle, links: u32) -> Option<LinkId
         remote.or_else(|| record.synced.as_ref().and_then(|synced| synced.content.file()).and_then(|file| file.link))
     });
     known.or_else(|| names.iter().map(|record| LinkId(record.node.0)).min())
+}
+
+/// Gives all names of a node's inode what was found out through this one: they are one file, with one state, one
+/// metadata and one content. Returns the nodes that this changed.
+pub fn mirror(trees: &mut impl TreesMut, node: NodeId) -> Vec<NodeId> {
+    let Some(source) = trees.record(node).and_then(|record| record.here().cloned()) else { return Vec::new() };
+    if source.kind() == Kind::Directory {
+        return Vec::new();
+    }
+    let mut changed = Vec::new();
+    for mut record in here(trees, &source.handle).into_iter().filter(|record| record.node != node) {
+        let Some(local) = &mut record.local else { continue };
+        let shared = Local { place: local.place.clone(), ..source.clone() };
+        if *local != shared {
+            *local = shared;
+            changed.push(record.node);
+            trees.put(record);
+        }
+    }
+    changed
 }
 
 fn here(trees: &impl Trees, handle: &Handle) -> Vec<Record> {

@@ -12,7 +12,7 @@ mod lost;
 #[cfg(test)]
 mod tests;
 
-pub use links::link_of;
+pub use links::{link_of, mirror};
 pub use lost::{Liveness, resolve_lost};
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -94,7 +94,12 @@ pub struct Observed {
 ///
 /// Nothing is concluded about the places in `except`, neither from what was seen there nor from what was not: work on
 /// them was under way while the listings were made.
-pub fn observe(trees: &mut impl TreesMut, listings: &[Listing], except: &BTreeSet<Place>, fresh: &mut dyn FnMut() -> NodeId) -> Observed {
+pub fn observe(
+    trees: &mut impl TreesMut,
+    listings: &[Listing],
+    except: &BTreeSet<Place>,
+    fresh: &mut dyn FnMut() -> NodeId,
+) -> Observed {
     let mut found = BTreeMap::new();
     for listing in listings {
         for seen in &listing.seen {
@@ -168,7 +173,10 @@ fn bind(
     }
     out.changed.insert(node);
     trees.put(record);
-    links::relink(trees, &seen.handle, out);
+    if seen.print.links > 1 {
+        links::relink(trees, &seen.handle, out);
+        out.changed.extend(mirror(trees, node));
+    }
 }
 
 /// The node whose inode this is and whose old name it has left.
@@ -222,12 +230,17 @@ fn refresh(trees: &mut impl TreesMut, mut record: Record, seen: &Seen, place: &P
         Kind::Directory => {}
     }
     local.print = seen.print;
-    if *local != before {
-        out.changed.insert(record.node);
-        trees.put(record);
+    if *local == before {
+        return;
     }
+    let node = record.node;
+    out.changed.insert(node);
+    trees.put(record);
     if before.print.links != seen.print.links {
         links::relink(trees, &seen.handle, out);
+    }
+    if seen.print.links > 1 {
+        out.changed.extend(mirror(trees, node));
     }
 }
 

@@ -66,6 +66,15 @@ impl<T: Trees> Planner<'_, T> {
     /// The same bytes with another time, or other names of the inode.
     fn reconcile_times(&mut self, node: NodeId, local: &Local, remote: &Node, synced: Option<&Synced>) -> bool {
         let (Some(Content::File(here)), Content::File(there)) = (local.known(), &remote.content) else { return true };
+        if let Some(leader) = self.leader(node, local, |member| member.versions.content)
+            && let Content::File(newest) = &leader.content
+            && leader.versions.content > remote.versions.content
+            && newest.manifest == there.manifest
+            && newest != there
+        {
+            self.update_there(node, &leader.content, remote);
+            return false;
+        }
         let base = synced.and_then(|synced| synced.content.file());
         let changed_there =
             base.is_none_or(|base| there.modified != base.modified || there.link != base.link || there.manifest != base.manifest);

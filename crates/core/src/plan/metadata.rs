@@ -2,7 +2,7 @@
 
 use super::planner::Planner;
 use super::{Action, Authority};
-use crate::ids::NodeId;
+use crate::ids::{NodeId, Version};
 use crate::namespace::{Based, Change};
 use crate::node::Node;
 use crate::trees::{Local, Synced, Trees, merge_metadata, same_metadata};
@@ -10,6 +10,15 @@ use crate::trees::{Local, Synced, Trees, merge_metadata, same_metadata};
 impl<T: Trees> Planner<'_, T> {
     /// True if both sides have the same metadata.
     pub(super) fn reconcile_metadata(&mut self, node: NodeId, local: &Local, remote: &Node, synced: Option<&Synced>) -> bool {
+        // Names of one inode have one metadata. Where the share holds different ones, the newest stands for all.
+        if let Some(leader) = self.leader(node, local, |member| member.versions.metadata)
+            && leader.versions.metadata > remote.versions.metadata
+            && !same_metadata(&leader.metadata, &remote.metadata)
+        {
+            let metadata = Some(Based { base: remote.versions.metadata, value: leader.metadata.clone() });
+            self.intend(Change::Update { node, metadata, content: None });
+            return false;
+        }
         if same_metadata(&local.metadata, &remote.metadata) {
             return true;
         }
@@ -27,5 +36,15 @@ impl<T: Trees> Planner<'_, T> {
             self.step(node, action);
         }
         false
+    }
+
+    /// Of the share's nodes that are names of this node's inode here: the other one that changed last.
+    pub(super) fn leader(&self, node: NodeId, local: &Local, version: fn(&Node) -> Version) -> Option<Node> {
+        if local.print.links < 2 {
+            return None;
+        }
+        let others = self.trees.by_handle(&local.handle).into_iter().filter(|other| *other != node);
+        let others = others.filter_map(|other| self.trees.record(other)).filter(|record| record.here().is_some());
+        others.filter_map(|record| record.live().cloned()).max_by_key(version)
     }
 }

@@ -145,11 +145,17 @@ impl<T: Trees> Planner<'_, T> {
         }
         // Not here. A directory that was deleted here, but must hold something that the share has, comes back.
         let remote = record.live()?.clone();
+        // Between a commit and the page that brings what others did before it, the known tree can hold a ring.
+        if self.stack.contains(&node) {
+            return None;
+        }
         if record.synced.is_some() {
             self.fact(Fact::ForgetBase(node));
         }
         self.visited.insert(node);
+        self.stack.push(node);
         self.create_here(node, &remote);
+        self.stack.pop();
         self.made_here.contains(&node).then_some(Parent::Planned(node))
     }
 
@@ -166,9 +172,11 @@ impl<T: Trees> Planner<'_, T> {
             return false;
         }
         // A directory that the share deleted, but that holds something new here, comes back under its old id.
-        let Some(local) = record.here().cloned() else { return false };
+        let Some(local) = record.here().cloned().filter(|_| !self.stack.contains(&node)) else { return false };
         self.visited.insert(node);
+        self.stack.push(node);
         self.create_there(&record, &local);
+        self.stack.pop();
         self.made_there.contains(&node)
     }
 

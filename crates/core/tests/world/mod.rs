@@ -10,7 +10,7 @@ use isotherm_core::ids::{Cursor, Epoch, Incarnation, NodeId, OperationId, Server
 use isotherm_core::name::{Case, Name};
 use isotherm_core::namespace::{Answer, Batch, MemoryRecords, Operation, Records, apply, check, page};
 use isotherm_core::node::{Content, FileContent, Kind};
-use isotherm_core::observe::{Evidence, Listing, Liveness, Scope, Seen, link_of, observe, resolve_lost};
+use isotherm_core::observe::{Evidence, Listing, Liveness, Scope, Seen, link_of, mirror, observe, resolve_lost};
 use isotherm_core::plan::settle::{self, Commit};
 use isotherm_core::plan::{Action, Authority, Expected, Parent, Plan, Rules, Step, plan};
 use isotherm_core::trees::{Local, LocalContent, MemoryTrees, Record, Trees, TreesMut};
@@ -162,6 +162,7 @@ impl World {
             link: link_of(&server.trees, &local.handle, local.print.links),
         }));
         server.trees.put(record);
+        mirror(&mut server.trees, node);
     }
 
     fn commit(&mut self, number: usize, plan: &Plan) {
@@ -291,6 +292,7 @@ impl Server {
     fn step(&mut self, step: &Step) {
         let Some(after) = self.act(step) else { return };
         settle::performed(&mut self.trees, step, after);
+        mirror(&mut self.trees, step.node);
     }
 
     fn act(&mut self, step: &Step) -> Option<Option<Local>> {
@@ -383,6 +385,12 @@ impl Server {
     }
 
     fn after(&self, made: Ino, place: isotherm_core::node::Place, content: &Content) -> Local {
+        if self.disk.links(made) > 1 {
+            let owners = self.trees.by_handle(&handle(made)).into_iter().filter_map(|node| self.trees.record(node));
+            if let Some(other) = owners.filter_map(|record| record.here().cloned()).next() {
+                return Local { place, print: self.disk.print(made), ..other };
+            }
+        }
         let mut local = local_of(&self.disk, made, place);
         local.content = LocalContent::Known(content.clone());
         local
