@@ -1,0 +1,113 @@
+//! A view of what the catalog holds, for those who only look: the looker, the watcher and the control socket.
+//!
+//! It sees what was committed and never waits for the writer. **Invariant:** a failure looks like "nothing is
+//! recorded", which costs its users work and never correctness.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use isotherm_core::ids::NodeId;
+use isotherm_core::name::{Case, Name};
+use isotherm_core::node::Content;
+use isotherm_core::trees::{Handle, Print, Record};
+use rusqlite::{Connection, OptionalExtension as _, Row, params_from_iter};
+
+use super::{row, schema};
+use crate::engine::CatalogFailure;
+use crate::volume::KnownContent;
+
+/// What the looker wants to know of a directory before it reads metadata.
+pub trait Recorded {
+    /// The recorded names of a directory, each with its inode and state.
+    fn names(&self, directory: NodeId) -> BTreeMap<Name, (Handle, Print)>;
+    /// One name of it.
+    fn name(&self, directory: NodeId, name: &Name) -> Option<(Handle, Print)>;
+}
+
+impl KnownContent for CatalogReader {
+    fn safe_contents(&self, node: NodeId) -> Vec<Content> {
+        let Some(record) = self.record(node) else { return Vec::new() };
+        let remote = record.remote.map(|node| node.content);
+        remote.into_iter().chain(record.synced.map(|synced| synced.content)).collect()
+    }
+
+    fn place(&self, node: NodeId) -> Option<(Handle, Name)> {
+        let record = self.record(node)?;
+        let local = record.local.map(|local| local.place);
+        let place = local.or(record.synced.map(|synced| synced.place)).or(record.remote.map(|node| node.place))?;
+        let parent = self.record(place.parent)?.local?;
+        Some((parent.handle, place.name))
+    }
+}
+
+/// A read-only connection of its own.
+#[derive(Debug)]
+pub struct CatalogReader {
+    connection: Connection,
+}
+
+impl CatalogReader {
+    /// Opens a catalog that exists.
+    ///
+    /// # Errors
+    /// The file cannot be opened.
+    pub fn open(path: &Path) -> Result<Self, CatalogFailure> {
+        let connection = schema::open_reader(path).map_err(|error| schema::failure(path, &error))?;
+        Ok(Self { connection })
+    }
+
+    /// What is recorded of a node.
+    #[must_use]
+    pub fn record(&self, node: NodeId) -> Option<Record> {
+        self.records("SELECT record FROM node WHERE id = ?1", [&node.0[..]]).pop()
+    }
+
+    /// The nodes whose inode this is.
+    #[must_use]
+    pub fn by_handle(&self, handle: &Handle) -> Vec<Record> {
+        self.records("SELECT record FROM node WHERE handle = ?1", [&handle.0[..]])
+    }
+
+    /// The node with this name on this server, else in the share.
+    #[must_use]
+    pub fn child(&self, parent: NodeId, name: &Name, case: Case) -> Option<Record> {
+        let local = "SELECT record FROM node WHERE local_parent = ?1 AND local_name = ?2 ORDER BY local_lost, id LIMIT 1";
+        let remote = "SELECT record FROM node WHERE remote_parent = ?1 AND remote_key = ?2 ORDER BY id LIMIT 1";
+        let mut found = self.records(local, [&parent.0[..], name.as_bytes()]);
+        if found.is_empty() {
+            found = self.records(remote, [&parent.0[..], &name.key(case)[..]]);
+        }
+        found.pop()
+    }
+
+    fn records<const N: usize>(&self, sql: &str, values: [&[u8]; N]) -> Vec<Record> {
+        let read = |row: &Row<'_>| row.get::<_, Vec<u8>>(0);
+        let blobs: rusqlite::Result<Vec<Vec<u8>>> =
+            self.connection.prepare_cached(sql).and_then(|mut query| query.query_map(params_from_iter(values), read)?.collect());
+        match blobs {
+            Ok(blobs) => blobs.iter().filter_map(|blob| row::decode(blob).ok()).collect(),
+            Err(error) => {
+                tracing::warn!(%error, "Catalog cannot be read beside its writer");
+                Vec::new()
+            }
+        }
+    }
+}
+
+impl Recorded for CatalogReader {
+    fn names(&self, directory: NodeId) -> BTreeMap<Name, (Handle, Print)> {
+        let sql = "SELECT record FROM node WHERE local_parent = ?1 AND local_lost = 0";
+        let records = self.records(sql, [&directory.0[..]]);
+        let known = records.into_iter().filter_map(|record| record.local);
+        known.map(|local| (local.place.name, (local.handle, local.print))).collect()
+    }
+
+    fn name(&self, directory: NodeId, name: &Name) -> Option<(Handle, Print)> {
+        let sql = "SELECT record FROM node WHERE local_parent = ?1 AND local_name = ?2 AND local_lost = 0 ORDER BY id LIMIT 1";
+        let found = self.connection.prepare_cached(sql).and_then(|mut query| {
+            query.query_row([&directory.0[..], name.as_bytes()], |row| row.get::<_, Vec<u8>>(0)).optional()
+        });
+        let record: Record = row::decode(&found.ok()??).ok()?;
+        record.local.map(|local| (local.handle, local.print))
+    }
+}

@@ -1,0 +1,83 @@
+//! One record as a row: a blob that says its format, and the columns that the indexes need.
+//!
+//! **Invariant:** the columns follow from the record alone.
+
+use isotherm_core::name::Case;
+use isotherm_core::node::Kind;
+use isotherm_core::trees::{Record, State};
+
+/// First byte of every blob.
+const BLOB_FORMAT: u8 = 1;
+
+/// The columns beside the blob.
+pub(super) struct Columns<'a> {
+    pub(super) local_parent: Option<&'a [u8]>,
+    pub(super) local_name: Option<&'a [u8]>,
+    pub(super) local_lost: bool,
+    pub(super) handle: Option<&'a [u8]>,
+    pub(super) remote_parent: Option<&'a [u8]>,
+    pub(super) remote_key: Option<Vec<u8>>,
+    pub(super) link: Option<&'a [u8]>,
+    pub(super) state: i64,
+    /// Of what is here: sort and bytes.
+    pub(super) here: Option<(i64, i64)>,
+}
+
+impl<'a> Columns<'a> {
+    pub(super) fn of(record: &'a Record, case: Case) -> Self {
+        // The root and the parked have no name of their own.
+        let named = record.local.as_ref().filter(|_| !record.node.is_anchor());
+        let live = record.live();
+        Self {
+            local_parent: named.map(|local| &local.place.parent.0[..]),
+            local_name: named.map(|local| local.place.name.as_bytes()),
+            local_lost: record.is_lost(),
+            handle: record.local.as_ref().map(|local| &local.handle.0[..]),
+            remote_parent: live.map(|node| &node.place.parent.0[..]),
+            remote_key: live.map(|node| node.place.name.key(case)),
+            link: live.and_then(|node| node.content.file()?.link.as_ref()).map(|link| &link.0[..]),
+            here: named.map(|local| (kind_number(local.kind()), i64::try_from(local.print.size).unwrap_or(i64::MAX))),
+            state: if record.node.is_anchor() { SETTLED } else { number(record.state()) },
+        }
+    }
+}
+
+/// [`State::Settled`] as a number; the partial index leaves it out.
+pub(super) const SETTLED: i64 = 0;
+pub(super) const DELETED_HERE: i64 = 2;
+pub(super) const DELETED_THERE: i64 = 3;
+
+/// [`Kind::Directory`] as a number.
+pub(super) const DIRECTORY: i64 = 0;
+pub(super) const FILE: i64 = 1;
+
+fn kind_number(kind: Kind) -> i64 {
+    match kind {
+        Kind::Directory => DIRECTORY,
+        Kind::File => FILE,
+        Kind::Symlink => 2,
+    }
+}
+
+fn number(state: State) -> i64 {
+    match state {
+        State::Settled => SETTLED,
+        State::Open => 1,
+        State::DeletedHere => DELETED_HERE,
+        State::DeletedThere => DELETED_THERE,
+        // Such a record is not kept.
+        State::Gone => 4,
+    }
+}
+
+pub(super) fn encode<T: serde::Serialize>(value: &T) -> Vec<u8> {
+    postcard::to_extend(value, vec![BLOB_FORMAT]).expect("records hold nothing that postcard refuses")
+}
+
+pub(super) fn decode<T: serde::de::DeserializeOwned>(blob: &[u8]) -> Result<T, String> {
+    match blob.split_first() {
+        Some((&BLOB_FORMAT, body)) => postcard::from_bytes(body).map_err(|error| error.to_string()),
+        Some((format, _)) => Err(format!("an entry has format {format}, this release knows format {BLOB_FORMAT}")),
+        None => Err("an entry is empty".to_owned()),
+    }
+}

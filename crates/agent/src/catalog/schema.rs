@@ -1,0 +1,169 @@
+//! The tables of a catalog, and whether a file is one that this release can read.
+//!
+//! It knows no record. **Invariant:** a file of another format or a damaged one is refused by name before anything of it
+//! is believed.
+
+use std::path::Path;
+
+use isotherm_core::name::Case;
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
+
+use crate::engine::CatalogFailure;
+
+/// Format of the catalog; another one is refused.
+pub(super) const FORMAT: i64 = 1;
+
+/// Marks the file as a catalog of this product ("IsoC").
+const APPLICATION: i64 = 0x4973_6f43;
+
+/// Most memory for cached pages of one connection, in KiB.
+const CACHE_KIB: i64 = 48 * 1024;
+
+/// How many prepared statements are kept; more than there are.
+const STATEMENTS: usize = 64;
+
+/// Anchors (root and parked) count as settled, so that no index holds them as work.
+const TABLES: &str = "
+CREATE TABLE node (
+    id BLOB PRIMARY KEY,
+    local_parent BLOB,
+    local_name BLOB,
+    local_lost INTEGER NOT NULL,
+    handle BLOB,
+    remote_parent BLOB,
+    remote_key BLOB,
+    link BLOB,
+    state INTEGER NOT NULL,
+    kind INTEGER,
+    size INTEGER,
+    record BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX node_local ON node (local_parent, local_name, id, local_lost) WHERE local_parent IS NOT NULL;
+CREATE INDEX node_remote ON node (remote_parent, remote_key, id) WHERE remote_parent IS NOT NULL;
+CREATE INDEX node_handle ON node (handle, id) WHERE handle IS NOT NULL;
+CREATE INDEX node_link ON node (link, id) WHERE link IS NOT NULL;
+CREATE INDEX node_unsettled ON node (id, state) WHERE state <> 0;
+CREATE INDEX node_lost ON node (id, local_lost) WHERE local_lost <> 0;
+CREATE TABLE fact (key TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE sent (number INTEGER PRIMARY KEY, operations BLOB NOT NULL) STRICT;
+";
+
+/// Opens a catalog for its one writer; it is made where there is none.
+pub(super) fn open(path: &Path, case: Case) -> Result<Connection, CatalogFailure> {
+    let fail = |error| failure(path, &error);
+    let mut connection = Connection::open(path).map_err(fail)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    tune(&connection).map_err(fail)?;
+    let format = check_format(&connection, path)?;
+    connection.pragma_update(None, "journal_mode", "WAL").map_err(fail)?;
+    connection.pragma_update(None, "synchronous", "FULL").map_err(fail)?;
+    if format == 0 {
+        make(&mut connection, case).map_err(fail)?;
+    } else {
+        check_whole(&connection, path)?;
+    }
+    check_case(&connection, path, case)?;
+    Ok(connection)
+}
+
+/// Opens a catalog that [`open`] has made or checked, for reading beside its writer.
+pub(super) fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    tune(&connection)?;
+    Ok(connection)
+}
+
+/// Opens a catalog for one more small change, between the transactions of its writer.
+pub(super) fn open_beside(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(std::time::Duration::from_secs(30))?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    Ok(connection)
+}
+
+fn tune(connection: &Connection) -> rusqlite::Result<()> {
+    connection.busy_timeout(std::time::Duration::from_secs(30))?;
+    connection.pragma_update(None, "cache_size", -CACHE_KIB)
+}
+
+/// 0: a new file.
+fn check_format(connection: &Connection, path: &Path) -> Result<i64, CatalogFailure> {
+    let number = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(|e| failure(path, &e));
+    let (format, application) = (number("user_version")?, number("application_id")?);
+    let tables: i64 = connection
+        .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
+        .map_err(|error| failure(path, &error))?;
+    match (format, application) {
+        (0, 0) if tables == 0 => Ok(0),
+        (FORMAT, APPLICATION) => Ok(FORMAT),
+        (format, APPLICATION) => Err(CatalogFailure {
+            text: format!("Catalog {} has format {format}, this release knows format {FORMAT}", path.display()),
+            remedy: "Use the release that wrote it, or remove the file: the endpoint then compares by content".to_owned(),
+        }),
+        _ => Err(CatalogFailure {
+            text: format!("File {} is not a catalog", path.display()),
+            remedy: "Move it away: the endpoint then makes a new catalog and compares by content".to_owned(),
+        }),
+    }
+}
+
+fn make(connection: &mut Connection, case: Case) -> rusqlite::Result<()> {
+    let transaction = connection.transaction()?;
+    transaction.execute_batch(TABLES)?;
+    transaction.execute("INSERT INTO fact (key, value) VALUES ('case', ?1)", params![case_byte(case)])?;
+    transaction.pragma_update(None, "application_id", APPLICATION)?;
+    transaction.pragma_update(None, "user_version", FORMAT)?;
+    transaction.commit()
+}
+
+fn check_whole(connection: &Connection, path: &Path) -> Result<(), CatalogFailure> {
+    let verdict: Result<String, _> = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0));
+    match verdict {
+        Ok(verdict) if verdict == "ok" => Ok(()),
+        Ok(verdict) => Err(damaged(path, &verdict)),
+        Err(error) => Err(failure(path, &error)),
+    }
+}
+
+fn check_case(connection: &Connection, path: &Path, case: Case) -> Result<(), CatalogFailure> {
+    let query = connection.query_row("SELECT value FROM fact WHERE key = 'case'", [], |row| row.get::<_, Vec<u8>>(0));
+    match query.optional().map_err(|error| failure(path, &error))? {
+        Some(kept) if kept == case_byte(case) => Ok(()),
+        _ => Err(CatalogFailure {
+            text: format!("Catalog {} belongs to a share whose names compare otherwise", path.display()),
+            remedy: "Remove the file: the endpoint then compares by content".to_owned(),
+        }),
+    }
+}
+
+fn case_byte(case: Case) -> Vec<u8> {
+    vec![match case {
+        Case::Sensitive => 0,
+        Case::Insensitive => 1,
+    }]
+}
+
+/// What a failure of the database means to a user.
+pub(super) fn failure(path: &Path, error: &rusqlite::Error) -> CatalogFailure {
+    use rusqlite::ErrorCode;
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => damaged(path, &error.to_string()),
+        Some(ErrorCode::DiskFull) => CatalogFailure {
+            text: format!("Catalog {} cannot be written: no space left", path.display()),
+            remedy: "Make room on the volume that holds it; work goes on by itself".to_owned(),
+        },
+        _ => CatalogFailure {
+            text: format!("Catalog {} cannot be used: {error}", path.display()),
+            remedy: "Check the volume that holds it; work goes on by itself once it can be used".to_owned(),
+        },
+    }
+}
+
+pub(super) fn damaged(path: &Path, detail: &str) -> CatalogFailure {
+    CatalogFailure {
+        text: format!("Catalog {} is damaged: {detail}", path.display()),
+        remedy: "Remove the file: the endpoint makes a new one and compares folder and share by content".to_owned(),
+    }
+}

@@ -1,0 +1,211 @@
+//! The service as one endpoint needs it: feed, snapshot, commits, contents.
+//!
+//! It decides nothing and retries nothing; whatever fails becomes [`Away`], and the engine tries again. **Invariant:** each
+//! request of the engine is answered exactly once.
+
+mod content;
+mod upload;
+
+pub use upload::Uploader;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use isotherm_api::limits::{BODY_MAX, FEED_MAX, IDS_MAX, OPERATIONS_MAX};
+use isotherm_api::share::SnapshotFrame;
+use isotherm_api::{ApiError, Client, Code};
+use isotherm_core::content::ManifestId;
+use isotherm_core::ids::{Cursor, Epoch, GroupId, Incarnation, NodeId, ServerId};
+use isotherm_core::namespace::{Answer, Batch, Operation, Page};
+use tokio::runtime::Handle;
+
+use crate::engine::{Away, Event, SnapshotPart};
+
+/// How long the service may hold a request for changes, in milliseconds.
+const WAIT_MS: u64 = 30_000;
+/// Former contents of one node that are asked for.
+const HISTORY: u32 = 100;
+/// Bytes of one commit; the rest of a request's room is for what surrounds them.
+const COMMIT_BYTES: usize = BODY_MAX / 2;
+
+/// This server at the service.
+#[derive(Debug)]
+pub struct Attachment {
+    /// The connection.
+    pub client: Client,
+    /// This server's id.
+    pub server: ServerId,
+    epoch: AtomicU64,
+}
+
+impl Attachment {
+    /// A run of this server's agent.
+    #[must_use]
+    pub fn new(client: Client, server: ServerId, epoch: Epoch) -> Self {
+        Self { client, server, epoch: AtomicU64::new(epoch.0) }
+    }
+
+    /// The newest epoch that the service gave to this run.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        Epoch(self.epoch.load(Ordering::Relaxed))
+    }
+
+    /// The service gave this run another epoch.
+    pub fn set_epoch(&self, epoch: Epoch) {
+        self.epoch.store(epoch.0, Ordering::Relaxed);
+    }
+}
+
+/// Bytes that went over the network, since the start.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    up: AtomicU64,
+    down: AtomicU64,
+}
+
+impl Traffic {
+    /// Bytes sent and bytes received.
+    #[must_use]
+    pub fn totals(&self) -> (u64, u64) {
+        (self.up.load(Ordering::Relaxed), self.down.load(Ordering::Relaxed))
+    }
+}
+
+/// The share of one endpoint.
+#[derive(Debug)]
+pub struct Share {
+    attachment: Arc<Attachment>,
+    group: GroupId,
+    /// The share's life that the engine follows.
+    incarnation: AtomicU64,
+    runtime: Handle,
+    traffic: Traffic,
+}
+
+impl Share {
+    /// The share of `group`. Blocking calls run their requests on `runtime`.
+    #[must_use]
+    pub fn new(attachment: Arc<Attachment>, group: GroupId, runtime: Handle) -> Self {
+        Self { attachment, group, incarnation: AtomicU64::new(0), runtime, traffic: Traffic::default() }
+    }
+
+    /// Bytes that went over the network.
+    #[must_use]
+    pub fn traffic(&self) -> &Traffic {
+        &self.traffic
+    }
+
+    /// Which life of the share the bases of coming commits belong to.
+    pub fn follow(&self, cursor: Cursor) {
+        self.incarnation.store(cursor.incarnation.0, Ordering::Relaxed);
+    }
+
+    fn client(&self) -> &Client {
+        &self.attachment.client
+    }
+
+    /// Reads a page of the change feed.
+    ///
+    /// # Errors
+    /// The service is away.
+    pub async fn fetch(&self, cursor: Cursor, wait: bool) -> Result<Page, Away> {
+        let wait_ms = if wait { WAIT_MS } else { 0 };
+        let page = self.client().feed(self.group, cursor, FEED_MAX as u32, wait_ms).await.map_err(away)?;
+        if !page.start_over {
+            self.follow(page.cursor);
+        }
+        Ok(page)
+    }
+
+    /// Reads a snapshot; each piece goes to `sink`, the last one is complete or the reason why there is none.
+    pub async fn fetch_snapshot(&self, mut sink: impl FnMut(Event)) {
+        if let Err(error) = self.snapshot(&mut sink).await {
+            sink(Event::Snapshot(Err(away(error))));
+        }
+    }
+
+    async fn snapshot(&self, sink: &mut impl FnMut(Event)) -> Result<(), ApiError> {
+        let mut stream = self.client().snapshot(self.group).await?;
+        let mut at = None;
+        while let Some(frame) = stream.next_frame().await? {
+            let part = match frame {
+                SnapshotFrame::Header { cursor } => {
+                    at = Some(cursor);
+                    continue;
+                }
+                SnapshotFrame::Nodes(nodes) => SnapshotPart { nodes, complete: None },
+                SnapshotFrame::End { .. } => {
+                    let cursor = at.ok_or_else(|| ApiError::new(Code::Answer, "Snapshot has no header"))?;
+                    self.follow(cursor);
+                    SnapshotPart { nodes: Vec::new(), complete: Some(cursor) }
+                }
+            };
+            sink(Event::Snapshot(Ok(part)));
+        }
+        Ok(())
+    }
+
+    /// Commits operations, in as many requests as they need; groups stay together.
+    ///
+    /// # Errors
+    /// The service is away; then nothing is known of any of them, and sending the same again is harmless.
+    pub async fn commit(&self, operations: Vec<Operation>) -> Result<Vec<Answer>, Away> {
+        let mut answers = Vec::with_capacity(operations.len());
+        for operations in requests(operations) {
+            let asked = operations.len();
+            let batch = Batch {
+                server: self.attachment.server,
+                epoch: self.attachment.epoch(),
+                incarnation: Incarnation(self.incarnation.load(Ordering::Relaxed)),
+                operations,
+            };
+            let answered = self.client().commit(self.group, &batch).await.map_err(away)?;
+            if answered.len() != asked {
+                let text = format!("The service answered {} of {asked} operations", answered.len());
+                return Err(Away { text, retry: true });
+            }
+            answers.extend(answered);
+        }
+        Ok(answers)
+    }
+
+    /// Former contents of nodes, newest first.
+    ///
+    /// # Errors
+    /// The service is away.
+    pub async fn history(&self, nodes: Vec<NodeId>) -> Result<Vec<(NodeId, Vec<ManifestId>)>, Away> {
+        let mut found = Vec::with_capacity(nodes.len());
+        for part in nodes.chunks(IDS_MAX) {
+            let histories = self.client().history(self.group, part, HISTORY).await.map_err(away)?;
+            found.extend(part.iter().copied().zip(histories));
+        }
+        Ok(found)
+    }
+}
+
+/// Splits operations so that each request keeps the limits.
+fn requests(operations: Vec<Operation>) -> Vec<Vec<Operation>> {
+    let mut requests: Vec<Vec<Operation>> = Vec::new();
+    let mut bytes = 0;
+    for operation in operations {
+        let size = isotherm_api::wire::encode(&operation).len();
+        let last = requests.last().and_then(|request| request.last());
+        let joined = operation.group.is_some() && last.is_some_and(|last| last.group == operation.group);
+        let full = requests.last().is_none_or(|request| request.len() >= OPERATIONS_MAX || bytes + size > COMMIT_BYTES);
+        if full && !joined {
+            requests.push(Vec::new());
+            bytes = 0;
+        }
+        bytes += size;
+        if let Some(request) = requests.last_mut() {
+            request.push(operation);
+        }
+    }
+    requests
+}
+
+/// Why the service cannot do it now.
+pub(crate) fn away(error: ApiError) -> Away {
+    Away { text: error.message, retry: error.retryable }
+}

@@ -1,0 +1,157 @@
+//! Sending chunks and manifests: asks what the share has, packs what it lacks, and keeps one pack on its way while the
+//! next one is made.
+//!
+//! **Invariant:** manifests are sent only after all chunks that were pushed are durable.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
+
+use isotherm_api::limits::{BODY_MAX, IDS_MAX, MANIFESTS_MAX};
+use isotherm_api::share::ManifestAnswer;
+use isotherm_api::{ApiError, Client};
+use isotherm_core::content::{ChunkId, Manifest, ManifestId, PackBuilder};
+use isotherm_core::ids::GroupId;
+use tokio::task::JoinHandle;
+
+use super::super::{Share, away};
+use crate::engine::Away;
+
+/// Bytes of chunks that are collected before the share is asked about them.
+const WINDOW: usize = 8 << 20;
+/// Bytes of manifests in one request, well below what a body may have.
+const MANIFEST_BYTES: usize = BODY_MAX / 2;
+
+/// One upload.
+pub(super) struct Sender<'a> {
+    share: &'a Share,
+    window: Vec<(ChunkId, Vec<u8>)>,
+    window_bytes: usize,
+    pack: PackBuilder,
+    on_its_way: Option<JoinHandle<Result<(), ApiError>>>,
+    manifests: BTreeMap<ManifestId, Vec<u8>>,
+    /// Pieces of manifests that are too large for one.
+    extra: Vec<(ChunkId, Vec<u8>)>,
+}
+
+impl<'a> Sender<'a> {
+    pub(super) fn new(share: &'a Share) -> Self {
+        Self {
+            share,
+            window: Vec::new(),
+            window_bytes: 0,
+            pack: PackBuilder::new(),
+            on_its_way: None,
+            manifests: BTreeMap::new(),
+            extra: Vec::new(),
+        }
+    }
+
+    /// Takes a chunk that is to be in the share.
+    pub(super) fn push(&mut self, chunk: ChunkId, bytes: &[u8]) -> Result<(), Away> {
+        self.window_bytes += bytes.len();
+        self.window.push((chunk, bytes.to_vec()));
+        if self.window_bytes < WINDOW {
+            return Ok(());
+        }
+        self.window_bytes = 0;
+        let window = std::mem::take(&mut self.window);
+        self.send(window)
+    }
+
+    /// Takes a manifest that is to be in the share once all chunks are.
+    pub(super) fn name(&mut self, manifest: &Manifest) {
+        let encoded = manifest.encode();
+        self.extra.extend(encoded.extra_chunks);
+        self.manifests.insert(encoded.id, encoded.bytes);
+    }
+
+    /// Puts into packs what the share lacks of these chunks.
+    pub(super) fn send(&mut self, chunks: Vec<(ChunkId, Vec<u8>)>) -> Result<(), Away> {
+        let ids: BTreeSet<ChunkId> = chunks.iter().map(|(chunk, _)| *chunk).collect();
+        let ids: Vec<ChunkId> = ids.into_iter().collect();
+        let mut lacking = BTreeSet::new();
+        for part in ids.chunks(IDS_MAX) {
+            let have = self.wait(self.client().have(self.group(), part))?;
+            lacking.extend(part.iter().zip(have).filter(|(_, has)| !has).map(|(id, _)| *id));
+        }
+        for (chunk, bytes) in chunks {
+            if !lacking.remove(&chunk) {
+                continue;
+            }
+            self.pack.push(chunk, &bytes).map_err(|error| Away { text: error.to_string(), retry: false })?;
+            if self.pack.is_ripe() {
+                self.seal()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends the pack as it is, after the one before has arrived.
+    fn seal(&mut self) -> Result<(), Away> {
+        self.arrive()?;
+        let pack = std::mem::replace(&mut self.pack, PackBuilder::new());
+        if pack.is_empty() {
+            return Ok(());
+        }
+        let (_, bytes, _) = pack.finish();
+        self.share.traffic.up.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        let (client, group) = (self.client().clone(), self.group());
+        let sending = async move { client.put_pack(group, bytes).await.map(|_| ()) };
+        self.on_its_way = Some(self.share.runtime.spawn(sending));
+        Ok(())
+    }
+
+    fn arrive(&mut self) -> Result<(), Away> {
+        let Some(sending) = self.on_its_way.take() else { return Ok(()) };
+        match self.share.runtime.block_on(sending) {
+            Ok(sent) => sent.map_err(away),
+            Err(_) => Err(Away { text: "The agent is stopping".to_owned(), retry: true }),
+        }
+    }
+
+    /// Everything that is left, then the manifests.
+    pub(super) fn finish(mut self) -> Result<(), Away> {
+        let mut rest = std::mem::take(&mut self.window);
+        rest.append(&mut self.extra);
+        self.send(rest)?;
+        self.seal()?;
+        self.arrive()?;
+        let manifests: Vec<Vec<u8>> = std::mem::take(&mut self.manifests).into_values().collect();
+        for part in parts(manifests) {
+            let answers = self.wait(self.client().put_manifests(self.group(), part))?;
+            if answers.iter().any(|answer| matches!(answer, ManifestAnswer::Missing(_))) {
+                return Err(Away { text: "The service has lost parts of a manifest that was just sent".to_owned(), retry: true });
+            }
+        }
+        Ok(())
+    }
+
+    fn wait<T>(&self, request: impl Future<Output = Result<T, ApiError>>) -> Result<T, Away> {
+        self.share.runtime.block_on(request).map_err(away)
+    }
+
+    fn client(&self) -> &'a Client {
+        self.share.client()
+    }
+
+    fn group(&self) -> GroupId {
+        self.share.group
+    }
+}
+
+fn parts(manifests: Vec<Vec<u8>>) -> Vec<Vec<Vec<u8>>> {
+    let mut parts: Vec<Vec<Vec<u8>>> = Vec::new();
+    let mut bytes = 0;
+    for manifest in manifests {
+        let full = parts.last().is_none_or(|part| part.len() >= MANIFESTS_MAX || bytes + manifest.len() > MANIFEST_BYTES);
+        if full {
+            parts.push(Vec::new());
+            bytes = 0;
+        }
+        bytes += manifest.len();
+        if let Some(part) = parts.last_mut() {
+            part.push(manifest);
+        }
+    }
+    parts
+}

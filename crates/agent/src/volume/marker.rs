@@ -1,0 +1,165 @@
+//! The marker of an endpoint root: which endpoint lives here, and a number that the catalog must know too.
+//!
+//! It does not stop an endpoint; it says what is wrong in a user's words. **Invariants:** a folder without its marker is
+//! never taken for the endpoint (a disk that is not mounted looks like an empty folder); a volume that was rolled back
+//! alone has an older nonce than its catalog (row 15).
+
+use std::ffi::OsStr;
+
+use isotherm_core::ids::{EndpointId, GroupId};
+use isotherm_gate::{GateError, STAGE_DIR};
+use serde::{Deserialize, Serialize};
+
+use super::Volume;
+
+/// Name of the marker inside the product's own folder.
+const FILE: &str = "endpoint";
+
+/// Format of the marker; a newer one is refused.
+const FORMAT: u32 = 1;
+
+/// Longest marker that is read, in bytes.
+const BYTES_MAX: usize = 4096;
+
+/// What stands in an endpoint's root.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Marker {
+    format: u32,
+    /// The endpoint.
+    pub endpoint: EndpointId,
+    /// Its sync group.
+    pub group: GroupId,
+    /// Drawn anew at each start and each hour; the catalog holds it too.
+    pub nonce: String,
+}
+
+/// Why a folder is not the endpoint's root.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MarkerProblem {
+    /// The catalog knows this endpoint, and its folder holds no marker.
+    #[error("Folder {0} has no marker of this endpoint")]
+    Missing(String),
+    /// The folder belongs to another endpoint.
+    #[error("Folder {path} belongs to endpoint {found}")]
+    Foreign {
+        /// The folder.
+        path: String,
+        /// Whose it is.
+        found: EndpointId,
+    },
+    /// The path leads to another folder than at the start.
+    #[error("Path {0} leads to another folder than before")]
+    Moved(String),
+    /// The marker cannot be read or written.
+    #[error("Marker of {path}: {text}")]
+    Unusable {
+        /// The folder.
+        path: String,
+        /// What is wrong.
+        text: String,
+    },
+}
+
+impl MarkerProblem {
+    /// What to do about it.
+    #[must_use]
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::Missing(_) => {
+                "Mount the disk that holds the folder, or put the folder back; if it is to begin anew, remove the endpoint and add it again"
+            }
+            Self::Foreign { .. } => "Correct the path, or remove the other endpoint first",
+            Self::Moved(_) => "Mount the disk that holds the folder; work goes on by itself",
+            Self::Unusable { .. } => "Check the disk and the permissions of the folder; work goes on by itself",
+        }
+    }
+}
+
+/// What renewing the nonce found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Renewed {
+    /// To be kept in the catalog.
+    pub nonce: String,
+    /// Volume and catalog did not know the same nonce: one of them was rolled back without the other.
+    pub rolled_back: bool,
+}
+
+impl Volume {
+    /// The marker that stands here.
+    ///
+    /// # Errors
+    /// It cannot be read, or was written by a newer release.
+    pub fn marker(&self) -> Result<Option<Marker>, MarkerProblem> {
+        let bytes = self.staging().home().read_small(OsStr::new(FILE), BYTES_MAX).map_err(|error| self.unusable(&error))?;
+        let Some(bytes) = bytes else { return Ok(None) };
+        let marker: Marker = serde_json::from_slice(&bytes).map_err(|error| self.unusable(&error))?;
+        if marker.format != FORMAT {
+            return Err(self.unusable(&format!("it has format {}, this release knows format {FORMAT}", marker.format)));
+        }
+        Ok(Some(marker))
+    }
+
+    /// Whether the folder is still where it was, with the marker of this endpoint. Cheap; asked for again and again.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn check_marker(&self, endpoint: EndpointId) -> Result<(), MarkerProblem> {
+        if !self.root().is_still_at(self.path()) {
+            return Err(MarkerProblem::Moved(self.shown()));
+        }
+        match self.marker()? {
+            Some(marker) if marker.endpoint == endpoint => Ok(()),
+            Some(marker) => Err(MarkerProblem::Foreign { path: self.shown(), found: marker.endpoint }),
+            None => Err(MarkerProblem::Missing(self.shown())),
+        }
+    }
+
+    /// Removes the marker and the empty folders around it; files that are still in staging stay.
+    ///
+    /// # Errors
+    /// A failure of the volume.
+    pub fn remove_marker(&self) -> Result<(), GateError> {
+        let ignore_left = |answer: Result<(), GateError>| match answer {
+            Err(error) if matches!(error.kind(), isotherm_gate::ErrorKind::NotFound | isotherm_gate::ErrorKind::NotEmpty) => {
+                Ok(())
+            }
+            answer => answer,
+        };
+        ignore_left(self.staging().home().unlink(OsStr::new(FILE)))?;
+        ignore_left(self.staging().home().rmdir(OsStr::new("staging")))?;
+        ignore_left(self.root().dir().rmdir(OsStr::new(STAGE_DIR)))
+    }
+
+    fn shown(&self) -> String {
+        isotherm_core::name::escape(self.path().as_os_str().as_encoded_bytes()).into_owned()
+    }
+
+    fn unusable(&self, error: &dyn std::fmt::Display) -> MarkerProblem {
+        MarkerProblem::Unusable { path: self.shown(), text: error.to_string() }
+    }
+}
+
+/// Writes a fresh nonce into the marker, which is made where the catalog is new too. `known` are the nonces that the
+/// catalog holds: the last one, and one that it was about to write when it stopped; none: the catalog is new.
+///
+/// # Errors
+/// The folder is not this endpoint's, or cannot be written.
+pub fn renew_nonce(
+    volume: &Volume,
+    (endpoint, group): (EndpointId, GroupId),
+    known: &[String],
+    fresh: String,
+) -> Result<Renewed, MarkerProblem> {
+    let found = volume.marker()?;
+    if let Some(other) = found.as_ref().filter(|marker| marker.endpoint != endpoint) {
+        return Err(MarkerProblem::Foreign { path: volume.shown(), found: other.endpoint });
+    }
+    if found.is_none() && !known.is_empty() {
+        return Err(MarkerProblem::Missing(volume.shown()));
+    }
+    let rolled_back = !known.is_empty() && found.is_some_and(|marker| !known.contains(&marker.nonce));
+    let marker = Marker { format: FORMAT, endpoint, group, nonce: fresh };
+    let bytes = serde_json::to_vec_pretty(&marker).expect("a marker is plain JSON");
+    volume.staging().home().write_small(OsStr::new(FILE), &bytes).map_err(|error| volume.unusable(&error))?;
+    Ok(Renewed { nonce: marker.nonce, rolled_back })
+}

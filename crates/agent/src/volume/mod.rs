@@ -1,0 +1,144 @@
+//! The folder of an endpoint: looking at it, changing it, and finding what an earlier run left in it.
+//!
+//! Everything here goes through `isotherm_gate` and decides nothing: it answers what is there and performs steps that say
+//! what they expect. **Invariant:** no bytes that a user wrote go away here before they were proved to be the ones that a
+//! step expected to go.
+
+mod attributes;
+mod look;
+mod marker;
+mod metadata;
+mod perform;
+mod recover;
+
+pub use look::look;
+pub use marker::{Marker, MarkerProblem, Renewed, renew_nonce};
+pub use perform::{ContentSource, Performer};
+pub use recover::{KnownContent, Recovered, recover};
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use isotherm_core::ids::{NodeId, Timestamp};
+use isotherm_core::observe::Liveness;
+use isotherm_core::trees::{Handle, Print};
+use isotherm_gate::{Dir, ErrorKind, FileHandle, GateError, Inode, Owners, Root, Staging, Stat};
+
+/// An open endpoint root with its staging folder.
+#[derive(Debug)]
+pub struct Volume {
+    path: PathBuf,
+    root: Root,
+    staging: Staging,
+    owners: Mutex<Owners>,
+}
+
+impl Volume {
+    /// Opens the folder `path`; its own folder and staging are made if missing.
+    ///
+    /// # Errors
+    /// Those of [`Root::open`] and [`Root::staging`].
+    pub fn open(path: &Path) -> Result<Self, GateError> {
+        Self::with_root(path, Root::open(path)?)
+    }
+
+    /// Opens the folder `path` where an endpoint has been before. Nothing is made in a folder that merely has the name,
+    /// such as the place where a disk is to be mounted.
+    ///
+    /// # Errors
+    /// As [`Self::open`], and `NotFound` where the product's own folder is missing.
+    pub fn open_known(path: &Path) -> Result<Self, GateError> {
+        let root = Root::open(path)?;
+        root.dir().open_dir(std::ffi::OsStr::new(isotherm_gate::STAGE_DIR))?;
+        Self::with_root(path, root)
+    }
+
+    fn with_root(path: &Path, root: Root) -> Result<Self, GateError> {
+        let staging = root.staging()?;
+        Ok(Self { path: path.to_owned(), root, staging, owners: Mutex::default() })
+    }
+
+    /// Where it was opened.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The root.
+    #[must_use]
+    pub fn root(&self) -> &Root {
+        &self.root
+    }
+
+    /// The staging folder.
+    #[must_use]
+    pub fn staging(&self) -> &Staging {
+        &self.staging
+    }
+
+    /// The inode of the root.
+    #[must_use]
+    pub fn root_handle(&self) -> Handle {
+        handle_of(self.root.handle())
+    }
+
+    /// The inode of the staging folder.
+    ///
+    /// # Errors
+    /// A failure of the volume.
+    pub fn staging_handle(&self) -> Result<Handle, GateError> {
+        Ok(handle_of(&self.staging.dir().stat_self()?.handle))
+    }
+
+    /// Forgets which accounts have which numbers, so that changes of accounts are seen.
+    pub fn forget_owners(&self) {
+        self.owners.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// Asks for inodes. What cannot be told is left out.
+    #[must_use]
+    pub fn probe(&self, nodes: &[(NodeId, Handle)]) -> Vec<(NodeId, Liveness)> {
+        let alive = |(node, handle): &(NodeId, Handle)| Some((*node, self.liveness(handle)?));
+        nodes.iter().filter_map(alive).collect()
+    }
+
+    fn liveness(&self, handle: &Handle) -> Option<Liveness> {
+        let stat = self.inode(handle).and_then(|inode| inode.stat());
+        match stat {
+            Ok(stat) if stat.nlink == 0 => Some(Liveness::Gone),
+            Ok(stat) => Some(Liveness::Linked(stat.nlink)),
+            Err(error) if error.kind() == ErrorKind::Stale => Some(Liveness::Gone),
+            Err(error) => {
+                tracing::warn!(%error, "Cannot tell whether a file still exists");
+                None
+            }
+        }
+    }
+
+    /// A directory by its inode; one that has left the endpoint counts as gone.
+    pub(crate) fn dir(&self, handle: &Handle) -> Result<Dir, GateError> {
+        let dir = self.root.open_dir(&gate_handle(handle)?)?;
+        if self.root.contains(&dir)? {
+            return Ok(dir);
+        }
+        Err(GateError::new(ErrorKind::Stale, "find below the endpoint", dir.name()))
+    }
+
+    pub(crate) fn inode(&self, handle: &Handle) -> Result<Inode, GateError> {
+        self.root.inode(&gate_handle(handle)?)
+    }
+}
+
+/// The engine's form of a handle.
+pub(crate) fn handle_of(handle: &FileHandle) -> Handle {
+    Handle(handle.to_bytes().into())
+}
+
+/// The kernel's form of a handle. What is no handle names nothing that exists.
+pub(crate) fn gate_handle(handle: &Handle) -> Result<FileHandle, GateError> {
+    FileHandle::from_bytes(&handle.0).map_err(|_| GateError::new(ErrorKind::Stale, "open by handle", format!("{handle:?}")))
+}
+
+pub(crate) fn print_of(stat: &Stat) -> Print {
+    Print { size: stat.size, modified: Timestamp(stat.mtime_ns), changed: Timestamp(stat.ctime_ns), links: stat.nlink }
+}

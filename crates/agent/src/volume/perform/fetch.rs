@@ -1,0 +1,266 @@
+//! Bringing contents into staging: many files at a time, chunks of small files together in one request, those of large
+//! ones spread over several.
+//!
+//! It gives nothing a name that users see. **Invariants:** what is staged as full has exactly the bytes of its manifest, is
+//! durable, and has its metadata and time; memory stays below [`STREAMS`] chunks and what the network keeps.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use bytes::Bytes;
+use isotherm_core::content::{ChunkId, Manifest, ManifestId, Part};
+use isotherm_core::name::Name;
+use isotherm_core::node::{FileContent, Metadata};
+use isotherm_core::plan::{Action, Step};
+use isotherm_gate::{ErrorKind, GateError, Inode, StagedFile, Stat};
+
+use super::refusal::refused;
+use super::{FULL, PART, Performer, fetched};
+use crate::engine::{Away, StepResult};
+
+/// Requests for chunks that run at a time.
+const STREAMS: usize = 6;
+/// Bytes of chunks that one request asks for.
+const REQUEST_BYTES: u64 = 8 << 20;
+/// Chunks that one request asks for.
+const REQUEST_CHUNKS: usize = 1_024;
+
+/// Where contents come from. All bytes have been verified against their ids.
+pub trait ContentSource: Send + Sync {
+    /// Manifests in the order asked for; none where the share has none.
+    ///
+    /// # Errors
+    /// The source is away.
+    fn manifests(&self, ids: &[ManifestId]) -> Result<Vec<Option<Manifest>>, Away>;
+
+    /// Hands out chunks as they arrive; none where the share has none.
+    ///
+    /// # Errors
+    /// The source is away; some chunks may have been handed out.
+    fn chunks(&self, ids: &[ChunkId], sink: &mut dyn FnMut(ChunkId, Option<Bytes>)) -> Result<(), Away>;
+}
+
+/// Something whole in staging, ready to get its name.
+pub(super) struct Staged {
+    pub(super) name: String,
+    pub(super) inode: Inode,
+    /// Its state in staging, where nobody else can change it.
+    pub(super) stat: Stat,
+    /// Its metadata as the file system shows it.
+    pub(super) shown: Metadata,
+}
+
+/// A file whose content is being fetched.
+struct File<'a> {
+    step: &'a Step,
+    content: &'a FileContent,
+    file: Option<StagedFile>,
+    failed: Option<StepResult>,
+}
+
+/// A chunk and where its bytes go: which file, at which offset.
+type Wanted = (ChunkId, u32, Vec<(usize, u64)>);
+
+/// Stages the contents of those steps that need one.
+pub(super) fn stage(performer: &Performer, steps: &[Step]) -> Vec<Option<Result<Staged, StepResult>>> {
+    let needed = steps.iter().filter_map(|step| Some((step, fetched(step)?.file()?)));
+    let mut files: Vec<File<'_>> = needed.map(|(step, content)| File { step, content, file: None, failed: None }).collect();
+    if files.is_empty() {
+        return steps.iter().map(|_| None).collect();
+    }
+    match manifests(performer, &files) {
+        Ok(manifests) => fetch(performer, &mut files, &manifests),
+        Err(away) => files.iter_mut().for_each(|file| file.failed = Some(StepResult::Away(away.clone()))),
+    }
+    let mut staged = complete(performer, files).into_iter();
+    steps.iter().map(|step| fetched(step).and_then(|_| staged.next())).collect()
+}
+
+fn manifests(performer: &Performer, files: &[File<'_>]) -> Result<BTreeMap<ManifestId, Manifest>, Away> {
+    let ids: BTreeSet<ManifestId> = files.iter().map(|file| file.content.manifest).collect();
+    let ids: Vec<ManifestId> = ids.into_iter().collect();
+    let found = performer.source.manifests(&ids)?;
+    Ok(ids.into_iter().zip(found).filter_map(|(id, manifest)| Some((id, manifest?))).collect())
+}
+
+fn fetch(performer: &Performer, files: &mut [File<'_>], manifests: &BTreeMap<ManifestId, Manifest>) {
+    let mut wanted: BTreeMap<ChunkId, Wanted> = BTreeMap::new();
+    for (at, file) in files.iter_mut().enumerate() {
+        let Some(manifest) = manifests.get(&file.content.manifest).filter(|found| found.len() == file.content.size) else {
+            file.failed = Some(missing(file.step, "Its content is not in the share"));
+            continue;
+        };
+        match begin(performer, file, manifest) {
+            Ok(staged) => file.file = Some(staged),
+            Err(error) => {
+                file.failed = Some(refused(step_name(file.step), &error));
+                continue;
+            }
+        }
+        for placed in manifest.placed() {
+            if let Part::Data { chunk, len } = placed.part {
+                wanted.entry(chunk).or_insert_with(|| (chunk, len, Vec::new())).2.push((at, placed.offset));
+            }
+        }
+    }
+    // In the order of the files, so that each file is written from front to back.
+    let mut wanted: Vec<Wanted> = wanted.into_values().collect();
+    wanted.sort_by_key(|(_, _, places)| places.first().copied());
+    let requests = requests(&wanted);
+    let failures = Mutex::new(BTreeMap::new());
+    let next = AtomicUsize::new(0);
+    let files_seen: &[File<'_>] = files;
+    std::thread::scope(|scope| {
+        for _ in 0..STREAMS.min(requests.len()) {
+            scope.spawn(|| {
+                while let Some(request) = requests.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let failed = ask(performer, files_seen, request);
+                    failures.lock().unwrap_or_else(PoisonError::into_inner).extend(failed);
+                }
+            });
+        }
+    });
+    for (at, failed) in failures.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        files[at].failed.get_or_insert(failed);
+    }
+}
+
+fn begin(performer: &Performer, file: &File<'_>, manifest: &Manifest) -> Result<StagedFile, GateError> {
+    let staged = performer.volume.staging().create(&performer.staged_name(PART, file.step.node))?;
+    // What is not written stays a hole.
+    if let Err(error) = staged.set_len(manifest.len()) {
+        let _ = performer.volume.staging().remove(staged.name());
+        return Err(error);
+    }
+    Ok(staged)
+}
+
+fn requests(wanted: &[Wanted]) -> Vec<&[Wanted]> {
+    let mut requests = Vec::new();
+    let (mut start, mut bytes) = (0, 0);
+    for (at, (_, len, _)) in wanted.iter().enumerate() {
+        if at > start && (bytes + u64::from(*len) > REQUEST_BYTES || at - start >= REQUEST_CHUNKS) {
+            requests.push(&wanted[start..at]);
+            (start, bytes) = (at, 0);
+        }
+        bytes += u64::from(*len);
+    }
+    if start < wanted.len() {
+        requests.push(&wanted[start..]);
+    }
+    requests
+}
+
+/// One request, its bytes written as they arrive; tells which files failed.
+fn ask(performer: &Performer, files: &[File<'_>], request: &[Wanted]) -> BTreeMap<usize, StepResult> {
+    let mut failed = BTreeMap::new();
+    let places: BTreeMap<ChunkId, &Wanted> = request.iter().map(|wanted| (wanted.0, wanted)).collect();
+    let mut left: BTreeSet<ChunkId> = places.keys().copied().collect();
+    let ids: Vec<ChunkId> = request.iter().map(|(chunk, _, _)| *chunk).collect();
+    let answer = performer.source.chunks(&ids, &mut |chunk, bytes| {
+        let Some((_, len, targets)) = places.get(&chunk) else { return };
+        left.remove(&chunk);
+        for (at, offset) in targets {
+            let written = match &bytes {
+                Some(bytes) if bytes.len() == *len as usize => write(&files[*at], bytes, *offset),
+                _ => Err(missing(files[*at].step, "A part of its content is not in the share")),
+            };
+            if let Err(result) = written {
+                failed.entry(*at).or_insert(result);
+            }
+        }
+    });
+    let away = match answer {
+        Ok(()) => Away { text: "The service did not send all that was asked for".to_owned(), retry: true },
+        Err(away) => away,
+    };
+    for (at, _) in left.iter().flat_map(|chunk| &places[chunk].2) {
+        failed.entry(*at).or_insert_with(|| StepResult::Away(away.clone()));
+    }
+    failed
+}
+
+fn write(file: &File<'_>, bytes: &[u8], offset: u64) -> Result<(), StepResult> {
+    let staged = file.file.as_ref().expect("chunks are wanted only for files that were begun");
+    staged.write_at(bytes, offset).map_err(|error| refused(step_name(file.step), &error))
+}
+
+/// Metadata and times, one sync for all, and the name that says "whole". What failed leaves nothing behind.
+fn complete(performer: &Performer, mut files: Vec<File<'_>>) -> Vec<Result<Staged, StepResult>> {
+    let staging = performer.volume.staging();
+    for file in &mut files {
+        if file.failed.is_none()
+            && let Err(error) = dress(performer, file)
+        {
+            file.failed = Some(refused(step_name(file.step), &error));
+        }
+    }
+    if let Err(error) = performer.volume.root().sync() {
+        for file in &mut files {
+            file.failed.get_or_insert(refused(step_name(file.step), &error));
+        }
+    }
+    let whole = |file: File<'_>| {
+        let part = file.file.map(|staged| staged.name().to_owned());
+        let result = match (&part, file.failed) {
+            (_, Some(failed)) => Err(failed),
+            (Some(part), None) => {
+                let full = performer.staged_name(FULL, file.step.node);
+                seal(performer, part, full).map_err(|error| refused(step_name(file.step), &error))
+            }
+            (None, None) => Err(missing(file.step, "Its content is not in the share")),
+        };
+        if let (Some(part), Err(_)) = (&part, &result) {
+            // Best effort: the next start removes it too.
+            let _ = staging.remove(part);
+        }
+        result
+    };
+    files.into_iter().map(whole).collect()
+}
+
+fn dress(performer: &Performer, file: &File<'_>) -> Result<(), GateError> {
+    let Some(staged) = &file.file else { return Ok(()) };
+    if let Action::Create { metadata, .. } | Action::Replace { metadata, .. } = &file.step.action {
+        performer.volume.write_metadata(staged.inode(), metadata)?;
+    }
+    staged.inode().set_mtime(file.content.modified.0)
+}
+
+fn seal(performer: &Performer, part: &OsStr, full: String) -> Result<Staged, GateError> {
+    let dir = performer.volume.staging().dir();
+    dir.rename_noreplace(part, dir, OsStr::new(&full))?;
+    staged(performer, full)
+}
+
+/// Takes what is in staging under this name as ready.
+pub(super) fn staged(performer: &Performer, name: String) -> Result<Staged, GateError> {
+    let inode = performer.volume.staging().dir().inode(OsStr::new(&name))?;
+    let stat = inode.stat()?;
+    let shown = performer.volume.read_metadata(&inode, &stat)?;
+    Ok(Staged { name, inode, stat, shown })
+}
+
+/// The name that a step is about, for messages.
+pub(super) fn step_name(step: &Step) -> &OsStr {
+    let name: &Name = match &step.action {
+        Action::Create { at, .. } => &at.name,
+        Action::Replace { expected, .. } | Action::SetMetadata { expected, .. } | Action::Remove { expected, .. } => {
+            &expected.spot.name
+        }
+        Action::Move { to, .. } => &to.name,
+    };
+    super::place::os(name)
+}
+
+fn missing(step: &Step, what: &str) -> StepResult {
+    let kind = ErrorKind::NotFound;
+    tracing::error!(node = %step.node, %kind, what, "Content cannot be fetched");
+    let name = isotherm_core::name::escape(step_name(step).as_encoded_bytes()).into_owned();
+    StepResult::Failed {
+        text: format!("'{name}' cannot be fetched: {what}"),
+        remedy: "Check the service's log for damaged or missing data; it is tried again by itself".to_owned(),
+    }
+}
