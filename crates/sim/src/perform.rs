@@ -66,16 +66,23 @@ pub fn perform(
         hands.pause()?;
         hands.volume.unlink(&at);
     }
-    // A displaced inode takes its last name with it only now; prints are those after that.
     let Hands { volume, .. } = hands;
-    for (_, result) in &mut results {
-        if let StepResult::Done(Some(after)) = result
-            && let Some(print) = volume.print(ino(&after.handle))
-        {
-            after.print = print;
-        }
-    }
+    results.iter_mut().for_each(|(step, result)| renew(volume, step, result));
     Ok(results)
+}
+
+/// The agent's own later moves (the last name of a displaced inode, the names of the others) move change times. A newer
+/// print is taken only if nobody else has changed anything in the meantime.
+fn renew(volume: &Volume, step: &Step, result: &mut StepResult) {
+    let kept = matches!((&step.action, &result), (Action::Move { expected, .. }, StepResult::Done(Some(after))) if after.print == expected.print);
+    let StepResult::Done(Some(after)) = result else { return };
+    if kept {
+        return;
+    }
+    let (Some(print), Some(inode)) = (volume.print(ino(&after.handle)), volume.inode(ino(&after.handle))) else { return };
+    if inode.metadata == after.shown && print.size == after.print.size && print.modified == after.print.modified {
+        after.print = print;
+    }
 }
 
 struct Hands<'a, 'b> {
@@ -151,10 +158,18 @@ impl Hands<'_, '_> {
                 if self.volume.at(&target).is_some() {
                     return Ok(StepResult::Occupied);
                 }
+                let known = self.volume.print(ino(&expected.handle)) == Some(expected.print);
                 if !self.volume.rename(&from, target) {
                     return Ok(StepResult::Surprise);
                 }
-                Ok(self.after(ino(&expected.handle)))
+                let mut result = self.after(ino(&expected.handle));
+                // Changed since it was planned for: the old print stays, so that the change is found.
+                if let StepResult::Done(Some(after)) = &mut result
+                    && !known
+                {
+                    after.print = expected.print;
+                }
+                Ok(result)
             }
             Action::Remove { expected, .. } => self.remove(step, expected),
         }

@@ -219,7 +219,8 @@ pub enum StepResult {
 pub struct After {
     /// The inode.
     pub handle: Handle,
-    /// Its state.
+    /// Its state right after the step's own changes; newer only if nobody else has changed anything since. For a move
+    /// of something that had changed since it was planned for: the print that was planned on, so that the change is found.
     pub print: Print,
     /// Its metadata as it is shown, which may not be all that was asked for.
     pub shown: Metadata,

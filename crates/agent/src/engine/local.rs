@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use isotherm_core::ids::NodeId;
 use isotherm_core::name::Name;
 use isotherm_core::node::{Kind, Place};
-use isotherm_core::observe::{Evidence, Liveness, Observed, observe, resolve_lost};
-use isotherm_core::trees::{LocalContent, Record, path};
+use isotherm_core::observe::{Evidence, Liveness, Observed, displace, observe, resolve_lost};
+use isotherm_core::trees::{Handle, LocalContent, Record, path};
 
 use super::{Catalog, Changed, Effect, Engine, Look, LookRequest, Millis, Places};
 
@@ -33,6 +33,8 @@ pub(super) struct LocalSide {
     dirty: BTreeMap<NodeId, BTreeMap<Name, Dirty>>,
     /// Directories to be listed whole.
     list: BTreeSet<NodeId>,
+    /// Unknown directories in which something happened while steps were under way.
+    strays: BTreeSet<Handle>,
     looking: bool,
     /// Names that are being looked at.
     looking_at: Places,
@@ -116,7 +118,13 @@ impl<C: Catalog> Engine<C> {
             if change.written {
                 self.written(&change, now);
             }
-            let Some(directory) = self.here_by_handle(&change) else { continue };
+            let Some(directory) = self.here_by_handle(&change) else {
+                // Perhaps a directory that a step under way has just made: it is listed when the step's result comes.
+                if self.work.performing != [false, false] {
+                    self.local.strays.insert(change.directory);
+                }
+                continue;
+            };
             let evidence = if change.written { Evidence::Written } else { Evidence::Watched };
             match change.name {
                 Some(name) if directory != NodeId::PARKED => self.local.note(directory, name, now, evidence),
@@ -345,6 +353,27 @@ impl<C: Catalog> Engine<C> {
                 self.work.stale_reads.insert(*node);
             }
             self.around(*node);
+        }
+    }
+
+    /// A step has made a directory: what users did in it before it was known is looked up.
+    pub(super) fn made_directory(&mut self, node: NodeId, handle: &Handle) {
+        if self.local.strays.remove(handle) {
+            self.local.list.insert(node);
+        }
+    }
+
+    /// No step is under way: nothing is owed to unknown directories any more.
+    pub(super) fn forget_strays(&mut self) {
+        self.local.strays.clear();
+    }
+
+    /// A step has put a node under a name: whoever was recorded there is looked for.
+    pub(super) fn displaced(&mut self, place: &Place, by: NodeId) {
+        if let Some(node) = displace(&mut self.catalog, place, by) {
+            let scans_begun = self.local.scans_begun;
+            self.local.lost.insert(node, Lost { scans_begun, probed: false });
+            self.around(node);
         }
     }
 

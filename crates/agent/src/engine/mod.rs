@@ -67,7 +67,8 @@ pub struct Engine<C> {
 
 impl<C> std::fmt::Debug for Engine<C> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Engine").field("work", &self.work).finish_non_exhaustive()
+        let (local, remote, work) = (&self.local, &self.remote, &self.work);
+        f.debug_struct("Engine").field("local", local).field("remote", remote).field("work", work).finish_non_exhaustive()
     }
 }
 

@@ -202,6 +202,9 @@ impl<C: Catalog> Engine<C> {
             self.step_ended(&step, result, now);
             self.around(step.node);
         }
+        if self.work.performing == [false, false] {
+            self.forget_strays();
+        }
         let left = std::mem::take(&mut self.work.left_over);
         self.wake(left);
     }
@@ -243,6 +246,18 @@ impl<C: Catalog> Engine<C> {
     fn step_done(&mut self, step: &Step, after: Option<After>, now: Millis) {
         let old = self.catalog.record(step.node).and_then(|record| record.here().map(|local| local.place.clone()));
         let local = after.and_then(|after| self.local_after(step, after));
+        if let Some(local) = &local {
+            self.displaced(&local.place, step.node);
+            if local.kind() == Kind::Directory {
+                self.made_directory(step.node, &local.handle);
+            }
+        }
+        if let (Action::Move { expected, to, .. }, Some(local)) = (&step.action, &local)
+            && local.print == expected.print
+        {
+            // A rename moves the change time, so this print is the planned one on purpose: something else had changed.
+            self.look_at(&to.place());
+        }
         settle::performed(&mut self.catalog, step, local);
         self.mirrored(step.node);
         self.work.waits.remove(&step.node);

@@ -325,8 +325,9 @@ impl<C: Catalog> Engine<C> {
 
     pub(super) fn next_work(&self) -> Option<Millis> {
         let wait = self.work.waits.values().map(|wait| wait.until).filter(|until| *until > 0).min();
-        let round = self.work.round_done_at.map(|at| at + ROUND_EVERY_MS);
-        let round = round.filter(|_| !self.catalog.unsettled(None, 1).is_empty());
+        let round = self.work.round_done_at.map_or(0, |at| at + ROUND_EVERY_MS);
+        let planning = self.remote.at_head && !self.guard.paused && !self.catalog.unsettled(None, 1).is_empty();
+        let round = planning.then_some(round);
         [wait, round, self.work.commit_retry].into_iter().flatten().min()
     }
 }

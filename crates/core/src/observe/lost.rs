@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{Observed, lose};
 use crate::ids::NodeId;
-use crate::node::Kind;
+use crate::node::{Kind, Place};
 use crate::trees::{Record, Trees, TreesMut};
 
 /// What asking the kernel for an inode by its handle told.
@@ -14,6 +14,16 @@ pub enum Liveness {
     Gone,
     /// It has this many names somewhere on the volume.
     Linked(u32),
+}
+
+/// A node is about to be recorded under a name that another one is recorded to have: its file has left the name unseen,
+/// or the name would not have been free. Returns that other node, which is lost now.
+pub fn displace(trees: &mut impl TreesMut, place: &Place, by: NodeId) -> Option<NodeId> {
+    let mut record = trees.local_at(place).filter(|holder| *holder != by).and_then(|holder| trees.record(holder))?;
+    lose(&mut record);
+    let node = record.node;
+    trees.put(record);
+    Some(node)
 }
 
 /// Decides about a lost node once it is known whether its inode lives. `searched` says that the whole endpoint

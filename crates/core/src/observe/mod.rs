@@ -13,7 +13,7 @@ mod lost;
 mod tests;
 
 pub use links::{link_of, mirror};
-pub use lost::{Liveness, resolve_lost};
+pub use lost::{Liveness, displace, resolve_lost};
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -72,7 +72,15 @@ impl<T: Trees> Planner<'_, T> {
             _ if self.is_being_visited(holder) => {
                 self.park(holder);
             }
-            _ => self.visit(holder),
+            _ => {
+                self.visit(holder);
+                let target = other.live().map(|remote| remote.place.parent);
+                let inside = target.is_some_and(|target| target == node || self.chain(target, node, Self::place_there).is_some());
+                // It belongs into the very directory that waits for its name.
+                if inside && self.holder_here(&remote.place) == Some(holder) {
+                    self.park(holder);
+                }
+            }
         }
         self.holder_here(&remote.place).is_none()
     }

@@ -72,7 +72,7 @@ impl<T: Trees> Planner<'_, T> {
     }
 
     /// Ancestors of `from`, itself included, up to but without `node`; none if `node` is no ancestor.
-    fn chain(&self, from: NodeId, node: NodeId, place: fn(&Self, NodeId) -> Option<Place>) -> Option<Vec<NodeId>> {
+    pub(super) fn chain(&self, from: NodeId, node: NodeId, place: fn(&Self, NodeId) -> Option<Place>) -> Option<Vec<NodeId>> {
         let mut chain = Vec::new();
         let mut at = from;
         while at != node {
@@ -148,14 +148,14 @@ impl<T: Trees> Planner<'_, T> {
         loop {
             let Some(next) = self.trees.record(at) else { return };
             let Some(moved) = next.here().cloned() else { return };
-            if chain.len() >= CHAIN_MAX
-                || self.is_blocked(&next)
-                || !moved_only_here(&next)
-                || !self.parent_there(moved.place.parent)
-            {
+            let reachable = self.parent_there(moved.place.parent);
+            let between = if reachable { Some(Vec::new()) } else { self.new_between(moved.place.parent, record.node) };
+            let Some(between) = between.filter(|_| chain.len() < CHAIN_MAX && !self.is_blocked(&next) && moved_only_here(&next))
+            else {
                 self.visit(at);
                 return;
-            }
+            };
+            chain.extend(between);
             let key = self.key(&moved.place.name);
             let target = self.holder_there(moved.place.parent, &key);
             chain.push((next, moved));
@@ -169,11 +169,32 @@ impl<T: Trees> Planner<'_, T> {
         if chain.iter().any(|(member, _)| self.moved_there.contains_key(&member.node)) {
             return;
         }
-        let changes = chain.iter().rev().filter_map(|(member, local)| place_change(member, local)).collect();
+        let changes = chain.iter().filter_map(|(member, local)| place_change(member, local)).collect();
         self.plan.intents.push(Intent { changes, rebind: None });
         for (member, local) in chain {
+            if member.live().is_none() {
+                self.made_there.insert(member.node);
+            }
             self.moved_there.insert(member.node, local.place.clone());
         }
+    }
+
+    /// A file that moved into the very directory that now has its name: the new directories from below `top` down to
+    /// `parent`, which have to come with them. None if `parent` is not reached through new directories alone.
+    fn new_between(&self, parent: NodeId, top: NodeId) -> Option<Vec<(Record, Local)>> {
+        let mut between = Vec::new();
+        let mut at = parent;
+        while at != top {
+            let record = self.trees.record(at).filter(|record| record.remote.is_none() && !self.is_blocked(record))?;
+            let local = record.here().cloned()?;
+            at = local.place.parent;
+            between.push((record, local));
+            if between.len() > CHAIN_MAX || self.moved_there.contains_key(&at) {
+                return None;
+            }
+        }
+        between.reverse();
+        Some(between)
     }
 }
 
