@@ -2,9 +2,15 @@
 //!
 //! The engine ([`engine`]) decides and performs nothing; everything around it performs and decides nothing.
 
+mod agent;
 pub mod catalog;
+mod chance;
+pub mod control;
+mod endpoint;
 pub mod engine;
 mod hashing;
 pub mod remote;
 pub mod volume;
 pub mod watcher;
+
+pub use agent::{Agent, AgentError, EndpointView, Options, Overview};

@@ -68,6 +68,23 @@ impl CatalogReader {
         self.records("SELECT record FROM node WHERE handle = ?1", [&handle.0[..]])
     }
 
+    /// The path of a node on this server, else in the share, below the endpoint.
+    #[must_use]
+    pub fn path(&self, node: NodeId) -> Vec<u8> {
+        let mut names = Vec::new();
+        let mut at = node;
+        // No real tree is deeper.
+        while !at.is_anchor() && names.len() < 4_096 {
+            let Some(record) = self.record(at) else { break };
+            let place = record.here().map(|local| &local.place).or(record.remote.as_ref().map(|node| &node.place));
+            let Some(place) = place else { break };
+            names.push(place.name.as_bytes().to_vec());
+            at = place.parent;
+        }
+        names.reverse();
+        names.join(&b'/')
+    }
+
     /// The node with this name on this server, else in the share.
     #[must_use]
     pub fn child(&self, parent: NodeId, name: &Name, case: Case) -> Option<Record> {

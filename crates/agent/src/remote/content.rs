@@ -36,6 +36,7 @@ impl ContentSource for Share {
         for part in ids.chunks(IDS_MAX) {
             let mut stream = self.runtime.block_on(self.client().get_chunks(self.group, part)).map_err(away)?;
             while let Some((id, bytes)) = self.runtime.block_on(stream.next_chunk()).map_err(away)? {
+                self.go_on()?;
                 let len = bytes.as_ref().map_or(0, Bytes::len);
                 self.traffic.down.fetch_add(len as u64, Ordering::Relaxed);
                 sink(id, bytes);

@@ -9,7 +9,7 @@ mod upload;
 pub use upload::Uploader;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use isotherm_api::limits::{BODY_MAX, FEED_MAX, IDS_MAX, OPERATIONS_MAX};
 use isotherm_api::share::SnapshotFrame;
@@ -81,13 +81,21 @@ pub struct Share {
     incarnation: AtomicU64,
     runtime: Handle,
     traffic: Traffic,
+    stopping: AtomicBool,
 }
 
 impl Share {
     /// The share of `group`. Blocking calls run their requests on `runtime`.
     #[must_use]
     pub fn new(attachment: Arc<Attachment>, group: GroupId, runtime: Handle) -> Self {
-        Self { attachment, group, incarnation: AtomicU64::new(0), runtime, traffic: Traffic::default() }
+        Self {
+            attachment,
+            group,
+            incarnation: AtomicU64::new(0),
+            runtime,
+            traffic: Traffic::default(),
+            stopping: AtomicBool::new(false),
+        }
     }
 
     /// Bytes that went over the network.
@@ -99,6 +107,22 @@ impl Share {
     /// Which life of the share the bases of coming commits belong to.
     pub fn follow(&self, cursor: Cursor) {
         self.incarnation.store(cursor.incarnation.0, Ordering::Relaxed);
+    }
+
+    /// Breaks off transfers that are under way, at the next chunk.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    fn go_on(&self) -> Result<(), Away> {
+        if self.stopping.load(Ordering::Relaxed) {
+            return Err(Away { text: "The agent is stopping".to_owned(), retry: true });
+        }
+        Ok(())
+    }
+
+    pub(crate) fn runtime(&self) -> &Handle {
+        &self.runtime
     }
 
     fn client(&self) -> &Client {

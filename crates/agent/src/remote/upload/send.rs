@@ -67,6 +67,7 @@ impl<'a> Sender<'a> {
 
     /// Puts into packs what the share lacks of these chunks.
     pub(super) fn send(&mut self, chunks: Vec<(ChunkId, Vec<u8>)>) -> Result<(), Away> {
+        self.share.go_on()?;
         let ids: BTreeSet<ChunkId> = chunks.iter().map(|(chunk, _)| *chunk).collect();
         let ids: Vec<ChunkId> = ids.into_iter().collect();
         let mut lacking = BTreeSet::new();

@@ -1,0 +1,187 @@
+//! The control socket: what this agent knows, for programs on this machine.
+//!
+//! One JSON request a line, one JSON answer a line. Only the user of the agent may connect. It changes nothing.
+//! **Invariant:** a client that sends nonsense, or nothing, cannot hold up another one.
+
+mod file;
+
+pub use file::{FileState, FileView};
+
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use isotherm_api::management::ShownProblem;
+use isotherm_api::path::ShownPath;
+use serde::{Deserialize, Serialize};
+
+use crate::agent::{AgentError, Overview};
+
+/// Name of the socket in the state folder.
+pub const SOCKET: &str = "control.sock";
+/// Longest request in bytes; a path takes at most 4 KiB, six times that when escaped.
+const REQUEST_MAX: u64 = 64 * 1024;
+/// A client that says nothing for this long is let go.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Clients at a time.
+const CLIENTS_MAX: usize = 32;
+
+/// What can be asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    /// The agent and its endpoints.
+    Status,
+    /// One file or folder, by its absolute path.
+    File {
+        /// Where.
+        path: ShownPath,
+    },
+    /// The problems of all endpoints.
+    Problems,
+}
+
+/// What is answered.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// To [`Request::Status`].
+    Status(Box<Overview>),
+    /// To [`Request::File`].
+    File(Box<FileView>),
+    /// To [`Request::Problems`].
+    Problems(Vec<ShownProblem>),
+    /// The request cannot be answered, and why.
+    Error(String),
+}
+
+/// The listening socket; dropping it ends it.
+#[derive(Debug)]
+pub(crate) struct Control {
+    path: PathBuf,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Begins to listen in the state folder.
+pub(crate) fn listen(state: &Path, overview: Arc<Mutex<Overview>>) -> Result<Control, AgentError> {
+    let path = state.join(SOCKET);
+    let failed = |what, source| AgentError::State { path: path.clone(), what, source };
+    match std::fs::remove_file(&path) {
+        // The state folder is locked: a socket that is there belongs to nobody.
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(failed("has a socket that cannot be removed", error));
+        }
+        _ => {}
+    }
+    let listener = UnixListener::bind(&path).map_err(|error| failed("cannot hold a socket", error))?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))
+        .map_err(|error| failed("has a socket that cannot be protected", error))?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = Arc::clone(&stop);
+    let thread = std::thread::spawn(move || accept(&listener, &overview, &stopped));
+    Ok(Control { path, stop, thread: Some(thread) })
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        // Ends the wait for the next client.
+        let _ = UnixStream::connect(&self.path);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+fn accept(listener: &UnixListener, overview: &Arc<Mutex<Overview>>, stop: &AtomicBool) {
+    let clients = Arc::new(AtomicUsize::new(0));
+    for client in listener.incoming() {
+        if stop.load(Ordering::Acquire) {
+            return;
+        }
+        let Ok(client) = client else { continue };
+        if clients.fetch_add(1, Ordering::AcqRel) >= CLIENTS_MAX {
+            clients.fetch_sub(1, Ordering::AcqRel);
+            continue;
+        }
+        let (overview, clients) = (Arc::clone(overview), Arc::clone(&clients));
+        std::thread::spawn(move || {
+            if let Err(error) = serve(&client, &overview) {
+                tracing::debug!(%error, "Client of the control socket went away");
+            }
+            clients.fetch_sub(1, Ordering::AcqRel);
+        });
+    }
+}
+
+fn serve(client: &UnixStream, overview: &Mutex<Overview>) -> io::Result<()> {
+    client.set_read_timeout(Some(PATIENCE))?;
+    client.set_write_timeout(Some(PATIENCE))?;
+    let mut lines = BufReader::new(client);
+    loop {
+        let mut line = Vec::new();
+        (&mut lines).take(REQUEST_MAX).read_until(b'\n', &mut line)?;
+        if line.last() != Some(&b'\n') {
+            return Ok(());
+        }
+        let answer = match serde_json::from_slice(&line) {
+            Ok(request) => answer(&request, overview),
+            Err(error) => Answer::Error(format!("Request cannot be read: {error}")),
+        };
+        let mut bytes = serde_json::to_vec(&answer).map_err(io::Error::from)?;
+        bytes.push(b'\n');
+        let mut writer = client;
+        writer.write_all(&bytes)?;
+    }
+}
+
+fn answer(request: &Request, overview: &Mutex<Overview>) -> Answer {
+    let overview = overview.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    match request {
+        Request::Status => Answer::Status(Box::new(overview)),
+        Request::Problems => Answer::Problems(problems(&overview)),
+        Request::File { path } => match path.bytes().ok_or_else(|| "Path is not base64".to_owned()) {
+            Ok(path) => file::show(&overview, &path).map_or_else(Answer::Error, |view| Answer::File(Box::new(view))),
+            Err(why) => Answer::Error(why),
+        },
+    }
+}
+
+fn problems(overview: &Overview) -> Vec<ShownProblem> {
+    let of_endpoint = |endpoint: &crate::agent::EndpointView| {
+        let shown = |problem: &isotherm_api::sync::Problem| ShownProblem {
+            group: endpoint.group_name.clone(),
+            server: overview.name.clone(),
+            endpoint: endpoint.endpoint,
+            path: ShownPath::new(&problem.path),
+            code: problem.code.clone(),
+            text: problem.text.clone(),
+            remedy: problem.remedy.clone(),
+            since_ms: problem.since_ms,
+        };
+        endpoint.problems.iter().map(shown).collect::<Vec<_>>()
+    };
+    overview.endpoints.iter().flat_map(of_endpoint).collect()
+}
+
+/// Asks the agent whose state folder this is.
+///
+/// # Errors
+/// No agent is running there, this user may not ask it, or it answers what cannot be read.
+pub fn ask(state: &Path, request: &Request) -> io::Result<Answer> {
+    let mut stream = UnixStream::connect(state.join(SOCKET))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut bytes = serde_json::to_vec(request).map_err(io::Error::from)?;
+    bytes.push(b'\n');
+    stream.write_all(&bytes)?;
+    let mut line = Vec::new();
+    BufReader::new(stream).read_until(b'\n', &mut line)?;
+    serde_json::from_slice(&line).map_err(io::Error::from)
+}

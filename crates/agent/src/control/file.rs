@@ -1,0 +1,175 @@
+//! The sync state of one path, from the catalog and the file system.
+//!
+//! It reads what was last committed to the catalog; what happened in the last half second may be missing.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use isotherm_api::path::ShownPath;
+use isotherm_api::sync::Problem;
+use isotherm_core::exclude::Exclusions;
+use isotherm_core::ids::{EndpointId, NodeId, Version};
+use isotherm_core::name::Name;
+use isotherm_core::node::{Content, Kind};
+use isotherm_core::trees::{LocalContent, Record, State};
+use isotherm_gate::{Dir, GateError, Root, Stat};
+use serde::{Deserialize, Serialize};
+
+use crate::agent::{EndpointView, Overview};
+use crate::catalog::CatalogReader;
+use crate::endpoint::CATALOG;
+use crate::volume::print_of;
+
+/// Where a path stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FileState {
+    /// Folder and share agree.
+    Synced,
+    /// Something here is not in the share yet.
+    Unsafe,
+    /// The share has something that is not here yet.
+    Incoming,
+    /// Deleted here; the share will follow.
+    DeletedHere,
+    /// Deleted in the share; this server will follow.
+    DeletedThere,
+    /// Here, and not recorded yet.
+    Unseen,
+    /// Its name never takes part in sync.
+    Excluded,
+    /// Neither here nor in the share.
+    Absent,
+}
+
+/// One path.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileView {
+    /// Path below the endpoint.
+    #[serde(flatten)]
+    pub path: ShownPath,
+    /// The endpoint.
+    pub endpoint: EndpointId,
+    /// Its group.
+    pub group: String,
+    /// Where it stands.
+    pub state: FileState,
+    /// The node, once it has one.
+    pub node: Option<NodeId>,
+    /// File, directory or symlink.
+    pub kind: Option<Kind>,
+    /// The newest version that the share has, as far as known here.
+    pub version: Option<Version>,
+    /// Length in bytes, here.
+    pub size: Option<u64>,
+    /// Space on disk in bytes.
+    pub size_on_disk: Option<u64>,
+    /// For a conflict copy: the path that kept the name.
+    pub conflict_of: Option<ShownPath>,
+    /// What is wrong with it, and what to do.
+    pub problem: Option<(String, String)>,
+}
+
+/// Looks a path up.
+pub(super) fn show(overview: &Overview, path: &[u8]) -> Result<FileView, String> {
+    let path = Path::new(OsStr::from_bytes(path));
+    let found = overview.endpoints.iter().find_map(|endpoint| Some((endpoint, path.strip_prefix(&endpoint.path).ok()?)));
+    let (endpoint, below) = found.ok_or_else(|| format!("Path {} is in no endpoint of this server", path.display()))?;
+    let names: Result<Vec<Name>, _> = below.iter().map(|name| Name::new(name.as_bytes())).collect();
+    let names = names.map_err(|error| format!("Path {}: {error}", path.display()))?;
+    let catalog = overview.state.join("endpoints").join(endpoint.endpoint.to_string()).join(CATALOG);
+    let catalog = CatalogReader::open(&catalog).map_err(|failure| failure.to_string())?;
+    let record = find(&catalog, &names, endpoint);
+    let stat = look(Path::new(&endpoint.path), &names).map_err(|error| error.to_string())?;
+    Ok(view(endpoint, &catalog, &names, record, stat))
+}
+
+fn find(catalog: &CatalogReader, names: &[Name], endpoint: &EndpointView) -> Option<Record> {
+    let mut record = catalog.record(NodeId::ROOT)?;
+    for name in names {
+        record = catalog.child(record.node, name, endpoint.case)?;
+    }
+    Some(record)
+}
+
+fn look(root: &Path, names: &[Name]) -> Result<Option<Stat>, GateError> {
+    let root = Root::open(root)?;
+    let Some((last, parents)) = names.split_last() else { return root.dir().stat_self().map(Some) };
+    let mut dir: Dir = root.dir().try_clone()?;
+    for name in parents {
+        dir = match dir.open_dir(OsStr::from_bytes(name.as_bytes())) {
+            Ok(dir) => dir,
+            Err(_) => return Ok(None),
+        };
+    }
+    dir.stat(OsStr::from_bytes(last.as_bytes()))
+}
+
+fn view(
+    endpoint: &EndpointView,
+    catalog: &CatalogReader,
+    names: &[Name],
+    record: Option<Record>,
+    stat: Option<Stat>,
+) -> FileView {
+    let bytes = names.iter().map(|name| name.as_bytes().to_vec()).collect::<Vec<_>>().join(&b'/');
+    let exclusions = Exclusions::new(&endpoint.exclusions);
+    let is_excluded = names.iter().any(|name| exclusions.excludes(name.as_bytes()));
+    let is_problem = |problem: &&Problem| problem.path == bytes;
+    let problem = endpoint.problems.iter().find(is_problem).map(|problem| (problem.text.clone(), problem.remedy.clone()));
+    let kept = record.as_ref().and_then(conflict_of).map(|node| ShownPath::new(&catalog.path(node)));
+    let content = record.as_ref().and_then(content);
+    FileView {
+        path: ShownPath::new(&bytes),
+        endpoint: endpoint.endpoint,
+        group: endpoint.group_name.clone(),
+        state: if is_excluded { FileState::Excluded } else { state(record.as_ref(), stat.as_ref(), names.is_empty()) },
+        node: record.as_ref().map(|record| record.node),
+        kind: content.map(|content| content.kind()).or(record.as_ref().and_then(|record| Some(record.here()?.kind()))),
+        version: record.as_ref().and_then(|record| Some(record.live()?.versions.last)),
+        size: stat.as_ref().map(|stat| stat.size),
+        size_on_disk: stat.as_ref().map(|stat| stat.blocks * 512),
+        conflict_of: kept,
+        problem,
+    }
+}
+
+fn conflict_of(record: &Record) -> Option<NodeId> {
+    record.live().map_or(record.conflict_of, |node| node.conflict_of)
+}
+
+fn content(record: &Record) -> Option<&Content> {
+    record.here().and_then(|local| local.known()).or_else(|| record.live().map(|node| &node.content))
+}
+
+fn state(record: Option<&Record>, stat: Option<&Stat>, is_root: bool) -> FileState {
+    let Some(record) = record else {
+        return if stat.is_some() { FileState::Unseen } else { FileState::Absent };
+    };
+    if is_root {
+        return FileState::Synced;
+    }
+    // What the disk shows now counts more than what was recorded.
+    let has_moved_on = match (record.here(), stat) {
+        (Some(local), Some(stat)) => local.kind() != Kind::Directory && print_of(stat) != local.print,
+        (None, Some(_)) => true,
+        _ => false,
+    };
+    match record.state() {
+        _ if has_moved_on => FileState::Unsafe,
+        State::Settled => FileState::Synced,
+        State::DeletedHere => FileState::DeletedHere,
+        State::DeletedThere => FileState::DeletedThere,
+        State::Gone => FileState::Absent,
+        State::Open => open_state(record),
+    }
+}
+
+fn open_state(record: &Record) -> FileState {
+    match (&record.local, &record.synced) {
+        (Some(local), Some(synced)) if local.content != LocalContent::Unread && local.agrees(synced) => FileState::Incoming,
+        (None, _) => FileState::Incoming,
+        _ => FileState::Unsafe,
+    }
+}

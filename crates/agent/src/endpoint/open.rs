@@ -1,0 +1,202 @@
+//! Opening an endpoint: folder, marker, catalog, what an earlier run left, watch, engine, workers.
+//!
+//! **Invariant:** the watch begins before the first look, so that nothing falls between the two.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::time::{Duration, Instant};
+
+use isotherm_api::sync::{InitialUpload, Problem, Watch};
+use isotherm_core::exclude::Exclusions;
+use isotherm_core::ids::EndpointId;
+use isotherm_core::plan::{Authority, Rules};
+use isotherm_gate::ErrorKind;
+
+use super::workers::Workers;
+use super::{End, Input, Spec};
+use crate::catalog::SqlCatalog;
+use crate::chance::{fresh_id, fresh_text};
+use crate::engine::{Catalog as _, Engine, Limits, Settings};
+use crate::remote::Share;
+use crate::volume::{MarkerProblem, Volume, recover, renew_nonce};
+use crate::watcher::Watcher;
+
+/// Catalog values of the runtime: the marker's nonce, the one about to be written, the last confirmation seen.
+const NONCE: &str = "nonce";
+const NEXT_NONCE: &str = "next nonce";
+pub(super) const CONFIRMED: &str = "confirmed deletes";
+
+/// Name of the catalog in the endpoint's state folder.
+pub(crate) const CATALOG: &str = "catalog";
+
+/// Everything of a run of an endpoint.
+pub(super) struct Opened {
+    pub(super) engine: Engine<SqlCatalog>,
+    pub(super) workers: Workers,
+    pub(super) share: Arc<Share>,
+    pub(super) watch: Watch,
+    pub(super) confirmed: u64,
+    pub(super) catalog_path: PathBuf,
+    pub(super) started: Instant,
+    /// Problems of the start, such as files that were rescued.
+    pub(super) notes: Vec<Problem>,
+    volume: Arc<Volume>,
+    endpoint: EndpointId,
+    checked: Instant,
+    renewed: Instant,
+}
+
+impl From<MarkerProblem> for End {
+    fn from(problem: MarkerProblem) -> Self {
+        Self::Failed { reason: problem.to_string(), remedy: problem.remedy().to_owned() }
+    }
+}
+
+pub(super) fn open(spec: &Spec, inputs: &Sender<Input>) -> Result<Opened, End> {
+    let assignment = &spec.assignment;
+    std::fs::create_dir_all(&spec.state).map_err(|error| state_failed(spec, &error))?;
+    let catalog_path = spec.state.join(CATALOG);
+    let mut catalog = SqlCatalog::open(&catalog_path, assignment.case)?;
+    let known = [NONCE, NEXT_NONCE].into_iter().filter_map(|key| catalog.value(key));
+    let known: Vec<String> = known.map(|value| String::from_utf8_lossy(&value).into_owned()).collect();
+    let volume = Arc::new(open_volume(spec, !known.is_empty())?);
+
+    // First the catalog knows what is about to stand in the marker, then it stands there.
+    let fresh = fresh_text();
+    catalog.set_value(NEXT_NONCE, Some(fresh.as_bytes()));
+    let is_new = known.is_empty();
+    if is_new {
+        catalog.set_value(CONFIRMED, Some(&assignment.confirmed_deletes.to_le_bytes()));
+    }
+    catalog.commit()?;
+    let renewed = renew_nonce(&volume, (assignment.endpoint, assignment.group), &known, fresh)?;
+    catalog.set_value(NONCE, Some(renewed.nonce.as_bytes()));
+    catalog.commit()?;
+    if renewed.rolled_back {
+        tracing::warn!(endpoint = %assignment.endpoint, "Folder and catalog are of different times; all is compared by content");
+    }
+    let confirmed = catalog.value(CONFIRMED).and_then(|value| value.try_into().ok()).map_or(0, u64::from_le_bytes);
+    let notes = recover_staging(&volume, &catalog)?;
+
+    let events = inputs.clone();
+    let watcher = Watcher::start(volume.root(), catalog.reader()?, move |event| {
+        // Nobody listens any more only when the endpoint is about to stop.
+        let _ = events.send(Input::Event(event));
+    });
+    let (watcher, watch) = match watcher {
+        Ok(watcher) => (Some(watcher), Watch::Events),
+        Err(unavailable) => (None, Watch::Scan { reason: unavailable.reason.to_string() }),
+    };
+    let settings = settings(spec, &volume, watcher.is_some(), renewed.rolled_back)?;
+    let share = Arc::new(Share::new(Arc::clone(&spec.attachment), assignment.group, spec.runtime.clone()));
+    if let Some(cursor) = catalog.cursor() {
+        share.follow(cursor);
+    }
+    let exclusions = Exclusions::new(&assignment.exclusions);
+    let reader = catalog.reader()?;
+    let engine = Engine::new(catalog, settings, Box::new(fresh_id))?;
+    let workers = Workers::start(Arc::clone(&volume), Arc::clone(&share), reader, exclusions, watcher, inputs.clone());
+    let now = Instant::now();
+    Ok(Opened {
+        engine,
+        workers,
+        share,
+        watch,
+        confirmed,
+        catalog_path,
+        started: now,
+        notes,
+        volume,
+        endpoint: assignment.endpoint,
+        checked: now,
+        renewed: now,
+    })
+}
+
+fn open_volume(spec: &Spec, is_known: bool) -> Result<Volume, End> {
+    let path = PathBuf::from(OsString::from(&spec.assignment.path));
+    let opened = if is_known { Volume::open_known(&path) } else { Volume::open(&path) };
+    opened.map_err(|error| {
+        let remedy = match error.kind() {
+            ErrorKind::NotFound if is_known => {
+                "Mount the disk that holds the folder, or put the folder back; work goes on by itself"
+            }
+            ErrorKind::NotFound => "Make the folder; work goes on by itself",
+            ErrorKind::Symlink => "Give the folder's real path: endpoints follow no symlinks",
+            ErrorKind::NoSpace => "Make room on the volume; work goes on by itself",
+            ErrorKind::ReadOnly => "Mount the volume writable; work goes on by itself",
+            _ => "Check the folder and the rights of the agent; work goes on by itself",
+        };
+        End::Failed { reason: format!("Folder {}: {error}", spec.assignment.path), remedy: remedy.to_owned() }
+    })
+}
+
+fn recover_staging(volume: &Volume, catalog: &SqlCatalog) -> Result<Vec<Problem>, End> {
+    let recovered = recover(volume, &catalog.reader()?).map_err(|error| End::Failed {
+        reason: format!("Staging folder of an earlier run: {error}"),
+        remedy: "Check the volume; work goes on by itself".to_owned(),
+    })?;
+    let since_ms = super::published::wall_ms();
+    let note = |name: &Vec<u8>| Problem {
+        path: name.clone(),
+        code: "rescued".to_owned(),
+        text: "It was saved while the agent replaced it, and the agent was interrupted; both versions are kept".to_owned(),
+        remedy: "Compare it with the file that has the name, and remove the one that is not needed".to_owned(),
+        since_ms,
+    };
+    Ok(recovered.rescued.iter().map(note).collect())
+}
+
+fn settings(spec: &Spec, volume: &Volume, watched: bool, rolled_back: bool) -> Result<Settings, End> {
+    let assignment = &spec.assignment;
+    let staging = volume.staging_handle().map_err(|error| End::Failed {
+        reason: format!("Staging folder: {error}"),
+        remedy: "Check the volume; work goes on by itself".to_owned(),
+    })?;
+    let authority = match assignment.initial_upload {
+        InitialUpload::Merge => Authority::Merge,
+        InitialUpload::Authoritative => Authority::Server,
+    };
+    let rules = Rules {
+        case: assignment.case,
+        server: spec.attachment.server,
+        servers: spec.servers.clone(),
+        authority,
+        hold_local_deletes: false,
+        hold_remote_deletes: false,
+    };
+    let percent = (assignment.max_delete_fraction.clamp(0.0, 1.0) * 100.0).round() as u64;
+    let limits = Limits { deletes_percent: percent, ..Limits::default() };
+    Ok(Settings { rules, limits, root: volume.root_handle(), staging, watched, rolled_back })
+}
+
+fn state_failed(spec: &Spec, error: &std::io::Error) -> End {
+    End::Failed {
+        reason: format!("State folder {}: {error}", spec.state.display()),
+        remedy: "Check the disk that holds it; work goes on by itself".to_owned(),
+    }
+}
+
+impl Opened {
+    /// Looks at the marker now and then, and renews its nonce less often.
+    pub(super) fn keep_marker(&mut self, check: Duration, renew: Duration) -> Result<(), End> {
+        if self.checked.elapsed() < check {
+            return Ok(());
+        }
+        self.checked = Instant::now();
+        self.volume.check_marker(self.endpoint)?;
+        if self.renewed.elapsed() < renew {
+            return Ok(());
+        }
+        self.renewed = self.checked;
+        self.volume.forget_owners();
+        let Some(marker) = self.volume.marker()? else { return Ok(()) };
+        let fresh = fresh_text();
+        SqlCatalog::set_value_beside(&self.catalog_path, NEXT_NONCE, fresh.as_bytes())?;
+        let renewed = renew_nonce(&self.volume, (self.endpoint, marker.group), &[marker.nonce], fresh)?;
+        SqlCatalog::set_value_beside(&self.catalog_path, NONCE, renewed.nonce.as_bytes())?;
+        Ok(())
+    }
+}
