@@ -1,0 +1,430 @@
+//! All commands and options, defined once: parsing, help, the manual page and completions come from here.
+//!
+//! It parses what the user typed and resolves nothing: whether a group exists is the service's knowledge.
+//!
+//! **Invariant:** what is accepted here has the form that the API needs; a wrong form is a usage error (exit code 2).
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use isotherm_api::sync::InitialUpload;
+use isotherm_core::name::Case;
+
+use crate::size;
+
+/// Where the service listens when nothing else is said.
+pub(crate) const SERVICE_URL: &str = "http://127.0.0.1:7811";
+/// The default of `--service` as an address to listen on.
+const LISTEN: &str = "127.0.0.1:7811";
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    done
+  1    failed
+  2    wrong usage
+  3    finished, but there are problems or something is not in sync
+  4    conflict or refused: the state does not allow it
+  5    cannot reach the agent or the service
+  130  interrupted";
+
+/// Keeps folders the same on many Linux file servers.
+#[derive(Debug, Parser)]
+#[command(name = "isotherm", version, after_help = EXIT_CODES)]
+pub(crate) struct Arguments {
+    /// Address of the service
+    #[arg(long, global = true, env = "ISOTHERM_SERVICE", default_value = SERVICE_URL, value_name = "URL", hide_env_values = true, help_heading = "Connection")]
+    pub(crate) service: String,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// The service, which holds the shares
+    #[command(subcommand)]
+    Service(ServiceCommand),
+    /// The agent, which keeps the folders of a server in sync
+    #[command(subcommand)]
+    Agent(AgentCommand),
+    /// Sync groups: one share, many folders
+    #[command(subcommand)]
+    Group(GroupCommand),
+    /// Servers that run an agent
+    #[command(subcommand)]
+    Server(ServerCommand),
+    /// Endpoints: folders of servers that belong to groups
+    #[command(subcommand)]
+    Endpoint(EndpointCommand),
+    /// What is in sync, what is not yet safe in the share, what is wrong
+    ///
+    /// Exit code 3 if there are problems, if an endpoint stands still, or if a server has not been heard of.
+    Status(Format),
+    /// Waits for a state
+    ///
+    /// Exit code 3 with the list of what is missing when the time is up.
+    Wait(Wait),
+    /// What is known of one file on this server
+    #[command(subcommand)]
+    File(FileCommand),
+    /// Conflict copies that nobody has dealt with
+    ///
+    /// Exit code 3 if there are any.
+    Conflicts(OfGroup),
+    /// What failed, why, and what to do
+    ///
+    /// Exit code 3 if there are any.
+    Problems(OfGroup),
+    /// What this machine can and cannot do
+    ///
+    /// Exit code 3 if something needs attention.
+    Doctor(Doctor),
+    /// A service and two servers on this machine, to try it out
+    Demo(Demo),
+    /// Prints the manual page
+    #[command(hide = true)]
+    Man,
+    /// Prints completions for a shell
+    #[command(hide = true)]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// How much the log says.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum LogLevel {
+    /// What somebody must act on
+    Error,
+    /// And what is not as it should be, but mends itself
+    Warn,
+    /// And what happens
+    Info,
+    /// And why
+    Debug,
+    /// And everything else
+    Trace,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Log {
+    /// How much to log on standard error
+    #[arg(long, value_enum, default_value = "info", value_name = "LEVEL")]
+    pub(crate) log_level: LogLevel,
+}
+
+// No doc comment: clap would take it for the text of each command that is only this.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct Format {
+    /// JSON instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct OfGroup {
+    /// Only this group
+    #[arg(long, value_name = "NAME")]
+    pub(crate) group: Option<String>,
+    #[command(flatten)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ServiceCommand {
+    /// Runs the service until it is told to stop
+    ///
+    /// The first line on standard output is `listening on URL`.
+    Run {
+        /// Folder for records and content; it is made where there is none
+        #[arg(long, value_name = "DIR")]
+        data: PathBuf,
+        /// Address and port to listen on; port 0 takes a free one. Only addresses of this machine
+        #[arg(long, value_name = "ADDR", default_value = LISTEN)]
+        listen: SocketAddr,
+        #[command(flatten)]
+        log: Log,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AgentCommand {
+    /// Runs the agent of this server until it is told to stop
+    Run {
+        /// Folder for what the agent remembers; it is made where there is none
+        #[arg(long, value_name = "DIR")]
+        state: PathBuf,
+        /// Name of this server; it stands in the names of conflict copies
+        #[arg(long)]
+        name: String,
+        #[command(flatten)]
+        log: Log,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum GroupCommand {
+    /// Makes a sync group with an empty share
+    Create {
+        /// Its name
+        name: String,
+        /// Whether names differ by case; it cannot be changed later
+        #[arg(long, value_enum, default_value = "sensitive")]
+        case: CaseWord,
+        #[command(flatten)]
+        settings: GroupSettings,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// All groups
+    List(Format),
+    /// One group: settings, size, endpoints
+    Show {
+        /// Its name
+        name: String,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Changes settings; what is not named stays
+    Set {
+        /// Its name
+        name: String,
+        #[command(flatten)]
+        settings: GroupSettings,
+        /// Drops all exclusions of the group
+        #[arg(long, conflicts_with = "exclude")]
+        no_exclusions: bool,
+        #[command(flatten)]
+        format: Format,
+    },
+}
+
+#[derive(Debug, Default, Args)]
+pub(crate) struct GroupSettings {
+    /// Most bytes of all live files, such as 500GiB; `none` for no limit
+    #[arg(long, value_name = "SIZE", value_parser = size::parse_quota)]
+    pub(crate) quota: Option<isotherm_api::management::Quota>,
+    /// Pattern of what is not synced; repeat it for more. The given ones replace the earlier ones
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) exclude: Vec<String>,
+    /// Part of all files that may be deleted at once without a confirmation, such as 25%
+    #[arg(long, value_name = "PERCENT", value_parser = size::parse_percent)]
+    pub(crate) delete_limit: Option<f64>,
+}
+
+/// [`Case`] as a word of the command line.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum CaseWord {
+    /// As Linux does
+    Sensitive,
+    /// As Windows clients expect
+    Insensitive,
+}
+
+impl From<CaseWord> for Case {
+    fn from(word: CaseWord) -> Self {
+        match word {
+            CaseWord::Sensitive => Self::Sensitive,
+            CaseWord::Insensitive => Self::Insensitive,
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ServerCommand {
+    /// The servers that ever connected, and when they were last heard of
+    List(Format),
+}
+
+/// [`InitialUpload`] as a word of the command line.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum InitialUploadWord {
+    /// Keep both sides
+    Merge,
+    /// The folder is the truth: what only the share has goes
+    Authoritative,
+}
+
+impl From<InitialUploadWord> for InitialUpload {
+    fn from(word: InitialUploadWord) -> Self {
+        match word {
+            InitialUploadWord::Merge => Self::Merge,
+            InitialUploadWord::Authoritative => Self::Authoritative,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct OneEndpoint {
+    /// Its id, or as many of its first digits as make it unique
+    pub(crate) id: String,
+    #[command(flatten)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum EndpointCommand {
+    /// Makes a folder of a server part of a group
+    Create {
+        /// Name of the group
+        #[arg(long, value_name = "NAME")]
+        group: String,
+        /// Name of the server
+        #[arg(long, value_name = "NAME")]
+        server: String,
+        /// The folder, as an absolute path on that server
+        #[arg(long, value_name = "DIR")]
+        path: String,
+        /// How the folder's first content meets the share's
+        #[arg(long, value_enum, default_value = "merge", value_name = "HOW")]
+        initial_upload: InitialUploadWord,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// All endpoints and their state
+    List(OfGroup),
+    /// One endpoint in detail
+    Show(OneEndpoint),
+    /// Changes settings
+    Set {
+        #[command(flatten)]
+        endpoint: OneEndpoint,
+        /// How the folder's first content meets the share's; without effect once they have met
+        #[arg(long, value_enum, value_name = "HOW")]
+        initial_upload: InitialUploadWord,
+    },
+    /// Stops syncing it, keeps what is known
+    Pause(OneEndpoint),
+    /// Goes on
+    Resume(OneEndpoint),
+    /// Takes the folder out of the group; its files stay where they are
+    Delete {
+        #[command(flatten)]
+        endpoint: OneEndpoint,
+        /// Do not wait for its server to let go, because that server will not come back
+        #[arg(long)]
+        forget: bool,
+    },
+    /// Lets the deletes go on that wait because they are many
+    ConfirmDeletes(OneEndpoint),
+}
+
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("state").required(true))]
+pub(crate) struct Wait {
+    /// Until everything that was written before now is the same everywhere
+    #[arg(long, group = "state")]
+    pub(crate) synced: bool,
+    /// Give up after so many seconds
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) timeout: Option<u64>,
+    #[command(flatten)]
+    pub(crate) of: OfGroup,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum FileCommand {
+    /// Its state here and in the share
+    Show {
+        /// The file, directory or symlink
+        path: PathBuf,
+        /// State folder of the agent. Without it all agents of this machine are asked whose sockets are at
+        /// /run/isotherm/control.sock, /var/lib/isotherm/control.sock or one folder below these
+        #[arg(long, value_name = "DIR")]
+        state: Option<PathBuf>,
+        #[command(flatten)]
+        format: Format,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    /// A folder to look at; repeat it for more. Without it the endpoints of this machine's agents
+    #[arg(long, value_name = "DIR")]
+    pub(crate) path: Vec<PathBuf>,
+    /// State folder of the agent
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Demo {
+    /// Folder for everything the demo makes; started again on it, the demo goes on where it was
+    #[arg(long, value_name = "DIR", default_value = "isotherm-demo")]
+    pub(crate) dir: PathBuf,
+    /// One JSON object a line for each event
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    /// Every command, as the path of words a user types.
+    fn each_command(command: &mut clap::Command, path: &str, visit: &mut dyn FnMut(&str, &mut clap::Command)) {
+        for sub in command.get_subcommands_mut().filter(|sub| sub.get_name() != "help") {
+            let path = format!("{path} {}", sub.get_name());
+            visit(&path, sub);
+            each_command(sub, &path, visit);
+        }
+    }
+
+    #[test]
+    fn every_command_says_what_it_does() {
+        let mut command = Arguments::command();
+        command.build();
+        let mut seen = 0;
+        each_command(&mut command, "isotherm", &mut |path, sub| {
+            seen += 1;
+            assert!(sub.get_about().is_some(), "{path}");
+            for argument in sub.get_arguments() {
+                assert!(argument.get_help().is_some(), "{path}: {argument}");
+            }
+            let help = sub.render_long_help().to_string();
+            assert!(help.contains("Usage:"), "{path}: {help}");
+        });
+        assert!(seen >= 28, "{seen} commands");
+    }
+
+    #[test]
+    fn every_listing_has_json() {
+        let mut command = Arguments::command();
+        command.build();
+        each_command(&mut command, "isotherm", &mut |path, sub| {
+            let is_listing = ["list", "show", "status", "wait", "conflicts", "problems", "doctor", "demo"];
+            if is_listing.contains(&sub.get_name()) {
+                assert!(sub.get_arguments().any(|argument| argument.get_id() == "json"), "{path}");
+            }
+        });
+    }
+
+    #[test]
+    fn wrong_usage_is_refused() {
+        for bad in [
+            &["isotherm"][..],
+            &["isotherm", "wait"],
+            &["isotherm", "group", "set", "a", "--quota", "many"],
+            &["isotherm", "group", "set", "a", "--delete-limit", "101%"],
+            &["isotherm", "group", "set", "a", "--exclude", "x", "--no-exclusions"],
+            &["isotherm", "service", "run", "--data", "d", "--listen", "here"],
+            &["isotherm", "endpoint", "show"],
+        ] {
+            assert!(Arguments::try_parse_from(bad).is_err(), "{bad:?}");
+        }
+        let good =
+            Arguments::try_parse_from(["isotherm", "agent", "run", "--state", "s", "--service", "http://x", "--name", "n"]);
+        assert_eq!(good.unwrap().service, "http://x");
+    }
+}

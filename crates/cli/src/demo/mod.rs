@@ -1,0 +1,268 @@
+//! `isotherm demo`: a service and two sites on this machine, to look at and to play with.
+//!
+//! It adds nothing to the product: service and agents are the real ones, and what it shows comes from the management
+//! API. It runs without root too; then the sites look for changes every few seconds, and say so.
+//!
+//! **Invariant:** stopped at any moment and started again on the same folder, it goes on where it was.
+
+mod events;
+mod parts;
+mod samples;
+mod screen;
+mod view;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use isotherm_api::Client;
+use isotherm_api::management::{NewEndpoint, NewGroup};
+use isotherm_api::sync::InitialUpload;
+use isotherm_core::name::Case;
+
+use crate::args::{Demo, LogLevel};
+use crate::failure::{Exit, Failure, show_path};
+use crate::output::{self, Answer};
+use crate::{log, run};
+use events::{Event, Events, Picture, Site, SiteStatus};
+use parts::Parts;
+use screen::Screen;
+use view::View;
+
+/// The two sites. Everybody who looks at the screen sees them as far apart.
+const SITES: [&str; 2] = ["detroit", "munich"];
+/// The sync group that both belong to.
+const GROUP: &str = "demo";
+/// How often the picture is taken anew.
+const REFRESH: Duration = Duration::from_millis(250);
+/// How long the sites may take to report for the first time.
+const START_PATIENCE: Duration = Duration::from_secs(60);
+
+pub(crate) async fn run(demo: Demo) -> Result<Answer, Failure> {
+    let stop = run::stop_signal();
+    let folders = Folders::make(&demo.dir)?;
+    let screen = if demo.json { None } else { Screen::enter() };
+    let sink = match &screen {
+        Some(_) => log::Sink::File(folders.log_file()?),
+        None => log::Sink::Stderr,
+    };
+    log::start(if screen.is_some() { LogLevel::Info } else { LogLevel::Warn }, sink);
+    let mut show = Show::new(demo.json, screen);
+    let mut parts = Parts::default();
+    let ended = tokio::select! {
+        ended = play(&folders, &mut parts, &mut show) => ended,
+        () = stop => Ok(()),
+    };
+    let stopped = parts.stop().await;
+    show.leave();
+    ended.and(stopped)?;
+    output::print(&show.text(&Event::Stopped))?;
+    Ok(String::new().into())
+}
+
+/// Starts everything, then shows what happens until nobody looks any more or a part ends.
+async fn play(folders: &Folders, parts: &mut Parts, show: &mut Show) -> Result<(), Failure> {
+    let client = parts.start_service(&folders.data("service")).await?;
+    let is_new = prepare_share(&client, folders).await?;
+    for site in SITES {
+        parts.start_agent(&folders.data(site), client.url(), site);
+    }
+    let started = async {
+        prepare_endpoints(&client, folders, is_new).await?;
+        wait_for_reports(&client).await
+    };
+    tokio::select! {
+        started = started => started?,
+        ended = parts.ended() => return ended,
+    }
+    let ready = Event::Ready { service: client.url().to_owned(), sites: folders.sites() };
+    let mut events = Events::default();
+    let first = picture(&client).await?;
+    if !show.happened(&first, vec![ready])? {
+        return Ok(());
+    }
+    loop {
+        let picture = picture(&client).await?;
+        let new = events.compare(&picture);
+        if !show.happened(&picture, new)? {
+            return Ok(());
+        }
+        tokio::select! {
+            () = tokio::time::sleep(REFRESH) => {}
+            ended = parts.ended() => return ended,
+        }
+    }
+}
+
+/// Makes the group and the sample drawings on the first start; says whether it was the first.
+async fn prepare_share(client: &Client, folders: &Folders) -> Result<bool, Failure> {
+    if client.groups().await?.iter().any(|group| group.name == GROUP) {
+        return Ok(false);
+    }
+    samples::write(&folders.site(SITES[0]))?;
+    let group = NewGroup {
+        name: GROUP.to_owned(),
+        case: Case::Sensitive,
+        quota: None,
+        exclusions: Vec::new(),
+        max_delete_fraction: None,
+    };
+    client.create_group(&group).await?;
+    Ok(true)
+}
+
+/// Makes the endpoints that are missing, as soon as their servers are known.
+async fn prepare_endpoints(client: &Client, folders: &Folders, is_new: bool) -> Result<(), Failure> {
+    let there = if is_new { Vec::new() } else { client.endpoints().await? };
+    for site in folders.sites() {
+        match there.iter().find(|endpoint| endpoint.server == site.name) {
+            Some(endpoint) if endpoint.path == site.path => continue,
+            Some(endpoint) => {
+                let why =
+                    format!("The demo was made at {} and is now at {}", output::text(&endpoint.path), output::text(&site.path));
+                return Err(Failure::new(Exit::Refused, why).with_remedy("Move it back, or give another folder with --dir"));
+            }
+            None => {}
+        }
+        wait_until(client, &format!("Server {} does not connect", site.name), async |client: &Client| {
+            Ok(client.servers().await?.iter().any(|server| server.name == site.name))
+        })
+        .await?;
+        let endpoint =
+            NewEndpoint { group: GROUP.to_owned(), server: site.name, path: site.path, initial_upload: InitialUpload::Merge };
+        client.create_endpoint(&endpoint).await?;
+    }
+    Ok(())
+}
+
+/// From then on no change of a file is missed.
+async fn wait_for_reports(client: &Client) -> Result<(), Failure> {
+    wait_until(client, "The sites do not report", async |client: &Client| {
+        let status = client.status().await?;
+        let endpoints: Vec<_> = status.groups.iter().flat_map(|group| &group.endpoints).collect();
+        Ok(endpoints.len() == SITES.len() && endpoints.iter().all(|one| one.report.is_some()))
+    })
+    .await
+}
+
+async fn wait_until(client: &Client, why: &str, check: impl AsyncFn(&Client) -> Result<bool, Failure>) -> Result<(), Failure> {
+    let waiting = async {
+        while !check(client).await? {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(())
+    };
+    match tokio::time::timeout(START_PATIENCE, waiting).await {
+        Ok(done) => done,
+        Err(_) => Err(Failure::failed(why).with_remedy("Look at what was logged; if nothing helps, start with another --dir")),
+    }
+}
+
+async fn picture(client: &Client) -> Result<Picture, Failure> {
+    let status = client.status().await?;
+    let conflicts = client.conflicts(GROUP).await?;
+    let problems = client.problems().await?;
+    Ok(Picture { status, conflicts, problems })
+}
+
+/// Where everything is.
+#[derive(Debug)]
+struct Folders {
+    base: PathBuf,
+}
+
+impl Folders {
+    fn make(dir: &Path) -> Result<Self, Failure> {
+        let make = |path: &Path| std::fs::create_dir_all(path).map_err(|error| Failure::io("make", path, &error));
+        make(dir)?;
+        // An endpoint's path may hold no symlink.
+        let base = dir.canonicalize().map_err(|error| Failure::io("find", dir, &error))?;
+        if base.to_str().is_none() {
+            return Err(Failure::new(Exit::Usage, format!("Folder {} is not UTF-8", show_path(&base))));
+        }
+        let folders = Self { base };
+        make(&folders.data("service"))?;
+        for site in SITES {
+            make(&folders.site(site))?;
+            make(&folders.data(site))?;
+        }
+        Ok(folders)
+    }
+
+    /// What people of a site work on.
+    fn site(&self, site: &str) -> PathBuf {
+        self.base.join(site)
+    }
+
+    /// What service and agents keep for themselves.
+    fn data(&self, part: &str) -> PathBuf {
+        self.base.join("data").join(part)
+    }
+
+    fn sites(&self) -> Vec<Site> {
+        let site = |name: &str| Site { name: name.to_owned(), path: self.site(name).to_string_lossy().into_owned() };
+        SITES.iter().map(|name| site(name)).collect()
+    }
+
+    fn log_file(&self) -> Result<std::fs::File, Failure> {
+        let path = self.data("log");
+        std::fs::File::create(&path).map_err(|error| Failure::io("write", &path, &error))
+    }
+}
+
+/// The three ways to show the same events.
+#[derive(Debug)]
+struct Show {
+    json: bool,
+    screen: Option<Screen>,
+    view: Option<View>,
+    sites: Vec<SiteStatus>,
+    now_ms: u64,
+}
+
+impl Show {
+    fn new(json: bool, screen: Option<Screen>) -> Self {
+        Self { json, screen, view: None, sites: Vec::new(), now_ms: 0 }
+    }
+
+    /// Shows a picture and what led to it. False when nobody looks any more.
+    fn happened(&mut self, picture: &Picture, events: Vec<Event>) -> Result<bool, Failure> {
+        self.now_ms = picture.status.now_ms;
+        if let Some(screen) = &self.screen {
+            let service = events.iter().find_map(|event| match event {
+                Event::Ready { service, .. } => Some(service.clone()),
+                _ => None,
+            });
+            if let Some(service) = service {
+                self.view = Some(View::new(&service, self.now_ms));
+            }
+            if let Some(view) = &mut self.view {
+                view.remember(self.now_ms, events);
+                screen.draw(&view.lines(picture, Screen::size()));
+            }
+            return Ok(true);
+        }
+        for event in events {
+            if self.is_news(&event) && !output::print(&self.text(&event))? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// People need no status that is as before; programs take it for a sign of life.
+    fn is_news(&mut self, event: &Event) -> bool {
+        let Event::Status { sites } = event else { return true };
+        let is_new = *sites != self.sites;
+        self.sites.clone_from(sites);
+        self.json || is_new
+    }
+
+    fn text(&self, event: &Event) -> String {
+        if self.json { output::to_json_line(event) } else { events::line(event, self.now_ms) }
+    }
+
+    /// Gives the terminal back.
+    fn leave(&mut self) {
+        self.screen = None;
+    }
+}

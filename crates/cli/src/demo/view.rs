@@ -1,0 +1,205 @@
+//! The live view: both sites side by side, and below them what happened last.
+//!
+//! It makes lines of text from a picture; the terminal is [`super::screen`]'s.
+//!
+//! **Invariant:** no line depends on names or paths for its control characters: all of them are escaped.
+
+use std::collections::VecDeque;
+
+use isotherm_api::management::EndpointStatus;
+use isotherm_api::sync::{Direction, EndpointState, Watch};
+
+use super::events::{Event, Picture};
+use crate::output::{self, NOTHING};
+use crate::{size, status};
+
+const BOLD: &str = "1";
+const DIM: &str = "2";
+const GREEN: &str = "32";
+const YELLOW: &str = "33";
+const RED: &str = "31";
+const CYAN: &str = "36";
+
+/// Events that are remembered for the list.
+const HISTORY: usize = 200;
+/// Width of the names of rows.
+const NAMES: usize = 12;
+
+/// What the view remembers between two pictures.
+#[derive(Debug)]
+pub(super) struct View {
+    history: VecDeque<(u64, Event)>,
+    started_ms: u64,
+    has_colours: bool,
+    service: String,
+}
+
+impl View {
+    pub(super) fn new(service: &str, now_ms: u64) -> Self {
+        let has_colours = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        Self { history: VecDeque::new(), started_ms: now_ms, has_colours, service: service.to_owned() }
+    }
+
+    /// Takes what happened.
+    pub(super) fn remember(&mut self, now_ms: u64, events: Vec<Event>) {
+        for event in events {
+            if matches!(event, Event::Change { .. } | Event::Conflict { .. } | Event::Problem { .. }) {
+                self.history.push_front((now_ms, event));
+            }
+        }
+        self.history.truncate(HISTORY);
+    }
+
+    /// The lines for a screen of this size.
+    pub(super) fn lines(&self, picture: &Picture, (width, height): (usize, usize)) -> Vec<String> {
+        let now_ms = picture.status.now_ms;
+        let ends: Vec<&EndpointStatus> = picture.endpoints().collect();
+        let column = (width.saturating_sub(NAMES + 4) / ends.len().max(1)).clamp(16, 56);
+        let up = size::span(now_ms.saturating_sub(self.started_ms) / 1000 * 1000);
+        let mut lines = vec![
+            format!("  {}   {}   up {up}", self.paint(BOLD, "Isotherm demo"), self.paint(DIM, &self.service)),
+            String::new(),
+        ];
+        lines.extend(self.site_rows(&ends, column, now_ms));
+        lines.push(format!("  {:NAMES$}{}", "conflicts", self.total_conflicts(picture)));
+        lines.push(String::new());
+        lines.push(format!("  {}", self.paint(BOLD, "latest changes")));
+        let hint = self.hint(&ends);
+        let room = height.saturating_sub(lines.len() + hint.len() + 1);
+        lines.extend(self.history.iter().take(room).map(|(at, event)| self.event_line(*at, now_ms, event)));
+        if self.history.is_empty() {
+            lines.push(self.paint(DIM, "  nothing yet"));
+        }
+        while lines.len() + hint.len() < height {
+            lines.push(String::new());
+        }
+        lines.extend(hint);
+        lines
+    }
+
+    fn site_rows(&self, ends: &[&EndpointStatus], column: usize, now_ms: u64) -> Vec<String> {
+        type Cell = (&'static str, String);
+        let row = |name: &str, cell: &dyn Fn(&EndpointStatus) -> Cell| {
+            let cells: String = ends
+                .iter()
+                .map(|one| {
+                    let (colour, text) = cell(one);
+                    let text = fit(&text, column - 2);
+                    let gap = " ".repeat(column - text.chars().count());
+                    format!("{}{gap}", self.paint(colour, &text))
+                })
+                .collect();
+            format!("  {name:NAMES$}{}", cells.trim_end())
+        };
+        let count = |one: &EndpointStatus| one.report.as_ref().map(|report| report.counts).unwrap_or_default();
+        vec![
+            row("", &|one| (BOLD, one.endpoint.server.clone())),
+            row("folder", &|one| (CYAN, tail(&output::text(&one.endpoint.path), column - 2))),
+            row("state", &|one| (state_colour(one), status::state(one))),
+            row("files", &|one| ("", size::count(count(one).files))),
+            row("size", &|one| ("", size::bytes(count(one).bytes))),
+            row("in flight", &|one| ("", in_flight(one))),
+            row("not safe", &|one| match one.report.as_ref().map(|report| status::unsafe_text(report, now_ms)) {
+                Some(text) if text != NOTHING => (YELLOW, text),
+                _ => (DIM, NOTHING.to_owned()),
+            }),
+            row("problems", &|one| match one.report.as_ref().map_or(0, |report| report.problems) {
+                0 => (DIM, NOTHING.to_owned()),
+                problems => (RED, size::count(problems)),
+            }),
+            row("learns by", &|one| match one.report.as_ref().map(|report| &report.watch) {
+                Some(Watch::Events) => (DIM, "kernel events".to_owned()),
+                Some(Watch::Scan { reason }) => (YELLOW, format!("scanning: {}", output::text(reason))),
+                None => (DIM, NOTHING.to_owned()),
+            }),
+        ]
+    }
+
+    fn total_conflicts(&self, picture: &Picture) -> String {
+        match picture.conflicts.len() {
+            0 => self.paint(DIM, NOTHING),
+            some => self.paint(YELLOW, &format!("{some} (see `isotherm conflicts`)")),
+        }
+    }
+
+    fn event_line(&self, at_ms: u64, now_ms: u64, event: &Event) -> String {
+        let ago = self.paint(DIM, &format!("{:>9} ago", size::age(now_ms, at_ms)));
+        match event {
+            Event::Change { site, path, direction, delay_ms } => {
+                let (colour, way) = match direction {
+                    Direction::Up => (CYAN, "to the share"),
+                    Direction::Down => (GREEN, "arrived     "),
+                };
+                let delay = self.paint(DIM, &format!("after {}", size::span(*delay_ms)));
+                format!("{ago}  {site:8} {}  {}  {delay}", self.paint(colour, way), output::path(path))
+            }
+            Event::Conflict { path, .. } => {
+                format!("{ago}  {}  {}", self.paint(YELLOW, "conflict copy        "), output::path(path))
+            }
+            Event::Problem { site, path, text, .. } => {
+                let what = self.paint(RED, "problem     ");
+                format!("{ago}  {site:8} {what}  {}: {}", output::path(path), output::text(text))
+            }
+            Event::Ready { .. } | Event::Status { .. } | Event::Stopped => String::new(),
+        }
+    }
+
+    fn hint(&self, ends: &[&EndpointStatus]) -> Vec<String> {
+        let Some(first) = ends.first() else { return Vec::new() };
+        let folder = output::text(&first.endpoint.path);
+        vec![
+            self.paint(DIM, &format!("  Try in another terminal:  echo hello > '{folder}/hello.txt'")),
+            self.paint(DIM, &format!("  Ask the demo's service:   isotherm status --service {}", self.service)),
+            self.paint(DIM, "  Ctrl-C stops; start it again and it goes on where it was."),
+        ]
+    }
+
+    fn paint(&self, colour: &str, text: &str) -> String {
+        if self.has_colours && !colour.is_empty() { format!("\x1b[{colour}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+}
+
+fn state_colour(one: &EndpointStatus) -> &'static str {
+    match one.report.as_ref().map(|report| &report.state) {
+        Some(EndpointState::Synced) if one.online => GREEN,
+        Some(EndpointState::Stopped { .. } | EndpointState::WaitingForConfirmation { .. }) => RED,
+        _ => YELLOW,
+    }
+}
+
+fn in_flight(one: &EndpointStatus) -> String {
+    let Some(counts) = one.report.as_ref().map(|report| report.counts) else { return NOTHING.to_owned() };
+    let way = |items: u64, bytes: u64, rate: u64, word: &str| {
+        (items > 0).then(|| format!("{} {word}, {}, {}/s", size::count(items), size::bytes(bytes), size::bytes(rate)))
+    };
+    let up = way(counts.up_items, counts.up_bytes, counts.up_bytes_per_s, "up");
+    let down = way(counts.down_items, counts.down_bytes, counts.down_bytes_per_s, "down");
+    let parts: Vec<String> = [up, down].into_iter().flatten().collect();
+    if parts.is_empty() { NOTHING.to_owned() } else { parts.join("; ") }
+}
+
+/// The beginning of a text that is too long.
+fn fit(text: &str, width: usize) -> String {
+    if text.chars().count() <= width {
+        text.to_owned()
+    } else {
+        text.chars().take(width.saturating_sub(1)).chain(['…']).collect()
+    }
+}
+
+/// The end of a path that is too long.
+fn tail(text: &str, width: usize) -> String {
+    let length = text.chars().count();
+    if length <= width { text.to_owned() } else { ['…'].into_iter().chain(text.chars().skip(length - width + 1)).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_texts_are_cut() {
+        assert_eq!((fit("abcdef", 6), fit("abcdef", 4)), ("abcdef".into(), "abc…".into()));
+        assert_eq!((tail("abcdef", 6), tail("abcdef", 4)), ("abcdef".into(), "…def".into()));
+    }
+}

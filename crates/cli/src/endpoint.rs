@@ -1,0 +1,197 @@
+//! `isotherm endpoint`: folders of servers that belong to groups.
+//!
+//! It asks the service and shows the answer; the rules are the service's.
+//!
+//! **Invariant:** a shortened id names one endpoint or none.
+
+use isotherm_api::Client;
+use isotherm_api::management::{Endpoint, EndpointChange, EndpointStatus, NewEndpoint};
+use isotherm_api::sync::{EndpointState, InitialUpload, Watch};
+use isotherm_core::ids::EndpointId;
+
+use crate::args::{EndpointCommand, OfGroup, OneEndpoint};
+use crate::failure::{Exit, Failure};
+use crate::output::{Answer, NOTHING, details, path, text};
+use crate::{size, status};
+
+/// Digits of an id in tables: enough to tell the endpoints of a service apart.
+const SHORT: usize = 8;
+
+pub(crate) async fn run(client: &Client, command: EndpointCommand) -> Result<Answer, Failure> {
+    match command {
+        EndpointCommand::Create { group, server, path, initial_upload, format } => {
+            let new = NewEndpoint { group, server, path, initial_upload: initial_upload.into() };
+            let made = client.create_endpoint(&new).await?;
+            Ok(changed(format.json, &made, "is made"))
+        }
+        EndpointCommand::List(of) => list(client, of).await,
+        EndpointCommand::Show(OneEndpoint { id, format }) => {
+            let shown = client.endpoint(resolve(client, &id).await?).await?;
+            let now_ms = client.status().await?.now_ms;
+            Ok(Answer::new(format.json, &shown, || show(&shown, now_ms)))
+        }
+        EndpointCommand::Set { endpoint, initial_upload } => {
+            let change = EndpointChange { initial_upload: Some(initial_upload.into()), ..EndpointChange::default() };
+            let made = client.change_endpoint(resolve(client, &endpoint.id).await?, &change).await?;
+            Ok(changed(endpoint.format.json, &made, "is changed"))
+        }
+        EndpointCommand::Pause(OneEndpoint { id, format }) => {
+            let made = client.pause_endpoint(resolve(client, &id).await?).await?;
+            Ok(changed(format.json, &made, "is paused"))
+        }
+        EndpointCommand::Resume(OneEndpoint { id, format }) => {
+            let made = client.resume_endpoint(resolve(client, &id).await?).await?;
+            Ok(changed(format.json, &made, "goes on"))
+        }
+        EndpointCommand::Delete { endpoint, forget } => delete(client, endpoint, forget).await,
+        EndpointCommand::ConfirmDeletes(OneEndpoint { id, format }) => confirm_deletes(client, &id, format.json).await,
+    }
+}
+
+async fn list(client: &Client, of: OfGroup) -> Result<Answer, Failure> {
+    let status = client.status().await?;
+    status::check_group(&status, of.group.as_deref())?;
+    let is_wanted = |one: &&EndpointStatus| of.group.as_ref().is_none_or(|group| one.endpoint.group == *group);
+    let endpoints: Vec<&EndpointStatus> = status.groups.iter().flat_map(|group| &group.endpoints).filter(is_wanted).collect();
+    Ok(Answer::new(of.format.json, &endpoints, || {
+        if endpoints.is_empty() {
+            return "No endpoints yet; make one with `isotherm endpoint create`\n".to_owned();
+        }
+        status::endpoint_list(&endpoints, status.now_ms).render()
+    }))
+}
+
+async fn delete(client: &Client, endpoint: OneEndpoint, forget: bool) -> Result<Answer, Failure> {
+    let id = resolve(client, &endpoint.id).await?;
+    if forget {
+        client.forget_endpoint(id).await?;
+    } else {
+        client.delete_endpoint(id).await?;
+    }
+    let deleted = serde_json::json!({ "id": id, "forgotten": forget });
+    Ok(Answer::new(endpoint.format.json, &deleted, || {
+        let what = if forget { "is forgotten" } else { "goes as soon as its server has let go; its files stay" };
+        format!("Endpoint {} {what}\n", short(id))
+    }))
+}
+
+async fn confirm_deletes(client: &Client, id: &str, json: bool) -> Result<Answer, Failure> {
+    let id = resolve(client, id).await?;
+    let state = client.endpoint(id).await?.report.map(|report| report.state);
+    if !matches!(state, Some(EndpointState::WaitingForConfirmation { .. })) {
+        let why = format!("Endpoint {} does not wait for a confirmation", short(id));
+        return Err(Failure::new(Exit::Refused, why).with_remedy("Look at it with `isotherm endpoint show`"));
+    }
+    let made = client.confirm_deletes(id).await?;
+    Ok(changed(json, &made, "may do the deletes that were shown"))
+}
+
+fn changed(json: bool, endpoint: &Endpoint, what: &str) -> Answer {
+    let Endpoint { id, server, path, .. } = endpoint;
+    Answer::new(json, endpoint, || format!("Endpoint {} ({server}, {}) {what}\n", short(*id), text(path)))
+}
+
+/// The first digits of an id.
+pub(crate) fn short(id: EndpointId) -> String {
+    id.to_string()[..SHORT].to_owned()
+}
+
+async fn resolve(client: &Client, given: &str) -> Result<EndpointId, Failure> {
+    match given.parse() {
+        Ok(id) => Ok(id),
+        Err(_) => matching(given, client.endpoints().await?.iter().map(|endpoint| endpoint.id)),
+    }
+}
+
+/// The one id that begins with these digits.
+fn matching(given: &str, ids: impl Iterator<Item = EndpointId>) -> Result<EndpointId, Failure> {
+    let shown = text(given);
+    let lower = given.to_ascii_lowercase();
+    if lower.is_empty() || !lower.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err(Failure::new(Exit::Usage, format!("`{shown}` is not the id of an endpoint"))
+            .with_remedy("`isotherm endpoint list` shows the ids"));
+    }
+    let mut found = ids.filter(|id| id.to_string().starts_with(&lower));
+    match (found.next(), found.next()) {
+        (Some(id), None) => Ok(id),
+        (None, _) => Err(Failure::failed(format!("No endpoint has an id that begins with {shown}"))
+            .with_remedy("`isotherm endpoint list` shows the ids")),
+        (Some(_), Some(_)) => {
+            Err(Failure::new(Exit::Usage, format!("More than one endpoint has an id that begins with {shown}"))
+                .with_remedy("Give more digits"))
+        }
+    }
+}
+
+fn show(shown: &EndpointStatus, now_ms: u64) -> String {
+    let endpoint = &shown.endpoint;
+    let reported = shown.reported_ms.map_or_else(|| "never".to_owned(), |at| format!("{} ago", size::age(now_ms, at)));
+    let mut rows = vec![
+        ("id", endpoint.id.to_string()),
+        ("group", endpoint.group.clone()),
+        ("server", format!("{} ({})", endpoint.server, if shown.online { "online" } else { "offline" })),
+        ("folder", text(&endpoint.path)),
+        ("initial upload", initial_upload(endpoint.initial_upload).to_owned()),
+        ("state", status::state_in_full(shown)),
+        ("last report", reported),
+    ];
+    if let Some(report) = &shown.report {
+        let counts = report.counts;
+        let watch = match &report.watch {
+            Watch::Events => "the kernel tells".to_owned(),
+            Watch::Scan { reason } => format!("scanning every few seconds, because {}", text(reason)),
+        };
+        rows.extend([
+            ("learns of changes", watch),
+            ("files", size::count(counts.files)),
+            ("directories", size::count(counts.directories)),
+            ("size", size::bytes(counts.bytes)),
+            ("not in the share", status::unsafe_text(report, now_ms)),
+            ("on the way up", status::moving(counts.up_items, counts.up_bytes, counts.up_bytes_per_s)),
+            ("on the way down", status::moving(counts.down_items, counts.down_bytes, counts.down_bytes_per_s)),
+            ("behind the share", if report.behind == 0 { NOTHING.to_owned() } else { size::count(report.behind) }),
+            ("problems", size::count(report.problems)),
+        ]);
+    }
+    let mut out = details(&rows);
+    let recent = shown.report.iter().flat_map(|report| &report.recent);
+    let lines: Vec<String> = recent
+        .take(10)
+        .map(|change| {
+            let way = status::way(change.direction);
+            format!("  {way:4}  {:>9}  {}\n", size::span(change.delay_ms), path(&change.path))
+        })
+        .collect();
+    if !lines.is_empty() {
+        out.push_str("\nlatest changes (way, delay, path)\n");
+        out.extend(lines);
+    }
+    out
+}
+
+fn initial_upload(how: InitialUpload) -> &'static str {
+    match how {
+        InitialUpload::Merge => "merge",
+        InitialUpload::Authoritative => "authoritative",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn shortened_ids_name_one_endpoint() {
+        let ids = [EndpointId([0xab; 16]), EndpointId([0xac; 16]), EndpointId([0x01; 16])];
+        let find = |given: &str| matching(given, ids.into_iter());
+        assert_eq!(find("ab").unwrap(), ids[0]);
+        assert_eq!(find("AC").unwrap(), ids[1]);
+        assert_eq!(find("0").unwrap(), ids[2]);
+        assert_eq!(find("a").unwrap_err().exit, Exit::Usage);
+        assert_eq!(find("ff").unwrap_err().exit, Exit::Failed);
+        for bad in ["", "xy", "a\n"] {
+            assert_eq!(find(bad).unwrap_err().exit, Exit::Usage, "{bad:?}");
+        }
+    }
+}

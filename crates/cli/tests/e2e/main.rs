@@ -1,0 +1,15 @@
+//! The real program, end to end: processes, sockets, files.
+//!
+//! It tests what only whole processes show: exit codes, output, signals, and that the parts fit together. The rules are
+//! tested where they are decided.
+//!
+//! **Invariant:** each test has a folder, a service and ports of its own.
+
+// Logs of processes are shown where a test fails.
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
+
+mod demo;
+mod program;
+mod service;
+mod sync;
+mod world;

@@ -1,0 +1,136 @@
+//! The service as a process, and the commands that need nothing else: exit codes, refusals, signals, JSON.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+
+use rustix::process::Signal;
+
+use crate::program::{Running, isotherm};
+use crate::world::World;
+
+#[test]
+fn nobody_there_is_exit_code_5_and_says_what_to_do() {
+    // Port 9 is "discard"; nothing listens there on machines that run tests.
+    for command in [&["status"][..], &["group", "list"], &["wait", "--synced"], &["problems"], &["endpoint", "list"]] {
+        let mut all = command.to_vec();
+        all.extend(["--service", "http://127.0.0.1:9"]);
+        let ended = isotherm(&all).expect(5);
+        assert!(ended.out.is_empty(), "{ended:?}");
+        let first =
+            format!("isotherm: {}: Service http://127.0.0.1:9 cannot be reached", command[..command.len().min(2)].join(" "));
+        assert!(
+            ended.err.starts_with(first.trim_end_matches(" --synced")) || ended.err.starts_with("isotherm: wait: "),
+            "{ended:?}"
+        );
+        assert!(ended.err.lines().nth(1).unwrap().starts_with("  Check that the service runs"), "{ended:?}");
+    }
+}
+
+#[test]
+fn wrong_usage_is_exit_code_2() {
+    for command in [
+        &["no-such-command"][..],
+        &["wait"],
+        &["group", "create"],
+        &["service", "run", "--data", "/x", "--listen", "10.0.0.1:1"],
+        &["status", "--service", "https://example.org"],
+        &["endpoint", "show", "no-id", "--service", "http://127.0.0.1:9"],
+    ] {
+        let code = isotherm(command).code;
+        // An id is looked up only where its form is wrong, which needs the service.
+        assert!(code == Some(2) || (command[0] == "endpoint" && code == Some(5)), "{command:?}: {code:?}");
+    }
+}
+
+#[test]
+fn help_manual_and_completions_are_answers() {
+    for (command, word) in [
+        (&["--help"][..], "Exit codes:"),
+        (&["group", "set", "--help"], "--delete-limit"),
+        (&["man"], ".TH isotherm"),
+        (&["completions", "bash"], "complete"),
+    ] {
+        let ended = isotherm(command).expect(0);
+        assert!(ended.out.contains(word) && ended.err.is_empty(), "{command:?}: {ended:?}");
+    }
+}
+
+#[test]
+fn groups_are_made_shown_and_changed() {
+    let world = World::new();
+    assert!(world.run(&["group", "list"]).expect(0).out.contains("No groups yet"));
+    assert!(world.run(&["status"]).expect(0).out.contains("No groups yet"));
+    world.run(&["group", "create", "plans", "--quota", "5GiB", "--exclude", "*.bak", "--delete-limit", "25%"]).expect(0);
+    let made = world.run(&["group", "list", "--json"]).expect(0).json();
+    assert_eq!((made[0]["name"].as_str(), made[0]["quota"].as_u64()), (Some("plans"), Some(5 << 30)), "{made}");
+    assert_eq!((made[0]["max_delete_fraction"].as_f64(), &made[0]["exclusions"][0]), (Some(0.25), &"*.bak".into()), "{made}");
+    let set = world.run(&["group", "set", "plans", "--quota", "none", "--no-exclusions", "--json"]).expect(0).json();
+    assert_eq!((set["quota"].is_null(), set["exclusions"].as_array().unwrap().len()), (true, 0), "{set}");
+    assert_eq!(set["max_delete_fraction"].as_f64(), Some(0.25), "what is not named stays");
+    assert!(world.run(&["group", "show", "plans"]).expect(0).out.contains("0 endpoints"));
+
+    world.run(&["group", "create", "plans"]).expect(4);
+    world.run(&["group", "create", "bad name"]).expect(2);
+    world.run(&["group", "set", "plans"]).expect(2);
+    world.run(&["group", "show", "other"]).expect(1);
+    world.run(&["problems", "--group", "other"]).expect(1);
+    world.run(&["endpoint", "create", "--group", "plans", "--server", "nobody", "--path", "/srv"]).expect(1);
+    world.run(&["endpoint", "show", "abc"]).expect(1);
+    world.run(&["endpoint", "show", "xyz"]).expect(2);
+    assert!(world.run(&["wait", "--synced"]).expect(0).out.contains("in sync"), "a group without endpoints lacks nothing");
+}
+
+#[test]
+fn a_second_service_on_the_same_folder_is_refused() {
+    let world = World::new();
+    let data = world.data();
+    let second = isotherm(&["service", "run", "--data", data.to_str().unwrap(), "--listen", "127.0.0.1:0"]).expect(4);
+    assert!(second.err.starts_with("isotherm: service run: Data folder"), "{second:?}");
+    let port = world.url.strip_prefix("http://").unwrap();
+    let other = world.path("other");
+    let taken = isotherm(&["service", "run", "--data", other.to_str().unwrap(), "--listen", port]).expect(1);
+    assert!(taken.err.contains("Cannot listen on"), "{taken:?}");
+}
+
+#[test]
+fn both_signals_stop_the_service_cleanly() {
+    for signal in [Signal::INT, Signal::TERM] {
+        assert_eq!(World::new().stop_service(signal), Some(0), "{signal:?}");
+    }
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_failure() {
+    let program = Running::start(&["man"]);
+    drop(program.line());
+    assert_eq!(program.ended().0, Some(0));
+}
+
+#[test]
+fn another_protocol_is_told_with_both_versions() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    // Ends with the test process: it waits for connections that never come.
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let mut reader = BufReader::new(stream);
+            let mut first = String::new();
+            reader.read_line(&mut first).unwrap();
+            let mut line = String::from("x");
+            while !line.trim().is_empty() {
+                line.clear();
+                reader.read_line(&mut line).unwrap();
+            }
+            let refusal = r#"{"code":"protocol","message":"Client speaks version 1, this service speaks version 2"}"#;
+            let (status, body) =
+                if first.contains("/v1/version") { ("200 OK", "\"9.9\"") } else { ("426 Upgrade Required", refusal) };
+            let answer = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len());
+            reader.get_mut().write_all(answer.as_bytes()).unwrap();
+        }
+    });
+    let status = isotherm(&["status", "--service", &url]).expect(1);
+    assert!(status.err.contains("version 2") && status.err.contains("same release"), "{status:?}");
+    let doctor = isotherm(&["doctor", "--json", "--service", &url]).expect(3).json();
+    let found = doctor.as_array().unwrap().iter().find(|finding| finding["check"] == "protocol").unwrap();
+    assert_eq!(found["verdict"], "bad", "{found}");
+}
