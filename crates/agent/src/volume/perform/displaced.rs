@@ -14,7 +14,7 @@ use isotherm_gate::{Dir, ErrorKind, FileHandle, GateError, Inode, Kind, Stat};
 
 use super::super::{Volume, handle_of};
 use super::place::os;
-use crate::engine::StepResult;
+use super::refusal::Refusal;
 
 /// Names that are tried for a file that cannot go back to its own.
 const RESCUE_NAMES: u32 = 10_000;
@@ -46,7 +46,7 @@ impl Displaced {
     }
 
     /// Removes it once and for all, or puts it back; then the step was not done, and this is its result.
-    pub(super) fn let_go(self, volume: &Volume) -> Option<StepResult> {
+    pub(super) fn let_go(self, volume: &Volume) -> Option<Refusal> {
         if let Err(doubt) = self.judge(volume) {
             return Some(self.put_back(volume, doubt));
         }
@@ -58,7 +58,7 @@ impl Displaced {
     }
 
     /// Gives a displaced inode its name again, or one beside it.
-    pub(super) fn put_back(self, volume: &Volume, doubt: Doubt) -> StepResult {
+    pub(super) fn put_back(self, volume: &Volume, doubt: Doubt) -> Refusal {
         let put = match &self.successor {
             Some(successor) => self.exchange_back(volume, successor),
             None => self.rename_back(volume),
@@ -67,8 +67,8 @@ impl Displaced {
             tracing::error!(%error, staged = self.staged, "A file that was saved at the last moment waits in staging for the next start");
         }
         match doubt {
-            Doubt::Other => StepResult::Surprise,
-            Doubt::Writer => StepResult::Busy,
+            Doubt::Other => Refusal::Surprise,
+            Doubt::Writer => Refusal::Busy,
         }
     }
 

@@ -16,9 +16,9 @@ use isotherm_core::node::{FileContent, Metadata};
 use isotherm_core::plan::{Action, Step};
 use isotherm_gate::{ErrorKind, GateError, Inode, StagedFile, Stat};
 
-use super::refusal::refused;
+use super::refusal::{Refusal, refused};
 use super::{FULL, PART, Performer, fetched};
-use crate::engine::{Away, StepResult};
+use crate::engine::Away;
 
 /// Requests for chunks that run at a time.
 const STREAMS: usize = 6;
@@ -57,14 +57,14 @@ struct File<'a> {
     step: &'a Step,
     content: &'a FileContent,
     file: Option<StagedFile>,
-    failed: Option<StepResult>,
+    failed: Option<Refusal>,
 }
 
 /// A chunk and where its bytes go: which file, at which offset.
 type Wanted = (ChunkId, u32, Vec<(usize, u64)>);
 
 /// Stages the contents of those steps that need one.
-pub(super) fn stage(performer: &Performer, steps: &[Step]) -> Vec<Option<Result<Staged, StepResult>>> {
+pub(super) fn stage(performer: &Performer, steps: &[Step]) -> Vec<Option<Result<Staged, Refusal>>> {
     let needed = steps.iter().filter_map(|step| Some((step, fetched(step)?.file()?)));
     let mut files: Vec<File<'_>> = needed.map(|(step, content)| File { step, content, file: None, failed: None }).collect();
     if files.is_empty() {
@@ -72,7 +72,7 @@ pub(super) fn stage(performer: &Performer, steps: &[Step]) -> Vec<Option<Result<
     }
     match manifests(performer, &files) {
         Ok(manifests) => fetch(performer, &mut files, &manifests),
-        Err(away) => files.iter_mut().for_each(|file| file.failed = Some(StepResult::Away(away.clone()))),
+        Err(away) => files.iter_mut().for_each(|file| file.failed = Some(Refusal::Away(away.clone()))),
     }
     let mut staged = complete(performer, files).into_iter();
     steps.iter().map(|step| fetched(step).and_then(|_| staged.next())).collect()
@@ -154,7 +154,7 @@ fn requests(wanted: &[Wanted]) -> Vec<&[Wanted]> {
 }
 
 /// One request, its bytes written as they arrive; tells which files failed.
-fn ask(performer: &Performer, files: &[File<'_>], request: &[Wanted]) -> BTreeMap<usize, StepResult> {
+fn ask(performer: &Performer, files: &[File<'_>], request: &[Wanted]) -> BTreeMap<usize, Refusal> {
     let mut failed = BTreeMap::new();
     let places: BTreeMap<ChunkId, &Wanted> = request.iter().map(|wanted| (wanted.0, wanted)).collect();
     let mut left: BTreeSet<ChunkId> = places.keys().copied().collect();
@@ -177,18 +177,18 @@ fn ask(performer: &Performer, files: &[File<'_>], request: &[Wanted]) -> BTreeMa
         Err(away) => away,
     };
     for (at, _) in left.iter().flat_map(|chunk| &places[chunk].2) {
-        failed.entry(*at).or_insert_with(|| StepResult::Away(away.clone()));
+        failed.entry(*at).or_insert_with(|| Refusal::Away(away.clone()));
     }
     failed
 }
 
-fn write(file: &File<'_>, bytes: &[u8], offset: u64) -> Result<(), StepResult> {
+fn write(file: &File<'_>, bytes: &[u8], offset: u64) -> Result<(), Refusal> {
     let staged = file.file.as_ref().expect("chunks are wanted only for files that were begun");
     staged.write_at(bytes, offset).map_err(|error| refused(step_name(file.step), &error))
 }
 
 /// Metadata and times, one sync for all, and the name that says "whole". What failed leaves nothing behind.
-fn complete(performer: &Performer, mut files: Vec<File<'_>>) -> Vec<Result<Staged, StepResult>> {
+fn complete(performer: &Performer, mut files: Vec<File<'_>>) -> Vec<Result<Staged, Refusal>> {
     let staging = performer.volume.staging();
     for file in &mut files {
         if file.failed.is_none()
@@ -255,11 +255,11 @@ pub(super) fn step_name(step: &Step) -> &OsStr {
     super::place::os(name)
 }
 
-fn missing(step: &Step, what: &str) -> StepResult {
+fn missing(step: &Step, what: &str) -> Refusal {
     let kind = ErrorKind::NotFound;
     tracing::error!(node = %step.node, %kind, what, "Content cannot be fetched");
     let name = isotherm_core::name::escape(step_name(step).as_encoded_bytes()).into_owned();
-    StepResult::Failed {
+    Refusal::Failed {
         text: format!("'{name}' cannot be fetched: {what}"),
         remedy: "Check the service's log for damaged or missing data; it is tried again by itself".to_owned(),
     }

@@ -29,6 +29,7 @@ use crate::engine::StepResult;
 use displaced::Displaced;
 pub(super) use displaced::rescue;
 use fetch::Staged;
+use refusal::{Refusal, refused};
 
 /// Most steps of one group: as many files are in staging at a time.
 const GROUP_STEPS: usize = 1_024;
@@ -136,26 +137,22 @@ impl Batch<'_> {
             && let Err(error) = self.volume().root().sync()
         {
             // The names may or may not be on disk. What was displaced stays, for the next start to judge.
-            let failed = refusal::refused(self.volume().path().as_os_str(), &error);
+            let failed = StepResult::from(refused(self.volume().path().as_os_str(), &error));
             results.iter_mut().filter(|result| matches!(result, StepResult::Done(_))).for_each(|result| *result = failed.clone());
             return results;
         }
         for (at, left) in displaced {
             if let Some(result) = left.let_go(self.volume()) {
-                results[at] = result;
+                results[at] = result.into();
             }
         }
         results
     }
 
-    fn step(&mut self, step: &Step, staged: Option<Result<Staged, StepResult>>) -> (StepResult, Option<Displaced>) {
-        let staged = match staged.transpose() {
-            Ok(staged) => staged,
-            Err(result) => return (result, None),
-        };
-        match self.place(step, staged) {
+    fn step(&mut self, step: &Step, staged: Option<Result<Staged, Refusal>>) -> (StepResult, Option<Displaced>) {
+        match staged.transpose().and_then(|staged| self.place(step, staged)) {
             Ok((after, displaced)) => (StepResult::Done(after), displaced),
-            Err(result) => (result, None),
+            Err(refusal) => (refusal.into(), None),
         }
     }
 

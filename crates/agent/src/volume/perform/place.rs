@@ -15,9 +15,9 @@ use isotherm_gate::{Dir, ErrorKind, FileHandle, GateError, Inode, Stat};
 use super::super::{handle_of, print_of};
 use super::displaced::{Displaced, is_written, same_bytes};
 use super::fetch::{Staged, staged, step_name};
-use super::refusal::refused;
+use super::refusal::{Refusal, refused};
 use super::{Batch, FULL, MADE};
-use crate::engine::{After, StepResult};
+use crate::engine::After;
 
 type Placed = (Option<After>, Option<Displaced>);
 
@@ -28,7 +28,7 @@ pub(super) fn os(name: &Name) -> &OsStr {
 
 impl Batch<'_> {
     /// Performs a step whose content, if it needs one, is staged. What is staged and not used is removed.
-    pub(super) fn place(&mut self, step: &Step, content: Option<Staged>) -> Result<Placed, StepResult> {
+    pub(super) fn place(&mut self, step: &Step, content: Option<Staged>) -> Result<Placed, Refusal> {
         let ready = content.as_ref().map(|staged| (staged.name.clone(), staged.stat.handle.clone()));
         let result = self.perform(step, content);
         if let (Err(_), Some((name, handle))) = (&result, ready) {
@@ -37,7 +37,7 @@ impl Batch<'_> {
         result
     }
 
-    fn perform(&mut self, step: &Step, content: Option<Staged>) -> Result<Placed, StepResult> {
+    fn perform(&mut self, step: &Step, content: Option<Staged>) -> Result<Placed, Refusal> {
         let refuse = |error: GateError| refused(step_name(step), &error);
         match &step.action {
             Action::Create { at, content: wanted, metadata, link_to } => {
@@ -78,7 +78,7 @@ impl Batch<'_> {
         content: &Content,
         metadata: &Metadata,
         link_to: Option<&Expected>,
-    ) -> Result<Staged, StepResult> {
+    ) -> Result<Staged, Refusal> {
         let refuse = |error: GateError| refused(step_name(step), &error);
         let prefix = if content == &Content::Directory { MADE } else { FULL };
         let name = self.performer.staged_name(prefix, step.node);
@@ -90,7 +90,7 @@ impl Batch<'_> {
                 let new = staged(self.performer, name).map_err(refuse)?;
                 if new.stat.handle != inode.handle().map_err(refuse)? {
                     self.remove_own(&new.name, &new.stat.handle);
-                    return Err(StepResult::Surprise);
+                    return Err(Refusal::Surprise);
                 }
                 return Ok(new);
             }
@@ -98,7 +98,7 @@ impl Batch<'_> {
             (Content::Symlink { target }, None) => {
                 staging.symlink(OsStr::new(&name), OsStr::from_bytes(target)).map_err(refuse)?;
             }
-            (Content::File(_), None) => return Err(StepResult::Skipped),
+            (Content::File(_), None) => return Err(Refusal::Skipped),
         }
         let dressed = staging
             .inode(OsStr::new(&name))
@@ -117,7 +117,7 @@ impl Batch<'_> {
         named(new)
     }
 
-    fn replace(&self, new: Staged, expected: &Expected, dir: Arc<Dir>) -> Result<Placed, StepResult> {
+    fn replace(&self, new: Staged, expected: &Expected, dir: Arc<Dir>) -> Result<Placed, Refusal> {
         let name = os(&expected.spot.name);
         let refuse = |error: GateError| refused(name, &error);
         let volume = self.volume();
@@ -131,12 +131,12 @@ impl Batch<'_> {
         }
     }
 
-    fn remove(&mut self, step: &Step, expected: &Expected, content: &Content) -> Result<Option<Displaced>, StepResult> {
+    fn remove(&mut self, step: &Step, expected: &Expected, content: &Content) -> Result<Option<Displaced>, Refusal> {
         let name = os(&expected.spot.name);
         let refuse = |error: GateError| refused(name, &error);
         let (dir, _, _) = if *content == Content::Directory { self.found(expected)? } else { self.expected(expected)? };
         if *content == Content::Directory && !is_empty(&dir.open_dir(name).map_err(refuse)?).map_err(refuse)? {
-            return Err(StepResult::Surprise);
+            return Err(Refusal::Surprise);
         }
         let staged = self.performer.staged_name(FULL, step.node);
         let volume = self.volume();
@@ -159,10 +159,10 @@ impl Batch<'_> {
         }
     }
 
-    fn rename(&mut self, expected: &Expected, to: &Spot) -> Result<After, StepResult> {
+    fn rename(&mut self, expected: &Expected, to: &Spot) -> Result<After, Refusal> {
         let refuse = |error: GateError| match error.kind() {
             // A directory into its own child: somebody has moved the target there.
-            ErrorKind::Io(_) => StepResult::Surprise,
+            ErrorKind::Io(_) => Refusal::Surprise,
             _ => refused(os(&to.name), &error),
         };
         let (from, inode, before) = self.found(expected)?;
@@ -173,7 +173,7 @@ impl Batch<'_> {
             // Another file had taken the name in the last moment. It goes back; where its name is taken again it
             // stays where it is now, under a name that users see.
             let _ = dir.rename_noreplace(os(&to.name), &from, os(&expected.spot.name));
-            return Err(StepResult::Surprise);
+            return Err(Refusal::Surprise);
         }
         self.after(&inode, &expected.print, &before, None).map_err(refuse)
     }
@@ -184,7 +184,7 @@ impl Batch<'_> {
         expected: &Expected,
         metadata: &Metadata,
         content: Option<&FileContent>,
-    ) -> Result<After, StepResult> {
+    ) -> Result<After, Refusal> {
         let refuse = |error: GateError| refused(step_name(step), &error);
         let (_, inode, before) = if content.is_some() { self.expected(expected)? } else { self.found(expected)? };
         self.volume().write_metadata(&inode, metadata).map_err(refuse)?;
@@ -205,35 +205,35 @@ impl Batch<'_> {
     }
 
     /// Finds what a step is about, in exactly the state that it expects, with nobody writing to it.
-    fn expected(&mut self, expected: &Expected) -> Result<(Arc<Dir>, Inode, Stat), StepResult> {
+    fn expected(&mut self, expected: &Expected) -> Result<(Arc<Dir>, Inode, Stat), Refusal> {
         let (dir, inode, stat) = self.found(expected)?;
         if print_of(&stat) != expected.print {
-            return Err(StepResult::Surprise);
+            return Err(Refusal::Surprise);
         }
         if is_written(&inode, &stat) {
-            return Err(StepResult::Busy);
+            return Err(Refusal::Busy);
         }
         Ok((dir, inode, stat))
     }
 
     /// Finds the inode that a step is about under its name.
-    fn found(&mut self, expected: &Expected) -> Result<(Arc<Dir>, Inode, Stat), StepResult> {
+    fn found(&mut self, expected: &Expected) -> Result<(Arc<Dir>, Inode, Stat), Refusal> {
         let name = os(&expected.spot.name);
         let refuse = |error: GateError| refused(name, &error);
         let dir = self.parent(&expected.spot)?;
         let inode = dir.inode(name).map_err(refuse)?;
         let stat = inode.stat().map_err(refuse)?;
         if handle_of(&stat.handle) != expected.handle {
-            return Err(StepResult::Surprise);
+            return Err(Refusal::Surprise);
         }
         Ok((dir, inode, stat))
     }
 
     /// The directory of a place.
-    fn parent(&mut self, spot: &Spot) -> Result<Arc<Dir>, StepResult> {
+    fn parent(&mut self, spot: &Spot) -> Result<Arc<Dir>, Refusal> {
         let handle = match &spot.parent {
             Parent::Inode(handle) => handle.clone(),
-            Parent::Planned(node) => self.made.get(node).cloned().flatten().ok_or(StepResult::Skipped)?,
+            Parent::Planned(node) => self.made.get(node).cloned().flatten().ok_or(Refusal::Skipped)?,
         };
         if let Some(dir) = self.dirs.get(&handle) {
             return Ok(Arc::clone(dir));
