@@ -3,20 +3,25 @@
 
 mod support;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
-use isotherm_gate::testing::on_each_fs;
-use support::{Running, Service, noise, tree};
+use isotherm_agent::control::{self, Answer, FileState, FileView, Request};
+use isotherm_api::path::ShownPath;
+use isotherm_api::sync::EndpointState;
+use isotherm_gate::testing::{Fs, LoopVolume, on_each_fs};
+use support::{Running, Service, eventually, noise, tree};
 
 /// A service, two agents, two folders of one volume.
 struct World {
     detroit: PathBuf,
     munich: PathBuf,
-    _agents: Vec<Running>,
+    agents: Vec<Running>,
+    outside: PathBuf,
     service: Service,
 }
 
@@ -32,7 +37,7 @@ fn world(volume: &Path, outside: &Path, fill: impl FnOnce(&Path, &Path)) -> Worl
         service.endpoint("plans", name, path);
         agent
     });
-    World { detroit, munich, _agents: agents.into(), service }
+    World { detroit, munich, agents: agents.into(), outside: outside.to_owned(), service }
 }
 
 impl World {
@@ -86,4 +91,210 @@ impl World {
         };
         assert_eq!(tree(&self.detroit), tree(&self.munich));
     }
+
+    fn state(&self, server: &str) -> PathBuf {
+        self.outside.join(format!("state-{server}"))
+    }
+
+    fn start(&self, server: &str) -> Running {
+        Running::start(&self.service.url, server, &self.state(server))
+    }
+
+    fn file(&self, server: &str, path: &Path) -> FileView {
+        let request = Request::File { path: ShownPath::new(path.as_os_str().as_bytes()) };
+        match control::ask(&self.state(server), &request).unwrap() {
+            Answer::File(view) => *view,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// One volume; the file systems differ in nothing that these tests are about.
+fn on_one(check: impl FnOnce(World)) {
+    let Some(volume) = LoopVolume::new(Fs::Ext4, 200) else { return };
+    check(world(volume.path(), volume.outside(), |_, _| {}));
+}
+
+#[test]
+fn changes_made_while_an_agent_is_down_are_found() {
+    on_one(|mut world| {
+        for number in 0..50 {
+            fs::write(world.detroit.join(format!("file-{number}")), noise(number, 2_000)).unwrap();
+        }
+        world.settle_equal();
+        // Once in order, once without the time for anything.
+        for round in 0..2_u64 {
+            let detroit = world.agents.remove(0);
+            if round == 0 {
+                drop(detroit)
+            } else {
+                detroit.kill()
+            }
+            fs::rename(world.detroit.join("file-1"), world.detroit.join("renamed")).unwrap();
+            fs::remove_file(world.detroit.join("file-2")).unwrap();
+            fs::write(world.detroit.join("file-3"), noise(100 + round, 3_000)).unwrap();
+            fs::write(world.munich.join("file-4"), noise(200 + round, 3_000)).unwrap();
+            fs::create_dir(world.munich.join(format!("folder-{round}"))).unwrap();
+            fs::rename(world.munich.join("file-5"), world.munich.join(format!("folder-{round}/file-5"))).unwrap();
+            let detroit = world.start("detroit");
+            world.agents.insert(0, detroit);
+            world.settle_equal();
+            assert_eq!(fs::read(world.detroit.join("file-4")).unwrap(), noise(200 + round, 3_000));
+            assert_eq!(fs::read(world.munich.join("file-3")).unwrap(), noise(100 + round, 3_000));
+            fs::rename(world.detroit.join("renamed"), world.detroit.join("file-1")).unwrap();
+            fs::write(world.detroit.join("file-2"), "again").unwrap();
+            fs::rename(world.munich.join(format!("folder-{round}/file-5")), world.munich.join("file-5")).unwrap();
+            world.settle_equal();
+        }
+    });
+}
+
+#[test]
+fn agents_killed_in_the_middle_of_work_lose_nothing() {
+    on_one(|mut world| {
+        for round in 0..4_u64 {
+            for number in 0..300 {
+                let name = format!("file-{}", number % 150);
+                let folder = if number % 2 == 0 { &world.detroit } else { &world.munich };
+                fs::write(folder.join(name), noise(round * 1_000 + number, 20_000)).unwrap();
+            }
+            fs::write(world.munich.join("large"), noise(round, 12 << 20)).unwrap();
+            std::thread::sleep(std::time::Duration::from_millis(400 + 350 * round));
+            for (at, name) in ["detroit", "munich"].into_iter().enumerate() {
+                world.agents.remove(at).kill();
+                let again = world.start(name);
+                world.agents.insert(at, again);
+            }
+            world.settle_equal();
+            // Whoever wrote last is somewhere: under the name, or in a conflict copy beside it.
+            let found: BTreeSet<Vec<u8>> = files(&world.detroit).into_values().collect();
+            for number in 150..300 {
+                assert!(found.contains(&noise(round * 1_000 + number, 20_000)), "round {round}, file {number}");
+            }
+            for path in files(&world.detroit).into_keys().filter(|name| name.contains("munich") || name.contains("detroit")) {
+                fs::remove_file(world.detroit.join(path)).unwrap();
+            }
+            world.settle_equal();
+        }
+    });
+}
+
+fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
+    let files = entries.filter(|entry| entry.file_type().unwrap().is_file());
+    files.map(|entry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap())).collect()
+}
+
+#[test]
+fn agents_go_on_while_the_service_is_away() {
+    on_one(|mut world| {
+        fs::write(world.detroit.join("plan"), "one").unwrap();
+        world.settle_equal();
+        let (detroit, munich) = (world.detroit.clone(), world.munich.clone());
+        let state = world.state("detroit");
+        world.service = world.service.restart(|| {
+            fs::write(detroit.join("plan"), "two").unwrap();
+            fs::write(munich.join("other"), "other").unwrap();
+            eventually("the agent says that the service is away", || match control::ask(&state, &Request::Status).unwrap() {
+                Answer::Status(overview) => overview.away.is_some(),
+                other => panic!("{other:?}"),
+            });
+            eventually("the change is known to be unsafe", || {
+                let request = Request::File { path: ShownPath::new(detroit.join("plan").as_os_str().as_bytes()) };
+                match control::ask(&state, &request).unwrap() {
+                    Answer::File(view) => view.state == FileState::Unsafe,
+                    other => panic!("{other:?}"),
+                }
+            });
+        });
+        world.settle_equal();
+        assert_eq!(fs::read(world.munich.join("plan")).unwrap(), b"two");
+        assert_eq!(world.file("detroit", &world.detroit.join("plan")).state, FileState::Synced);
+        assert_eq!(world.file("detroit", &world.detroit.join("none")).state, FileState::Absent);
+        assert_eq!(world.file("detroit", &world.detroit.join("a.tmp")).state, FileState::Excluded);
+    });
+}
+
+#[test]
+fn two_edits_of_one_file_are_both_kept() {
+    on_one(|world| {
+        fs::write(world.detroit.join("plan.dwg"), "base").unwrap();
+        world.settle_equal();
+        fs::write(world.detroit.join("plan.dwg"), "from detroit").unwrap();
+        fs::write(world.munich.join("plan.dwg"), "from munich").unwrap();
+        world.settle_equal();
+        let found: BTreeSet<Vec<u8>> = files(&world.munich).into_values().collect();
+        assert_eq!(found, BTreeSet::from([b"from detroit".to_vec(), b"from munich".to_vec()]));
+        let names: Vec<String> = files(&world.munich).into_keys().collect();
+        assert!(names[0] == "plan-detroit.dwg" || names[0] == "plan-munich.dwg", "{names:?}");
+        let copy = world.file("munich", &world.munich.join(&names[0]));
+        assert_eq!(copy.conflict_of.map(|kept| kept.path).as_deref(), Some("plan.dwg"));
+    });
+}
+
+#[test]
+fn a_removed_endpoint_leaves_its_files_and_nothing_else() {
+    on_one(|world| {
+        fs::write(world.detroit.join("plan"), "stays").unwrap();
+        world.settle_equal();
+        let endpoints = world.service.wait(world.service.client.endpoints()).unwrap();
+        let munich = endpoints.iter().find(|endpoint| endpoint.server == "munich").unwrap();
+        world.service.wait(world.service.client.delete_endpoint(munich.id)).unwrap();
+        eventually("the endpoint is gone", || world.service.wait(world.service.client.endpoints()).unwrap().len() == 1);
+        assert_eq!(fs::read(world.munich.join("plan")).unwrap(), b"stays");
+        assert!(!world.munich.join(".isotherm").exists());
+        assert!(!world.state("munich").join("endpoints").join(munich.id.to_string()).exists());
+        fs::write(world.munich.join("plan"), "not synced any more").unwrap();
+        fs::write(world.detroit.join("plan"), "still synced").unwrap();
+        world.service.settle("plans");
+        assert_eq!(fs::read(world.munich.join("plan")).unwrap(), b"not synced any more");
+        // The folder can become an endpoint again.
+        world.service.endpoint("plans", "munich", &world.munich);
+        world.settle_equal();
+    });
+}
+
+#[test]
+fn an_endpoint_without_its_marker_stops_and_goes_on_when_it_is_back() {
+    on_one(|world| {
+        fs::write(world.detroit.join("plan"), "stays").unwrap();
+        world.settle_equal();
+        let away = world.outside_of_endpoints("away");
+        fs::rename(&world.munich, &away).unwrap();
+        fs::create_dir(&world.munich).unwrap();
+        eventually("the endpoint has stopped", || {
+            let status = world.service.wait(world.service.client.status()).unwrap();
+            let reports = status.groups[0].endpoints.iter().filter_map(|endpoint| endpoint.report.as_ref());
+            reports
+                .into_iter()
+                .any(|report| matches!(&report.state, EndpointState::Stopped { remedy, .. } if remedy.contains("Mount")))
+        });
+        fs::remove_dir(&world.munich).unwrap();
+        fs::rename(&away, &world.munich).unwrap();
+        world.settle_equal();
+        assert_eq!(fs::read(world.munich.join("plan")).unwrap(), b"stays");
+        assert_eq!(fs::read(world.detroit.join("plan")).unwrap(), b"stays");
+    });
+}
+
+impl World {
+    /// A place on the same volume that no endpoint holds.
+    fn outside_of_endpoints(&self, name: &str) -> PathBuf {
+        self.detroit.parent().unwrap().join(name)
+    }
+}
+
+#[test]
+fn a_second_agent_is_refused() {
+    on_one(|mut world| {
+        // The same state folder.
+        assert!(!world.start("detroit").ended());
+        // The same server from a copy of the state folder: the first one is fenced.
+        let copy = world.outside.join("state-copy");
+        fs::create_dir(&copy).unwrap();
+        fs::copy(world.state("detroit").join("server.json"), copy.join("server.json")).unwrap();
+        let second = Running::start(&world.service.url, "detroit", &copy);
+        assert!(!world.agents.remove(0).ended());
+        drop(second);
+    });
 }
