@@ -222,6 +222,8 @@ impl Hands<'_, '_> {
         self.volume.sync();
         self.pause()?;
         let Some(made) = self.volume.at(&staged) else { return Ok(StepResult::Surprise) };
+        // What it shows is taken before anybody else can reach it.
+        let after = self.after(made);
         if !self.volume.exchange(&staged, &at) {
             self.volume.unlink(&staged);
             return Ok(StepResult::Surprise);
@@ -237,7 +239,7 @@ impl Hands<'_, '_> {
             return Ok(StepResult::Surprise);
         }
         self.aside.push(staged);
-        Ok(self.after(made))
+        Ok(after)
     }
 
     fn is_expected(&self, at: &At, expected: &Expected) -> bool {

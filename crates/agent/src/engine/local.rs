@@ -169,6 +169,13 @@ impl<C: Catalog> Engine<C> {
         owners.filter_map(|node| self.catalog.record(node)).find(|record| record.here().is_some()).map(|record| record.node)
     }
 
+    /// Asks for a place to be looked at for its metadata; its bytes were just read.
+    pub(super) fn glance_at(&mut self, place: &Place, now: Millis) {
+        if place.parent != NodeId::PARKED {
+            self.local.note(place.parent, place.name.clone(), now, Evidence::Watched);
+        }
+    }
+
     /// Asks for a place to be looked at now.
     pub(super) fn look_at(&mut self, place: &Place) {
         if place.parent == NodeId::PARKED {

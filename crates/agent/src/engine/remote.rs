@@ -65,8 +65,7 @@ impl<C: Catalog> Engine<C> {
         }
     }
 
-    fn learned(&mut self, node: &Node) {
-        self.work.awaited.retain(|_, (of, version)| *of != node.id || *version > node.versions.last);
+    pub(super) fn learned(&mut self, node: &Node) {
         self.around(node.id);
     }
 

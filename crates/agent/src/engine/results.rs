@@ -26,7 +26,7 @@ impl<C: Catalog> Engine<C> {
                 ReadResult::Content { content, print } if !stale => {
                     self.work.waits.remove(&node);
                     self.resolved(node);
-                    self.take_content(node, content, print);
+                    self.take_content(node, content, print, now);
                 }
                 ReadResult::Content { .. } => {}
                 ReadResult::Changed => {
@@ -53,12 +53,18 @@ impl<C: Catalog> Engine<C> {
         }
     }
 
-    fn take_content(&mut self, node: NodeId, content: FileContent, print: isotherm_core::trees::Print) {
+    fn take_content(&mut self, node: NodeId, content: FileContent, print: isotherm_core::trees::Print, now: Millis) {
         let Some(mut record) = self.catalog.record(node) else { return };
         let Some(local) = record.local.as_mut().filter(|local| local.kind() == Kind::File) else { return };
         let link = link_of(&self.catalog, &local.handle, print.links);
-        local.print = print;
+        // The reader saw the bytes, not the metadata: a change time that moved in between stands for something unseen.
+        let unseen = local.print.changed != print.changed;
+        local.print = isotherm_core::trees::Print { changed: local.print.changed, links: local.print.links, ..print };
+        let place = local.place.clone();
         local.content = LocalContent::Known(Content::File(FileContent { link, ..content }));
+        if unseen {
+            self.glance_at(&place, now);
+        }
         self.catalog.put(record);
         self.mirrored(node);
         self.around(node);
@@ -126,12 +132,11 @@ impl<C: Catalog> Engine<C> {
         match answer {
             Answer::Applied(_) | Answer::Skipped => {}
             Answer::Conflict(current) => {
-                let known = self.catalog.record(current.id).and_then(|record| record.remote);
-                if known.is_none_or(|known| known.versions.last < current.versions.last) {
-                    self.work.awaited.insert(node, (current.id, current.versions.last));
-                } else {
-                    self.back_off(node, now);
+                // The feed may be behind, or may have passed this version before the node mattered here.
+                if settle::learn(&mut self.catalog, &current) {
+                    self.learned(&current);
                 }
+                self.back_off(node, now);
             }
             Answer::Missing(_) => self.unread(node, now),
             Answer::Refused(Refusal::Fenced) => self.stop(Stop::Fenced),

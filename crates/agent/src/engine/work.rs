@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use isotherm_core::ids::{NodeId, OperationId, Version};
+use isotherm_core::ids::{NodeId, OperationId};
 use isotherm_core::node::{Content, Place};
 use isotherm_core::plan::settle::establish;
 use isotherm_core::plan::{Action, Intent, Parent, Plan, Step, Trouble, plan};
@@ -47,8 +47,6 @@ pub(super) struct Work {
     /// Nodes whose steps found no room in an effect.
     pub(super) left_over: BTreeSet<NodeId>,
     pub(super) waits: BTreeMap<NodeId, Wait>,
-    /// Nodes whose operation met a version that the feed has not brought yet.
-    pub(super) awaited: BTreeMap<NodeId, (NodeId, Version)>,
     /// How far the walk over everything unsettled has come, and whether it found anything.
     round: Option<NodeId>,
     round_found: bool,
@@ -69,7 +67,7 @@ impl Work {
     /// Whether the node is left alone for now.
     fn is_busy(&self, node: NodeId) -> bool {
         let waits = self.waits.get(&node).is_some_and(|wait| wait.until > 0);
-        waits || self.busy.contains(&node) || self.awaited.contains_key(&node)
+        waits || self.busy.contains(&node)
     }
 
     pub(super) fn outgoing(&self) -> usize {

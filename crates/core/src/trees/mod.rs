@@ -15,6 +15,8 @@ pub use facets::{merge_metadata, same_metadata, same_principal};
 pub use local::{Handle, Local, LocalContent, Print};
 pub use memory::MemoryTrees;
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{LinkId, NodeId, Version};
@@ -78,7 +80,8 @@ impl Record {
     #[must_use]
     pub fn state(&self) -> State {
         match (&self.local, &self.synced, self.live()) {
-            (None, None, None) => State::Gone,
+            // A tombstone stays until the planner has seen that no work is under way on the node.
+            (None, None, None) if self.remote.is_none() => State::Gone,
             (None, Some(_), Some(_)) => State::DeletedHere,
             (Some(_), Some(_), None) => State::DeletedThere,
             (Some(local), Some(synced), Some(node)) if local.agrees(synced) && node_agrees(node, synced) => State::Settled,
@@ -140,8 +143,9 @@ pub trait TreesMut: Trees {
 pub fn path(trees: &impl Trees, node: NodeId) -> Vec<u8> {
     let mut names = Vec::new();
     let mut at = node;
-    // No real tree is this deep (PATH_MAX is 4096); a cycle would be.
-    while at != NodeId::ROOT && names.len() < 4096 {
+    let mut seen = BTreeSet::new();
+    // Names of both trees together can make a ring for a while.
+    while at != NodeId::ROOT && seen.insert(at) {
         let Some(record) = trees.record(at) else { break };
         let place = record.here().map(|local| &local.place).or(record.remote.as_ref().map(|node| &node.place));
         let Some(place) = place else { break };
