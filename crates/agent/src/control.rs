@@ -7,7 +7,9 @@ mod file;
 
 pub use file::{FileState, FileView};
 
+use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -79,7 +81,9 @@ pub(crate) fn listen(state: &Path, overview: Arc<Mutex<Overview>>) -> Result<Con
         }
         _ => {}
     }
-    let listener = UnixListener::bind(&path).map_err(|error| failed("cannot hold a socket", error))?;
+    let listener = reach(state)
+        .and_then(|(_folder, socket)| UnixListener::bind(socket))
+        .map_err(|error| failed("cannot hold a socket", error))?;
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))
         .map_err(|error| failed("has a socket that cannot be protected", error))?;
     let stop = Arc::new(AtomicBool::new(false));
@@ -88,11 +92,23 @@ pub(crate) fn listen(state: &Path, overview: Arc<Mutex<Overview>>) -> Result<Con
     Ok(Control { path, stop, thread: Some(thread) })
 }
 
+/// The socket by a path that is short enough for a socket's address (108 bytes), however long that of its folder is.
+fn reach(state: &Path) -> io::Result<(File, PathBuf)> {
+    let folder = File::open(state)?;
+    let socket = PathBuf::from(format!("/proc/self/fd/{}/{SOCKET}", folder.as_raw_fd()));
+    Ok((folder, socket))
+}
+
+fn connect(state: &Path) -> io::Result<UnixStream> {
+    let (_folder, socket) = reach(state)?;
+    UnixStream::connect(socket)
+}
+
 impl Drop for Control {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Release);
         // Ends the wait for the next client.
-        let _ = UnixStream::connect(&self.path);
+        let _ = self.path.parent().map(connect);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -176,7 +192,7 @@ fn problems(overview: &Overview) -> Vec<ShownProblem> {
 /// # Errors
 /// No agent is running there, this user may not ask it, or it answers what cannot be read.
 pub fn ask(state: &Path, request: &Request) -> io::Result<Answer> {
-    let mut stream = UnixStream::connect(state.join(SOCKET))?;
+    let mut stream = connect(state)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut bytes = serde_json::to_vec(request).map_err(io::Error::from)?;
     bytes.push(b'\n');

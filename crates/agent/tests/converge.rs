@@ -6,13 +6,14 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 use isotherm_agent::control::{self, Answer, FileState, FileView, Request};
 use isotherm_api::path::ShownPath;
-use isotherm_api::sync::EndpointState;
+use isotherm_api::sync::{EndpointState, Watch};
 use isotherm_gate::testing::{Fs, LoopVolume, on_each_fs};
 use support::{Running, Service, eventually, noise, tree};
 
@@ -297,4 +298,84 @@ fn a_second_agent_is_refused() {
         assert!(!world.agents.remove(0).ended());
         drop(second);
     });
+}
+
+#[test]
+fn without_the_right_to_watch_the_folder_is_scanned() {
+    on_one(|mut world| {
+        drop(world.agents.remove(0));
+        let unwatched = Running::start_unwatched(&world.service.url, "detroit", &world.state("detroit"));
+        world.agents.insert(0, unwatched);
+        fs::write(world.detroit.join("plan"), "one").unwrap();
+        world.settle_equal();
+        fs::write(world.detroit.join("plan"), "two").unwrap();
+        fs::write(world.munich.join("other"), "three").unwrap();
+        world.settle_equal();
+        assert_eq!(fs::read(world.munich.join("plan")).unwrap(), b"two");
+        let Answer::Status(overview) = control::ask(&world.state("detroit"), &Request::Status).unwrap() else { panic!() };
+        let watch = &overview.endpoints[0].report.watch;
+        assert!(matches!(watch, Watch::Scan { reason } if reason.contains("CAP_SYS_ADMIN")), "{watch:?}");
+    });
+}
+
+#[test]
+fn a_full_disk_under_the_catalog_stops_an_endpoint_until_there_is_room() {
+    let Some(state) = LoopVolume::new(Fs::Ext4, 16) else { return };
+    on_one(|mut world| {
+        drop(world.agents.remove(0));
+        let small = state.path().join("state");
+        world.agents.insert(0, Running::start(&world.service.url, "berlin", &small));
+        let berlin = world.outside_of_endpoints("berlin");
+        fs::create_dir(&berlin).unwrap();
+        let id = world.service.endpoint("plans", "berlin", &berlin).id;
+        world.service.wait(world.service.client.pause_endpoint(world.id_of("detroit"))).unwrap();
+        world.service.settle("plans");
+        let filler = state.path().join("filler");
+        let mut file = fs::File::create(&filler).unwrap();
+        while file.write_all(&[1; 4096]).is_ok() {}
+        drop(file);
+        for number in 0..3_000 {
+            fs::write(berlin.join(format!("file-{number}")), "x").unwrap();
+        }
+        eventually("the endpoint says that its catalog has no room", || {
+            let report = world.service.wait(world.service.client.endpoint(id)).unwrap().report;
+            let is_full = |reason: &str, remedy: &str| reason.contains("no space left") && remedy.contains("Make room");
+            report.is_some_and(
+                |report| matches!(&report.state, EndpointState::Stopped { reason, remedy } if is_full(reason, remedy)),
+            )
+        });
+        fs::remove_file(&filler).unwrap();
+        world.service.settle("plans");
+        assert_eq!(tree(&berlin), tree(&world.munich));
+        assert_eq!(tree(&berlin).len(), 3_000);
+    });
+}
+
+#[test]
+fn a_full_volume_holds_up_only_what_does_not_fit() {
+    let Some(small) = LoopVolume::new(Fs::Ext4, 16) else { return };
+    on_one(|mut world| {
+        world.agents.push(Running::start(&world.service.url, "berlin", &world.outside.join("state-berlin")));
+        let berlin = small.path().join("berlin");
+        fs::create_dir(&berlin).unwrap();
+        world.service.endpoint("plans", "berlin", &berlin);
+        fs::write(world.detroit.join("large"), noise(1, 30 << 20)).unwrap();
+        fs::write(world.detroit.join("small"), "fits").unwrap();
+        eventually("the small file arrives", || fs::read(berlin.join("small")).is_ok_and(|bytes| bytes == b"fits"));
+        eventually("the large file is a problem with a remedy", || {
+            let problems = world.service.wait(world.service.client.problems()).unwrap().problems;
+            problems.iter().any(|problem| problem.path.path == "large" && problem.remedy.contains("Make room"))
+        });
+        fs::write(world.detroit.join("large"), "fits too").unwrap();
+        world.settle_equal();
+        assert_eq!(tree(&berlin), tree(&world.detroit));
+        assert_eq!(world.service.wait(world.service.client.problems()).unwrap().total, 0);
+    });
+}
+
+impl World {
+    fn id_of(&self, server: &str) -> isotherm_core::ids::EndpointId {
+        let endpoints = self.service.wait(self.service.client.endpoints()).unwrap();
+        endpoints.iter().find(|endpoint| endpoint.server == server).unwrap().id
+    }
 }

@@ -116,7 +116,7 @@ impl Endpoint {
             deleting: false,
             ..assignment.clone()
         };
-        if fixed(old) != fixed(new) {
+        if fixed(old) != fixed(new) || !Arc::ptr_eq(&self.spec.attachment, &spec.attachment) {
             return false;
         }
         let command = |command| self.tell(Input::Event(Event::Command(command)));

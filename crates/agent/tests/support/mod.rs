@@ -134,8 +134,18 @@ impl Running {
     /// Starts this very test program once more, as an agent. The program needs a test `agent` that calls
     /// [`be_an_agent`].
     pub fn start(service: &str, name: &str, state: &Path) -> Self {
-        let arguments = serde_json::to_string(&(service, name, state)).unwrap();
-        let mut command = Command::new(std::env::current_exe().unwrap());
+        Self::start_by(Command::new(std::env::current_exe().unwrap()), (service, name, state))
+    }
+
+    /// Starts an agent that may not ask the kernel for changes.
+    pub fn start_unwatched(service: &str, name: &str, state: &Path) -> Self {
+        let mut command = Command::new("setpriv");
+        command.arg("--bounding-set=-sys_admin").arg(std::env::current_exe().unwrap());
+        Self::start_by(command, (service, name, state))
+    }
+
+    fn start_by(mut command: Command, arguments: (&str, &str, &Path)) -> Self {
+        let arguments = serde_json::to_string(&arguments).unwrap();
         command.args(["agent", "--exact", "--nocapture"]).env(AGENT, arguments).stdin(Stdio::piped()).stdout(Stdio::null());
         Self { child: command.spawn().unwrap(), judged: false }
     }
