@@ -78,13 +78,9 @@ fn agent_of(path: &Path, state: Option<&Path>) -> Result<(String, PathBuf), Fail
 }
 
 fn show(Shown { server, view }: &Shown) -> String {
-    let path = match output::path(&view.path) {
-        root if root.is_empty() => "(the endpoint's folder)".to_owned(),
-        path => path,
-    };
     let or_nothing = |value: Option<String>| value.unwrap_or_else(|| NOTHING.to_owned());
     let mut rows = vec![
-        ("path", path),
+        ("path", output::path_below(&view.path)),
         ("state", state(view.state).to_owned()),
         ("group", view.group.clone()),
         ("server", server.clone()),

@@ -71,6 +71,12 @@ pub(crate) fn path(shown: &ShownPath) -> String {
     }
 }
 
+/// A path below an endpoint, for people; the endpoint itself has none.
+pub(crate) fn path_below(shown: &ShownPath) -> String {
+    let path = path(shown);
+    if path.is_empty() { "(the whole folder)".to_owned() } else { path }
+}
+
 /// Text from elsewhere for people.
 pub(crate) fn text(text: &str) -> String {
     escape(text.as_bytes()).into_owned()

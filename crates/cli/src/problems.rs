@@ -9,7 +9,7 @@ use isotherm_api::management::{Conflict, Problems, ShownProblem};
 
 use crate::args::OfGroup;
 use crate::failure::Failure;
-use crate::output::{Answer, Table, path, text};
+use crate::output::{Answer, Table, path, path_below, text};
 use crate::{size, status};
 
 pub(crate) async fn problems(client: &Client, of: OfGroup) -> Result<Answer, Failure> {
@@ -30,7 +30,11 @@ fn list_problems(found: &Problems, now_ms: u64) -> String {
     let mut out = String::new();
     for problem in &found.problems {
         let ShownProblem { server, group, code, since_ms, .. } = problem;
-        out.push_str(&format!("{}  ({server}, group {group}, for {})\n", path_of(problem), size::age(now_ms, *since_ms)));
+        out.push_str(&format!(
+            "{}  ({server}, group {group}, for {})\n",
+            path_below(&problem.path),
+            size::age(now_ms, *since_ms)
+        ));
         out.push_str(&format!("  {}  [{}]\n  {}\n", text(&problem.text), text(code), text(&problem.remedy)));
     }
     let listed = found.problems.len() as u64;
@@ -38,12 +42,6 @@ fn list_problems(found: &Problems, now_ms: u64) -> String {
         out.push_str(&format!("And {} more, not listed.\n", size::count(found.total - listed)));
     }
     if out.is_empty() { "No problems.\n".to_owned() } else { out }
-}
-
-/// A problem of the endpoint itself has no path.
-fn path_of(problem: &ShownProblem) -> String {
-    let shown = path(&problem.path);
-    if shown.is_empty() { "(the whole folder)".to_owned() } else { shown }
 }
 
 pub(crate) async fn conflicts(client: &Client, of: OfGroup) -> Result<Answer, Failure> {

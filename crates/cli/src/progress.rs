@@ -58,6 +58,11 @@ impl Estimate {
         if self.bytes_per_s >= 1.0 { self.bytes_per_s as u64 } else { told }
     }
 
+    /// Items a second, as measured.
+    pub(crate) fn items_per_s(&self) -> u64 {
+        self.items_per_s as u64
+    }
+
     /// Seconds until nothing is left: the longer one of bytes and items. None while nothing moves.
     pub(crate) fn seconds_left(&self) -> Option<u64> {
         let (_, left) = self.last?;
@@ -83,6 +88,8 @@ impl Estimate {
         if left.bytes > 0 {
             parts.push(size::bytes(left.bytes));
             parts.push(format!("{}/s", size::bytes(self.bytes_per_s())));
+        } else if left.items > 0 && self.items_per_s() > 0 {
+            parts.push(format!("{}/s", size::count(self.items_per_s())));
         }
         match self.seconds_left() {
             Some(0) | None => {}
@@ -154,6 +161,14 @@ mod tests {
         estimate.measure(0, Left { items: 1, bytes: 20_000, bytes_per_s: 1_000 });
         assert_eq!(estimate.seconds_left(), Some(20));
         assert_eq!(estimate.text(), "1 item left, 19.5 KiB, 1000 B/s, about 20 s to go");
+    }
+
+    #[test]
+    fn items_have_a_rate_where_bytes_are_not_known() {
+        let mut estimate = Estimate::default();
+        estimate.measure(0, left(30_000, 0));
+        estimate.measure(1000, left(28_000, 0));
+        assert_eq!(estimate.text(), "28,000 items left, 2,000/s, about 14 s to go");
     }
 
     #[test]

@@ -182,7 +182,14 @@ pub(crate) fn moving(items: u64, bytes: u64, bytes_per_s: u64) -> String {
     if items == 0 && bytes == 0 {
         return NOTHING.to_owned();
     }
-    format!("{}, {}, {}/s", plural(items, "item"), size::bytes(bytes), size::bytes(bytes_per_s))
+    let mut text = plural(items, "item");
+    if bytes > 0 {
+        text.push_str(&format!(", {}", size::bytes(bytes)));
+    }
+    if bytes_per_s > 0 {
+        text.push_str(&format!(", {}/s", size::bytes(bytes_per_s)));
+    }
+    text
 }
 
 /// What is not yet safe in the share, since when.

@@ -24,7 +24,7 @@ const ROUND_MS: u64 = 1_000;
 #[derive(Debug, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 enum Event<'a> {
-    Progress { items: u64, bytes: u64, bytes_per_s: u64, seconds_left: Option<u64> },
+    Progress { items: u64, bytes: u64, items_per_s: u64, bytes_per_s: u64, seconds_left: Option<u64> },
     Result { synced: bool, missing: &'a [Missing] },
 }
 
@@ -125,8 +125,9 @@ fn left_of(report: &ShownReport) -> Left {
 
 fn progress(estimate: &Estimate) -> String {
     let Left { items, bytes, .. } = estimate.left();
-    let (bytes_per_s, seconds_left) = (estimate.bytes_per_s(), estimate.seconds_left());
-    output::to_json_line(&Event::Progress { items, bytes, bytes_per_s, seconds_left })
+    let (items_per_s, bytes_per_s) = (estimate.items_per_s(), estimate.bytes_per_s());
+    let seconds_left = estimate.seconds_left();
+    output::to_json_line(&Event::Progress { items, bytes, items_per_s, bytes_per_s, seconds_left })
 }
 
 /// The servers that are waited for, in few words.
@@ -167,7 +168,8 @@ mod tests {
         let line = output::to_json_line(&Event::Result { synced: false, missing: &[missing] });
         let expected = r#"{"event":"result","synced":false,"missing":[{"group":"plans","endpoint":"01010101010101010101010101010101","server":"munich","path":"/a","reason":"X"}]}"#;
         assert_eq!(line, expected);
-        let line = output::to_json_line(&Event::Progress { items: 1, bytes: 2, bytes_per_s: 3, seconds_left: None });
-        assert_eq!(line, r#"{"event":"progress","items":1,"bytes":2,"bytes_per_s":3,"seconds_left":null}"#);
+        let line =
+            output::to_json_line(&Event::Progress { items: 1, bytes: 2, items_per_s: 4, bytes_per_s: 3, seconds_left: None });
+        assert_eq!(line, r#"{"event":"progress","items":1,"bytes":2,"items_per_s":4,"bytes_per_s":3,"seconds_left":null}"#);
     }
 }

@@ -139,6 +139,8 @@ impl Events {
                 delay_ms: change.delay_ms,
             }));
         }
+        // What two sites tell in one picture has no order of its own; a change leaves before it arrives.
+        events.sort_by_key(|event| matches!(event, Event::Change { direction: Direction::Down, .. }));
         self.compare_conflicts(&picture.conflicts, &mut events);
         self.compare_problems(&picture.problems, &mut events);
         let (now_ms, sites) = (picture.status.now_ms, picture.sites());
@@ -203,14 +205,14 @@ pub(super) fn line(event: &Event, now_ms: u64) -> String {
         }
         Event::Change { site, path, direction, delay_ms } => {
             let way = status::way(*direction);
-            format!("{site:8} {way:4} {}  ({})", output::path(path), size::span(*delay_ms))
+            format!("{site:8} {way:4} {:>8}  {}", size::span(*delay_ms), output::path(path))
         }
         Event::Conflict { path, kept } => match kept {
             Some(kept) => format!("conflict {}  beside {}", output::path(path), output::path(kept)),
             None => format!("conflict {}", output::path(path)),
         },
         Event::Problem { site, path, text, remedy } => {
-            format!("{site:8} problem {}: {}. {}", output::path(path), output::text(text), output::text(remedy))
+            format!("{site:8} problem {}: {}. {}", output::path_below(path), output::text(text), output::text(remedy))
         }
         Event::Status { sites } => sites.iter().map(|site| site_line(site, now_ms)).collect::<Vec<_>>().join("\n"),
         Event::Stopped => "Stopped. Everything is kept; start it again on the same folder to go on.".to_owned(),

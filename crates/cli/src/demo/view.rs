@@ -130,15 +130,15 @@ impl View {
                     Direction::Up => (CYAN, "to the share"),
                     Direction::Down => (GREEN, "arrived     "),
                 };
-                let delay = self.paint(DIM, &format!("after {}", size::span(*delay_ms)));
-                format!("{ago}  {site:8} {}  {}  {delay}", self.paint(colour, way), output::path(path))
+                let delay = self.paint(DIM, &format!("after {:>9}", size::span(*delay_ms)));
+                format!("{ago}  {site:8} {}  {delay}  {}", self.paint(colour, way), output::path(path))
             }
             Event::Conflict { path, .. } => {
                 format!("{ago}  {}  {}", self.paint(YELLOW, "conflict copy        "), output::path(path))
             }
             Event::Problem { site, path, text, .. } => {
                 let what = self.paint(RED, "problem     ");
-                format!("{ago}  {site:8} {what}  {}: {}", output::path(path), output::text(text))
+                format!("{ago}  {site:8} {what}  {}: {}", output::path_below(path), output::text(text))
             }
             Event::Ready { .. } | Event::Status { .. } | Event::Stopped => String::new(),
         }
@@ -170,7 +170,10 @@ fn state_colour(one: &EndpointStatus) -> &'static str {
 fn in_flight(one: &EndpointStatus) -> String {
     let Some(counts) = one.report.as_ref().map(|report| report.counts) else { return NOTHING.to_owned() };
     let way = |items: u64, bytes: u64, rate: u64, word: &str| {
-        (items > 0).then(|| format!("{} {word}, {}, {}/s", size::count(items), size::bytes(bytes), size::bytes(rate)))
+        let known = |number: u64, text: String| if number > 0 { text } else { String::new() };
+        let bytes = known(bytes, format!(", {}", size::bytes(bytes)));
+        let rate = known(rate, format!(", {}/s", size::bytes(rate)));
+        (items > 0).then(|| format!("{} {word}{bytes}{rate}", size::count(items)))
     };
     let up = way(counts.up_items, counts.up_bytes, counts.up_bytes_per_s, "up");
     let down = way(counts.down_items, counts.down_bytes, counts.down_bytes_per_s, "down");
@@ -195,7 +198,79 @@ fn tail(text: &str, width: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+    use isotherm_api::management::Problems;
+    use isotherm_api::path::ShownPath;
+
     use super::*;
+
+    fn picture() -> Picture {
+        let end = |server: &str, state: &str, unsynced: u64| {
+            serde_json::json!({
+                "endpoint": {
+                    "id": "852c719ac0b8f2c78163b1a849f06c67", "group": "demo", "server": server, "path": format!("/d/{server}"),
+                    "initial_upload": "merge", "paused": false, "deleting": false, "confirmed_deletes": 0, "created_ms": 0
+                },
+                "online": true, "reported_ms": 9_000,
+                "report": {
+                    "incarnation": 1, "version": 2, "behind": 0, "agreed": unsynced == 0, "barrier": 0, "state": state,
+                    "watch": "events", "unsafe_since_ms": if unsynced > 0 { Some(4_000) } else { None }, "problems": 0, "recent": [],
+                    "counts": {
+                        "files": 1_204, "directories": 1, "bytes": 4_404_019, "unsynced_items": unsynced, "unsynced_bytes": 0,
+                        "up_items": unsynced, "up_bytes": 0, "up_bytes_per_s": 0,
+                        "down_items": 0, "down_bytes": 0, "down_bytes_per_s": 0
+                    }
+                }
+            })
+        };
+        let group = serde_json::json!({
+            "id": "2c27ebff899f85f4d6f700347bfb6781", "name": "demo", "case": "sensitive", "fold_version": 1, "quota": null,
+            "usage": 4_404_019, "exclusions": [], "max_delete_fraction": 0.5, "head": 2, "incarnation": 1, "barrier": 0,
+            "endpoints": 2, "created_ms": 0
+        });
+        let status = serde_json::json!({
+            "service_version": "1", "now_ms": 10_000, "servers": [],
+            "groups": [{ "group": group, "endpoints": [end("detroit", "synced", 0), end("munich", "syncing", 2)] }]
+        });
+        let problems = Problems { total: 0, problems: Vec::new() };
+        Picture { status: serde_json::from_value(status).unwrap(), conflicts: Vec::new(), problems }
+    }
+
+    #[test]
+    fn both_sites_stand_side_by_side_with_what_is_not_safe() {
+        let mut view = View { has_colours: false, ..View::new("http://x", 0) };
+        let path = ShownPath::new(b"a\x1b[2J\xff");
+        let change = Event::Change { site: "munich".into(), path, direction: Direction::Down, delay_ms: 640 };
+        view.remember(8_000, vec![change, Event::Stopped]);
+        let lines = view.lines(&picture(), (80, 24));
+        let expected = "
+              detroit                         munich
+  folder      /d/detroit                      /d/munich
+  state       in sync                         syncing
+  files       1,204                           1,204
+  size        4.2 MiB                         4.2 MiB
+  in flight   -                               2 up
+  not safe    -                               2 items, for 6 s
+  problems    -                               -
+  learns by   kernel events                   kernel events
+  conflicts   -
+
+  latest changes
+      2 s ago  munich   arrived       after     0.6 s  a\\x1b[2J\\xff";
+        assert_eq!(lines[1..15].join("\n"), expected);
+        assert_eq!(lines.len(), 24);
+    }
+
+    #[test]
+    fn the_view_fits_any_screen() {
+        let mut view = View { has_colours: false, ..View::new("http://x", 0) };
+        let change = |number: u64| Event::Conflict { path: ShownPath::new(number.to_string().as_bytes()), kept: None };
+        view.remember(0, (0..300).map(change).collect());
+        for height in [20, 24, 60] {
+            assert_eq!(view.lines(&picture(), (100, height)).len(), height);
+        }
+        assert_eq!(view.history.len(), HISTORY);
+    }
 
     #[test]
     fn long_texts_are_cut() {
