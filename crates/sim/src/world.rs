@@ -52,6 +52,8 @@ pub type Time = u64;
 const INCARNATION: Incarnation = Incarnation(1);
 /// The end of the time in which users work and things fail.
 const CALM_AFTER: Time = 60_000;
+/// Events after which a world that does not come to rest is given up.
+const EVENTS_MAX: u64 = 40_000;
 /// After which everybody must have come to rest.
 const PATIENCE: Time = 1_800_000;
 
@@ -201,7 +203,7 @@ impl World {
     fn live(&mut self) {
         while let Some(((time, _), action)) = self.calendar.pop_first() {
             self.now = time;
-            if self.now > CALM_AFTER + PATIENCE {
+            if self.now > CALM_AFTER + PATIENCE || self.outcome.events > EVENTS_MAX {
                 self.outcome.wrong.push("no rest after half an hour of calm".to_owned());
                 crate::verify::describe(self);
                 return;

@@ -166,7 +166,8 @@ impl<C: Catalog> Engine<C> {
 
     fn here_by_handle(&self, change: &Changed) -> Option<NodeId> {
         let owners = self.catalog.by_handle(&change.directory).into_iter();
-        owners.filter_map(|node| self.catalog.record(node)).find(|record| record.here().is_some()).map(|record| record.node)
+        let known: Vec<Record> = owners.filter_map(|node| self.catalog.record(node)).collect();
+        known.iter().find(|record| record.here().is_some()).or(known.first()).map(|record| record.node)
     }
 
     /// Asks for a place to be looked at for its metadata; its bytes were just read.
@@ -239,10 +240,15 @@ impl<C: Catalog> Engine<C> {
         let mut requests = Vec::new();
         let mut unreachable = Vec::new();
         for (directory, names) in &mut self.local.dirty {
-            let Some(handle) = self.catalog.record(*directory).and_then(|record| Some(record.here()?.handle.clone())) else {
+            let Some(local) = self.catalog.record(*directory).and_then(|record| record.local) else {
                 unreachable.push(*directory);
                 continue;
             };
+            // A directory whose new place is not known yet: what happened in it waits.
+            if local.lost {
+                continue;
+            }
+            let handle = local.handle;
             let due = names.iter().filter(|(name, dirty)| {
                 let rests = now >= dirty.last + limits.quiet_ms || now >= dirty.first + limits.restless_ms || dirty.last == 0;
                 (rests || flush) && !held.contains(&Place { parent: *directory, name: (*name).clone() })
@@ -375,11 +381,15 @@ impl<C: Catalog> Engine<C> {
         self.local.strays.clear();
     }
 
+    /// Remembers that a node's inode has to be looked for.
+    pub(super) fn look_for(&mut self, node: NodeId) {
+        let scans_begun = self.local.scans_begun;
+        self.local.lost.entry(node).or_insert(Lost { scans_begun, probed: false });
+    }
+
     /// A step has put a node under a name: whoever was recorded there is looked for.
     pub(super) fn displaced(&mut self, place: &Place, by: NodeId) {
         if let Some(node) = displace(&mut self.catalog, place, by) {
-            let scans_begun = self.local.scans_begun;
-            self.local.lost.insert(node, Lost { scans_begun, probed: false });
             self.around(node);
         }
     }

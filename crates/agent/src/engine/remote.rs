@@ -199,6 +199,10 @@ impl<C: Catalog> Engine<C> {
             self.wake([node]);
             return;
         };
+        if record.is_lost() {
+            // Work that was under way may have given a lost file to another node.
+            self.look_for(node);
+        }
         let mut nodes = vec![node];
         let key = |name: &isotherm_core::name::Name| name.key(self.settings.rules.case);
         for place in

@@ -24,6 +24,9 @@ use crate::name::Name;
 use crate::node::{Content, Kind, Metadata, Place};
 use crate::trees::{Handle, Local, LocalContent, Print, Record, Trees, TreesMut, same_metadata};
 
+/// What the name of a parked node begins with; its id follows.
+pub const PARKED_PREFIX: &str = "parked-";
+
 /// One name as it was found.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Seen {
@@ -160,7 +163,8 @@ fn bind(
         out.changed.insert(record.node);
         trees.put(record);
     }
-    if let Some(record) = mover(trees, seen, found) {
+    let parked = if place.parent == NodeId::PARKED { parked(trees, seen) } else { None };
+    if let Some(record) = parked.or_else(|| mover(trees, seen, found)) {
         out.lost.remove(&record.node);
         refresh(trees, record, seen, &place, out);
         return;
@@ -177,6 +181,13 @@ fn bind(
         links::relink(trees, &seen.handle, out);
         out.changed.extend(mirror(trees, node));
     }
+}
+
+/// A parked name says whose it is: the only name whose node is known without knowing where its other names are.
+fn parked(trees: &impl Trees, seen: &Seen) -> Option<Record> {
+    let text = std::str::from_utf8(seen.name.as_bytes()).ok()?;
+    let record = trees.record(text.strip_prefix(PARKED_PREFIX)?.parse().ok()?)?;
+    record.local.as_ref().is_some_and(|local| local.handle == seen.handle).then_some(record)
 }
 
 /// The node whose inode this is and whose old name it has left.

@@ -3,6 +3,7 @@
 use super::planner::Planner;
 use super::{Action, Authority};
 use crate::ids::NodeId;
+use crate::name::Name;
 use crate::namespace::Change;
 use crate::node::{Content, Node, Place};
 use crate::trees::{Local, LocalContent, Record, Trees};
@@ -57,7 +58,11 @@ impl<T: Trees> Planner<'_, T> {
             self.read(node);
             return;
         };
-        if local.place.parent == NodeId::PARKED || !self.parent_there(local.place.parent) || self.made_there.contains(&node) {
+        if local.place.parent == NodeId::PARKED {
+            self.bring_back(record, local);
+            return;
+        }
+        if !self.parent_there(local.place.parent) || self.made_there.contains(&node) {
             return;
         }
         let key = self.key(&local.place.name);
@@ -73,6 +78,15 @@ impl<T: Trees> Planner<'_, T> {
         self.intend(create_change(record, local, content));
         self.made_there.insert(node);
         self.moved_there.insert(node, local.place.clone());
+    }
+
+    /// Something lies parked of which neither side knows where it belongs: it comes back under a name that says so.
+    fn bring_back(&mut self, record: &Record, local: &Local) {
+        let Ok(name) = Name::new(b"rescued") else { return };
+        let wanted = Place { parent: NodeId::ROOT, name };
+        let Some(name) = self.conflict_name(&wanted, self.rules.server) else { return };
+        let (Some(expected), Some(to)) = (self.expected(local), self.spot(&Place { parent: NodeId::ROOT, name })) else { return };
+        self.step(record.node, Action::Move { expected, to, conflict_of: None });
     }
 
     /// Reserves a remote name for this plan; false if the plan already gives it to another node.

@@ -10,6 +10,7 @@ use crate::ids::NodeId;
 use crate::name::Name;
 use crate::namespace::{Based, Change};
 use crate::node::{Kind, Node, Place};
+use crate::observe::PARKED_PREFIX;
 use crate::trees::{Local, Record, Synced, Trees};
 
 /// Longest ring or chain of renames that is planned at once; longer ones go piece by piece.
@@ -134,7 +135,7 @@ impl<T: Trees> Planner<'_, T> {
         }
         let staging = self.trees.record(NodeId::PARKED).and_then(|record| record.here().map(|local| local.handle.clone()));
         let (Some(staging), Some(expected)) = (staging, self.expected(local)) else { return false };
-        let Ok(name) = Name::new(format!("parked-{node}").as_bytes()) else { return false };
+        let Ok(name) = Name::new(format!("{PARKED_PREFIX}{node}").as_bytes()) else { return false };
         let to = Spot { node: NodeId::PARKED, parent: Parent::Inode(staging), name: name.clone() };
         self.step(node, Action::Move { expected, to, conflict_of: None });
         self.moved_here.insert(node, Place { parent: NodeId::PARKED, name });
