@@ -6,7 +6,7 @@
 //! **Invariant:** each test has a folder, a service and ports of its own.
 
 // Logs of processes are shown where a test fails.
-#![allow(clippy::unwrap_used, clippy::print_stderr)]
+#![allow(clippy::unwrap_used, clippy::print_stderr, clippy::print_stdout)]
 
 mod demo;
 mod program;
