@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use isotherm_core::ids::NodeId;
 use isotherm_core::name::Name;
 use isotherm_core::node::{Kind, Place};
-use isotherm_core::observe::{Evidence, Liveness, Observed, displace, observe, resolve_lost};
+use isotherm_core::observe::{Evidence, Listing, Liveness, Observed, displace, observe, resolve_lost};
 use isotherm_core::trees::{Handle, LocalContent, Record, path};
 
 use super::{Catalog, Changed, Effect, Engine, Look, LookRequest, Millis, Places};
@@ -83,6 +83,21 @@ impl LocalSide {
 
     pub(super) fn scans(&self) -> (u64, u64) {
         (self.scans_begun, self.scans_whole)
+    }
+
+    /// A directory's node has become another one: what was to be done there is to be done under the new name.
+    pub(super) fn rename_node(&mut self, from: NodeId, to: NodeId) {
+        if let Some(names) = self.dirty.remove(&from) {
+            self.dirty.entry(to).or_default().extend(names);
+        }
+        for set in [Some(&mut self.list), self.scan.as_mut().map(|scan| &mut scan.queue)].into_iter().flatten() {
+            if set.remove(&from) {
+                set.insert(to);
+            }
+        }
+        if let Some(lost) = self.lost.remove(&from) {
+            self.lost.insert(to, lost);
+        }
     }
 
     /// Whether something was reported of the node that has not been looked at yet.
@@ -324,7 +339,7 @@ impl<C: Catalog> Engine<C> {
         for look in looks {
             self.note_unfit(&look, now);
             match look.listing {
-                Some(listing) => listings.push(listing),
+                Some(listing) => listings.extend(self.readdress(listing)),
                 None => self.local.scan.iter_mut().for_each(|scan| scan.whole = false),
             }
         }
@@ -345,6 +360,15 @@ impl<C: Catalog> Engine<C> {
             }
         }
         self.take(observed, now);
+    }
+
+    /// A listing is of an inode; the node that this inode belongs to may have changed since it was asked for.
+    fn readdress(&self, mut listing: Listing) -> Option<Listing> {
+        let owners = self.catalog.by_handle(&listing.handle);
+        if !owners.contains(&listing.directory) {
+            listing.directory = *owners.first()?;
+        }
+        Some(listing)
     }
 
     fn take(&mut self, observed: Observed, now: Millis) {
@@ -417,11 +441,18 @@ impl<C: Catalog> Engine<C> {
         self.status.unfit(look, &base, now);
     }
 
-    /// When something on this side becomes due.
+    /// When something on this side becomes due. What cannot be looked at yet, because a look or other work is under way
+    /// there, becomes due when that ends.
     pub(super) fn next_local(&self) -> Option<Millis> {
+        if self.local.looking {
+            return None;
+        }
         let limits = &self.settings.limits;
-        let names = self.local.dirty.values().flat_map(BTreeMap::values);
-        let quiet = names.map(|dirty| (dirty.last + limits.quiet_ms).min(dirty.first + limits.restless_ms)).min();
+        let reachable = |directory: &NodeId| self.catalog.record(*directory).is_some_and(|record| record.here().is_some());
+        let names = self.local.dirty.iter().filter(|(directory, _)| reachable(directory)).flat_map(|(directory, names)| {
+            names.iter().filter(|(name, _)| !self.work.held.contains(&Place { parent: *directory, name: (*name).clone() }))
+        });
+        let quiet = names.map(|(_, dirty)| (dirty.last + limits.quiet_ms).min(dirty.first + limits.restless_ms)).min();
         let every = if self.settings.watched { limits.scan_every_ms } else { limits.scan_unwatched_ms };
         let scan = self.local.scan_due.or(Some(self.local.last_scan + every)).filter(|_| self.local.scan.is_none());
         [quiet, scan].into_iter().flatten().min()

@@ -122,6 +122,9 @@ impl<C: Catalog> Engine<C> {
             }
         }
         if all {
+            if let Some((from, to)) = sent.intent.rebind {
+                self.local.rename_node(from, to);
+            }
             settle::rebound(&mut self.catalog, &sent.intent).into_iter().for_each(|node| self.around(node));
         }
         nodes.into_iter().for_each(|node| self.around(node));

@@ -155,6 +155,9 @@ impl<C: Catalog> Engine<C> {
                     continue;
                 }
             }
+            if let isotherm_core::plan::Fact::Rebind(from, to) = fact {
+                self.local.rename_node(*from, *to);
+            }
             let again = establish(&mut self.catalog, fact);
             again.into_iter().for_each(|node| self.around(node));
             if let isotherm_core::plan::Fact::Agree(node) = fact {
