@@ -385,6 +385,9 @@ impl<C: Catalog> Engine<C> {
             if record.as_ref().is_none_or(|record| !record.is_lost()) {
                 self.local.lost.remove(node);
             }
+            if record.as_ref().and_then(Record::here).is_some_and(|local| local.kind() == Kind::Directory) {
+                self.moved_directory(*node);
+            }
             let unread = record.is_some_and(|record| record.local.is_some_and(|local| local.content == LocalContent::Unread));
             if unread && self.work.reading.contains_key(node) {
                 self.work.stale_reads.insert(*node);
@@ -397,6 +400,13 @@ impl<C: Catalog> Engine<C> {
     pub(super) fn made_directory(&mut self, node: NodeId, handle: &Handle) {
         if self.local.strays.remove(handle) {
             self.local.list.insert(node);
+        }
+    }
+
+    /// A directory has another place now. A scan may have passed that place already, so it looks there again.
+    pub(super) fn moved_directory(&mut self, node: NodeId) {
+        if let Some(scan) = &mut self.local.scan {
+            scan.queue.insert(node);
         }
     }
 

@@ -226,6 +226,6 @@ impl<C: Catalog> Engine<C> {
     }
 
     pub(super) fn next_remote(&self) -> Option<Millis> {
-        self.remote.retry_at
+        self.remote.retry_at.filter(|_| !self.remote.fetching)
     }
 }

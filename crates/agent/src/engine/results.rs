@@ -253,11 +253,13 @@ impl<C: Catalog> Engine<C> {
 
     fn step_done(&mut self, step: &Step, after: Option<After>, now: Millis) {
         let old = self.catalog.record(step.node).and_then(|record| record.here().map(|local| local.place.clone()));
+        let shown = after.as_ref().map(|after| after.print);
         let local = after.and_then(|after| self.local_after(step, after));
         if let Some(local) = &local {
             self.displaced(&local.place, step.node);
             if local.kind() == Kind::Directory {
                 self.made_directory(step.node, &local.handle);
+                self.moved_directory(step.node);
             }
         }
         if let (Action::Move { expected, to, .. }, Some(local)) = (&step.action, &local)
@@ -265,6 +267,9 @@ impl<C: Catalog> Engine<C> {
         {
             // A rename moves the change time, so this print is the planned one on purpose: something else had changed.
             self.look_at(&to.place());
+        }
+        if let Some(local) = local.as_ref().filter(|local| Some(local.print) != shown) {
+            self.glance_at(&local.place, now);
         }
         settle::performed(&mut self.catalog, step, local);
         self.mirrored(step.node);
@@ -312,11 +317,23 @@ impl<C: Catalog> Engine<C> {
     fn linked(&self, place: Place, after: After) -> Local {
         let owners = self.catalog.by_handle(&after.handle).into_iter().filter_map(|node| self.catalog.record(node));
         let other = owners.filter_map(|record| record.here().cloned()).next();
-        let (metadata, raw, content) = match other {
-            Some(other) => (other.metadata, other.raw, other.content),
-            None => (after.shown, None, LocalContent::Unread),
+        let Some(other) = other else {
+            let content = LocalContent::Unread;
+            return Local {
+                place,
+                handle: after.handle,
+                print: after.print,
+                metadata: after.shown,
+                raw: None,
+                content,
+                lost: false,
+            };
         };
-        Local { place, handle: after.handle, print: after.print, metadata, raw, content, lost: false }
+        let known = other.raw.as_ref().unwrap_or(&other.metadata);
+        // Somebody changed its metadata in the meantime: the old change time stays, so that a look finds that.
+        let changed = if same_metadata(known, &after.shown) { after.print.changed } else { other.print.changed };
+        let print = isotherm_core::trees::Print { changed, ..after.print };
+        Local { place, print, ..other }
     }
 
     /// A name became free, on either side.
