@@ -160,7 +160,7 @@ fn agents_killed_in_the_middle_of_work_lose_nothing() {
                 fs::write(folder.join(name), noise(round * 1_000 + number, 20_000)).unwrap();
             }
             fs::write(world.munich.join("large"), noise(round, 12 << 20)).unwrap();
-            std::thread::sleep(std::time::Duration::from_millis(400 + 350 * round));
+            std::thread::sleep(std::time::Duration::from_millis(400 + 350 * round)); // tidy: wait until some of the work is done, differently in each round
             for (at, name) in ["detroit", "munich"].into_iter().enumerate() {
                 world.agents.remove(at).kill();
                 let again = world.start(name);
