@@ -232,7 +232,7 @@ impl Hands<'_, '_> {
         if !self.is_expected(&staged, expected) {
             if self.volume.at(&at) == Some(made) {
                 self.volume.exchange(&staged, &at);
-                self.volume.unlink(&staged);
+                self.withdraw(made, &staged, &at, &after);
             } else {
                 self.rescue(&staged, &at);
             }
@@ -242,17 +242,30 @@ impl Hands<'_, '_> {
         Ok(after)
     }
 
+    /// The new inode had the name for a moment. If a user wrote to it then, it is his.
+    fn withdraw(&mut self, made: Ino, staged: &At, at: &At, placed: &StepResult) {
+        let StepResult::Done(Some(after)) = placed else { return };
+        let print = self.volume.print(made);
+        if print.is_some_and(|print| print.size == after.print.size && print.modified == after.print.modified) {
+            self.volume.unlink(staged);
+        } else {
+            self.rescue(staged, at);
+        }
+    }
+
     fn is_expected(&self, at: &At, expected: &Expected) -> bool {
         let Some(found) = self.volume.at(at) else { return false };
         let Some(print) = self.volume.print(found) else { return false };
         found == ino(&expected.handle) && print.size == expected.print.size && print.modified == expected.print.modified
     }
 
-    /// The name was taken again while the displaced file was judged: it goes beside.
+    /// The name was taken again while the displaced file was judged: it goes beside; or its directory is gone: it goes to
+    /// the root.
     fn rescue(&mut self, staged: &At, at: &At) {
+        let directory = if self.volume.inode(at.0).is_some() { at.0 } else { crate::volume::ROOT };
         for number in 0.. {
             let name = at.1.conflict("rescued", number);
-            let beside = (at.0, name);
+            let beside = (directory, name);
             if self.volume.at(&beside).is_none() {
                 self.volume.rename(staged, beside);
                 return;
@@ -285,7 +298,7 @@ impl Hands<'_, '_> {
         }
         self.pause()?;
         if !self.is_expected(&aside, expected) {
-            if self.volume.at(&at).is_none() {
+            if self.volume.at(&at).is_none() && self.volume.inode(at.0).is_some() {
                 self.volume.rename(&aside, at);
             } else {
                 self.rescue(&aside, &at);

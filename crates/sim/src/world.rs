@@ -352,17 +352,21 @@ impl World {
         let mut user = User { volume: &mut site.volume, ledger: &mut self.ledger, rng: &mut self.rng, reports: Vec::new() };
         user.act();
         let reports = user.reports;
-        if self.options.trace {
-            let image = self.sites[number].volume.image();
-            let shown: Vec<String> =
-                image.iter().map(|(path, shown)| format!("{path}={:?}{}", shown.kind, shown.bytes)).collect();
-            self.outcome.trace.push(format!("{:>6} site {number} now {}", self.now, shown.join(" ")));
-        }
+        self.trace_image(number);
         // Some of what users do is durable at once.
         if self.rng.chance(50) {
             self.sites[number].volume.sync();
         }
         reports
+    }
+
+    fn trace_image(&mut self, number: usize) {
+        if self.options.trace {
+            let image = self.sites[number].volume.image();
+            let shown = image.iter().map(|(path, shown)| format!("{path}={:?}{}", shown.kind, shown.bytes));
+            let shown: Vec<String> = shown.collect();
+            self.outcome.trace.push(format!("{:>6} site {number} now {}", self.now, shown.join(" ")));
+        }
     }
 
     /// The kernel reports, a little later and in order.
@@ -549,17 +553,27 @@ impl World {
         }
         let disturbed = self.options.faults && !self.calm();
         let (ledger, rng) = (&mut self.ledger, &mut self.rng);
-        let mut reports = Vec::new();
+        let trace = self.options.trace;
+        let (mut reports, mut notes) = (Vec::new(), Vec::new());
         let mut between = |volume: &mut Volume| {
             if disturbed && rng.chance(6) {
                 let mut user = User { volume, ledger, rng, reports: Vec::new() };
                 user.act();
                 reports.extend(user.reports);
+                if trace {
+                    notes.push(format!("       between two moves: {:?}", reports.last()));
+                    notes.push(format!(
+                        "       {:?}",
+                        volume.image().iter().map(|(path, shown)| (path.clone(), shown.bytes)).collect::<Vec<_>>()
+                    ));
+                }
             }
             disturbed && rng.chance(1)
         };
         let done = perform(&mut self.sites[number].volume, steps, &self.contents, &mut between);
         self.report(number, reports);
+        self.outcome.trace.append(&mut notes);
+        self.trace_image(number);
         match done {
             Ok(results) => self.deliver(number, Event::Performed(results)),
             Err(_) => {

@@ -333,7 +333,9 @@ impl<C: Catalog> Engine<C> {
         // Somebody changed its metadata in the meantime: the old change time stays, so that a look finds that.
         let changed = if same_metadata(known, &after.shown) { after.print.changed } else { other.print.changed };
         let print = isotherm_core::trees::Print { changed, ..after.print };
-        Local { place, print, ..other }
+        let same = print.size == other.print.size && print.modified == other.print.modified;
+        let content = if same { other.content } else { LocalContent::Unread };
+        Local { place, print, content, ..other }
     }
 
     /// A name became free, on either side.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use isotherm_core::name::Name;
 use isotherm_core::plan::Expected;
 use isotherm_core::trees::Print;
-use isotherm_gate::{Dir, ErrorKind, FileHandle, GateError, Inode, Kind, Stat};
+use isotherm_gate::{Dir, ErrorKind, GateError, Inode, Kind, Stat};
 
 use super::super::{Volume, handle_of};
 use super::place::os;
@@ -24,8 +24,8 @@ pub(super) struct Displaced {
     pub(super) staged: String,
     pub(super) expected: Expected,
     pub(super) dir: Arc<Dir>,
-    /// What took its place; none after a removal.
-    pub(super) successor: Option<FileHandle>,
+    /// What took its place, as it was then; none after a removal.
+    pub(super) successor: Option<Stat>,
 }
 
 /// Why a displaced inode is not what was expected to go.
@@ -72,18 +72,26 @@ impl Displaced {
         }
     }
 
-    fn exchange_back(&self, volume: &Volume, successor: &FileHandle) -> Result<(), GateError> {
+    fn exchange_back(&self, volume: &Volume, successor: &Stat) -> Result<(), GateError> {
         let (staging, staged, name) = (volume.staging().dir(), OsStr::new(&self.staged), os(&self.expected.spot.name));
         let holder = self.dir.stat(name)?.map(|stat| stat.handle);
         match holder {
             None => return self.rename_back(volume),
             // Saved again meanwhile: the newer file keeps the name.
-            Some(holder) if holder != *successor => return Err(GateError::new(ErrorKind::Exists, "put back", name)),
+            Some(holder) if holder != successor.handle => return Err(GateError::new(ErrorKind::Exists, "put back", name)),
             Some(_) => staging.rename_exchange(staged, &self.dir, name)?,
         }
-        let back = staging.stat(staged)?.map(|stat| stat.handle);
-        if back.as_ref() == Some(successor) {
-            return volume.staging().remove(staged);
+        let back = staging.inode(staged)?;
+        let stat = back.stat()?;
+        if stat.handle == successor.handle {
+            // While it had the name a user may have written to it.
+            let untouched = stat.size == successor.size && stat.mtime_ns == successor.mtime_ns && !is_written(&back, &stat);
+            drop(back);
+            return if untouched {
+                volume.staging().remove(staged)
+            } else {
+                rescue(volume, &self.staged, Some(&self.dir), &self.expected.spot.name).map(|_| ())
+            };
         }
         // Saved again between the last two calls: give the newer file its name back; the older one goes beside it.
         staging.rename_exchange(staged, &self.dir, name)?;

@@ -123,7 +123,7 @@ impl Batch<'_> {
         let volume = self.volume();
         volume.staging().dir().rename_exchange(OsStr::new(&new.name), &dir, name).map_err(refuse)?;
         // From here on the staged name holds what had the name before: a user's.
-        let successor = Some(new.stat.handle.clone());
+        let successor = Some(new.stat.clone());
         let displaced = Displaced { staged: new.name.clone(), expected: expected.clone(), dir, successor };
         match displaced.judge(volume) {
             Ok(()) => Ok((Some(named(&new).map_err(refuse)?), Some(displaced))),
