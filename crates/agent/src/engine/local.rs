@@ -185,6 +185,15 @@ impl<C: Catalog> Engine<C> {
         known.iter().find(|record| record.here().is_some()).or(known.first()).map(|record| record.node)
     }
 
+    /// Asks for a directory to be listed whole, and the root where it is not here any more.
+    pub(super) fn list_again(&mut self, directory: NodeId) {
+        let here = self.catalog.record(directory).is_some_and(|record| record.here().is_some());
+        if here {
+            self.local.list.insert(directory);
+        }
+        self.local.list.insert(NodeId::ROOT);
+    }
+
     /// Asks for a place to be looked at for its metadata; its bytes were just read.
     pub(super) fn glance_at(&mut self, place: &Place, now: Millis) {
         if place.parent != NodeId::PARKED {

@@ -222,6 +222,10 @@ impl<C: Catalog> Engine<C> {
             StepResult::Done(after) => self.step_done(step, after, now),
             StepResult::Surprise => {
                 places(step).iter().for_each(|place| self.look_at(place));
+                if let Action::Replace { expected, .. } | Action::Remove { expected, .. } = &step.action {
+                    // A file that could not get its name back lies beside it, or in the root.
+                    self.list_again(expected.spot.node);
+                }
                 self.back_off(step.node, now);
             }
             StepResult::Occupied => {

@@ -84,7 +84,7 @@ fn apply_group<R: Records>(
         }
         Some((at, answer)) => {
             answers.fill(Answer::Skipped);
-            answers[at] = answer;
+            answers[at] = committed_state(records, answer)?;
         }
     }
     for (operation, answer) in group.iter().zip(&answers) {
@@ -93,6 +93,13 @@ fn apply_group<R: Records>(
         }
     }
     Ok(answers)
+}
+
+/// A conflict was found among the group's tentative states; its author is told what the share really holds.
+fn committed_state<R: Records>(records: &R, answer: Answer) -> Result<Answer, R::Error> {
+    let Answer::Conflict(tentative) = &answer else { return Ok(answer) };
+    // Two members of one group that want one name: neither is there, and nothing is known beyond that.
+    Ok(records.node(tentative.id)?.map_or(Answer::Skipped, |node| Answer::Conflict(Box::new(node))))
 }
 
 /// Answers that a repeated operation must get again. The others ask the author to do something and send again.

@@ -133,6 +133,18 @@ fn a_group_swaps_names_and_fails_as_a_whole() {
 }
 
 #[test]
+fn a_conflict_shows_the_share_as_it_is_not_as_the_group_would_have_left_it() {
+    let mut world = World::new(Case::Sensitive);
+    world.one(create(node(1), place(NodeId::ROOT, "b-s2"), file(1)));
+    let copy = world.operation(Some(1), create(node(2), place(NodeId::ROOT, "b-s2"), file(2)));
+    let update = world.operation(Some(1), edit(node(1), 1, file(3)));
+    let answers = world.send(vec![copy, update]);
+    let Answer::Conflict(current) = &answers[0] else { panic!("{answers:?}") };
+    assert_eq!(**current, world.node(node(1)), "found by a seed: the holder of the name was updated in the same group");
+    assert_eq!(world.node(node(1)).content, file(1));
+}
+
+#[test]
 fn what_builds_on_a_failed_creation_is_skipped() {
     let mut world = World::new(Case::Sensitive);
     world.one(create(node(1), place(NodeId::ROOT, "a"), file(1)));
