@@ -6,6 +6,7 @@
 //!
 //! **Invariant:** nothing here asks the real clock, a thread or the operating system for anything.
 
+mod effects;
 pub mod perform;
 pub mod rng;
 pub mod users;

@@ -2,17 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use isotherm_agent::engine::{Away, Command, Effect, Engine, Event, Limits, MemoryCatalog, ReadResult, Settings, SnapshotPart};
-use isotherm_core::ids::{Cursor, Epoch, Incarnation, NodeId, ServerId, Timestamp, Version};
+use isotherm_agent::engine::{Effect, Engine, Event, Limits, MemoryCatalog, Settings};
+use isotherm_core::ids::{Epoch, Incarnation, ServerId, Version};
 use isotherm_core::name::Case;
-use isotherm_core::namespace::{Batch, MemoryRecords, Operation, Records, apply, check, page};
-use isotherm_core::node::{FileContent, Node};
+use isotherm_core::namespace::{Batch, MemoryRecords, Records};
 use isotherm_core::plan::{Authority, Rules};
 
-use crate::perform::{Contents, content_entry, look, perform, recover};
+use crate::perform::{Contents, recover};
 use crate::rng::Rng;
 use crate::users::{Ledger, User};
-use crate::volume::{ROOT, STAGING, Volume, handle, ino};
+use crate::volume::{ROOT, STAGING, Volume, handle};
 
 /// What kind of world.
 #[derive(Clone, Copy, Debug)]
@@ -49,7 +48,7 @@ pub struct Outcome {
 /// Milliseconds of simulated time.
 pub type Time = u64;
 
-const INCARNATION: Incarnation = Incarnation(1);
+pub(crate) const INCARNATION: Incarnation = Incarnation(1);
 /// The end of the time in which users work and things fail.
 const CALM_AFTER: Time = 60_000;
 /// Events after which a world that does not come to rest is given up.
@@ -58,7 +57,7 @@ const EVENTS_MAX: u64 = 40_000;
 const PATIENCE: Time = 1_800_000;
 
 #[derive(Debug)]
-enum Action {
+pub(crate) enum Action {
     Deliver(usize, u64, Event),
     Do(usize, u64, Effect),
     Repeat(Batch),
@@ -77,13 +76,13 @@ pub(crate) struct Site {
     pub(crate) engine: Option<Engine<MemoryCatalog>>,
     catalog: Option<MemoryCatalog>,
     /// Counts the runs of the agent; what belongs to an earlier one is dropped.
-    run: u64,
-    epoch: Epoch,
-    parted: bool,
+    pub(crate) run: u64,
+    pub(crate) epoch: Epoch,
+    pub(crate) parted: bool,
     rolled_back: bool,
     old: Option<Volume>,
     next_tick: Option<Time>,
-    reported_until: Time,
+    pub(crate) reported_until: Time,
     pub(crate) cursor: Version,
 }
 
@@ -92,12 +91,12 @@ pub(crate) struct World {
     pub(crate) records: MemoryRecords,
     pub(crate) sites: Vec<Site>,
     pub(crate) ledger: Ledger,
-    contents: Contents,
+    pub(crate) contents: Contents,
     calendar: BTreeMap<(Time, u64), Action>,
-    now: Time,
+    pub(crate) now: Time,
     order: u64,
-    rng: Rng,
-    options: Options,
+    pub(crate) rng: Rng,
+    pub(crate) options: Options,
     pub(crate) outcome: Outcome,
 }
 
@@ -157,17 +156,17 @@ impl World {
         world
     }
 
-    fn at(&mut self, time: Time, action: Action) {
+    pub(crate) fn at(&mut self, time: Time, action: Action) {
         self.order += 1;
         self.calendar.insert((time.max(self.now), self.order), action);
     }
 
-    fn soon(&mut self, within: Time, action: Action) {
+    pub(crate) fn soon(&mut self, within: Time, action: Action) {
         let delay = 1 + self.rng.below(within);
         self.at(self.now + delay, action);
     }
 
-    fn calm(&self) -> bool {
+    pub(crate) fn calm(&self) -> bool {
         self.now >= CALM_AFTER
     }
 
@@ -283,7 +282,7 @@ impl World {
         self.feed(number, Event::Tick);
     }
 
-    fn crash(&mut self, number: usize, power: bool) {
+    pub(crate) fn crash(&mut self, number: usize, power: bool) {
         let site = &mut self.sites[number];
         let Some(engine) = site.engine.take() else { return };
         self.outcome.crashes += 1;
@@ -347,7 +346,7 @@ impl World {
     }
 
     /// A user does something on a volume.
-    fn user(&mut self, number: usize) -> Vec<isotherm_agent::engine::Changed> {
+    pub(crate) fn user(&mut self, number: usize) -> Vec<isotherm_agent::engine::Changed> {
         let site = &mut self.sites[number];
         let mut user = User { volume: &mut site.volume, ledger: &mut self.ledger, rng: &mut self.rng, reports: Vec::new() };
         user.act();
@@ -360,7 +359,7 @@ impl World {
         reports
     }
 
-    fn trace_image(&mut self, number: usize) {
+    pub(crate) fn trace_image(&mut self, number: usize) {
         if self.options.trace {
             let image = self.sites[number].volume.image();
             let shown = image.iter().map(|(path, shown)| format!("{path}={:?}{}", shown.kind, shown.bytes));
@@ -370,7 +369,7 @@ impl World {
     }
 
     /// The kernel reports, a little later and in order.
-    fn report(&mut self, number: usize, reports: Vec<isotherm_agent::engine::Changed>) {
+    pub(crate) fn report(&mut self, number: usize, reports: Vec<isotherm_agent::engine::Changed>) {
         if reports.is_empty() || self.sites[number].engine.is_none() {
             return;
         }
@@ -403,191 +402,6 @@ impl World {
         }
     }
 
-    fn deliver(&mut self, number: usize, event: Event) {
-        let run = self.sites[number].run;
-        self.soon(40, Action::Deliver(number, run, event));
-    }
-
-    /// Whether a message is lost on its way.
-    fn lost(&mut self, number: usize) -> bool {
-        self.sites[number].parted || (self.options.faults && !self.calm() && self.rng.chance(4))
-    }
-
-    fn perform(&mut self, number: usize, effect: Effect) {
-        match effect {
-            Effect::Look(requests) => {
-                let mut looks = Vec::new();
-                for request in requests {
-                    if self.options.faults && !self.calm() && self.rng.chance(3) {
-                        let reports = self.user(number);
-                        self.report(number, reports);
-                    }
-                    looks.push(look(&self.sites[number].volume, &request));
-                }
-                self.deliver(number, Event::Looked(looks));
-            }
-            Effect::Probe(nodes) => {
-                let volume = &self.sites[number].volume;
-                let found = nodes.into_iter().map(|(node, handle)| (node, volume.liveness(ino(&handle)))).collect();
-                self.deliver(number, Event::Probed(found));
-            }
-            Effect::Drain => {
-                let (at, run) = (self.sites[number].reported_until.max(self.now) + 1, self.sites[number].run);
-                self.at(at, Action::Deliver(number, run, Event::Drained));
-            }
-            Effect::Fetch { cursor, wait } => self.fetch(number, cursor, wait),
-            Effect::FetchSnapshot => self.snapshot(number),
-            Effect::Read(requests) => {
-                let results = requests.into_iter().map(|request| (request.node, self.read(number, &request.handle))).collect();
-                self.deliver(number, Event::Read(results));
-            }
-            Effect::Commit(operations) => self.send(number, operations),
-            Effect::History(nodes) => {
-                let histories = if self.lost(number) {
-                    Err(away())
-                } else {
-                    Ok(nodes.into_iter().map(|node| (node, self.records.history(node, 100).unwrap_or_default())).collect())
-                };
-                self.deliver(number, Event::Histories(histories));
-            }
-            Effect::Perform(steps) => self.perform_steps(number, &steps),
-        }
-    }
-
-    fn read(&mut self, number: usize, handle: &isotherm_core::trees::Handle) -> ReadResult {
-        if self.lost(number) {
-            return ReadResult::Away(away());
-        }
-        if self.options.faults && !self.calm() && self.rng.chance(3) {
-            let reports = self.user(number);
-            self.report(number, reports);
-            return ReadResult::Changed;
-        }
-        let volume = &mut self.sites[number].volume;
-        let (Some(inode), Some(print)) = (volume.inode(ino(handle)).cloned(), volume.print(ino(handle))) else {
-            return ReadResult::Gone;
-        };
-        // What is uploaded was made durable first (row 7).
-        volume.sync();
-        let (manifest, bytes) = content_entry(inode.bytes);
-        self.records.add_content(manifest);
-        self.contents.insert(manifest, bytes);
-        let content = FileContent { manifest, size: 1, modified: Timestamp(inode.modified), link: None };
-        ReadResult::Content { content, print }
-    }
-
-    fn fetch(&mut self, number: usize, cursor: Cursor, wait: bool) {
-        let run = self.sites[number].run;
-        if self.lost(number) {
-            self.deliver(number, Event::Page(Err(away())));
-            return;
-        }
-        let limit = usize::try_from(1 + self.rng.below(6)).unwrap_or(1);
-        let Ok(page) = page(&self.records, cursor, limit);
-        if wait && page.nodes.is_empty() && !page.start_over {
-            self.soon(150, Action::Do(number, run, Effect::Fetch { cursor, wait }));
-            return;
-        }
-        if cursor.version < self.sites[number].cursor && !page.start_over {
-            // Allowed only after a crash, whose catalog may be older; never within a run.
-            self.sites[number].cursor = cursor.version;
-        }
-        self.deliver(number, Event::Page(Ok(page)));
-    }
-
-    fn snapshot(&mut self, number: usize) {
-        if self.lost(number) {
-            self.deliver(number, Event::Snapshot(Err(away())));
-            return;
-        }
-        let Ok(share) = self.records.share();
-        let mut nodes: Vec<Node> = self.records.nodes().filter(|node| node.is_live()).cloned().collect();
-        nodes.sort_by_key(|node| node.versions.created);
-        let cursor = Cursor { incarnation: share.incarnation, version: share.head };
-        let run = self.sites[number].run;
-        let mut at = self.now;
-        for part in nodes.chunks(5) {
-            at += 1 + self.rng.below(20);
-            let part = SnapshotPart { nodes: part.to_vec(), complete: None };
-            self.at(at, Action::Deliver(number, run, Event::Snapshot(Ok(part))));
-        }
-        let last = SnapshotPart { nodes: Vec::new(), complete: Some(cursor) };
-        self.at(at + 1, Action::Deliver(number, run, Event::Snapshot(Ok(last))));
-    }
-
-    fn send(&mut self, number: usize, operations: Vec<Operation>) {
-        let site = &self.sites[number];
-        let batch = Batch { server: site.id, epoch: site.epoch, incarnation: INCARNATION, operations };
-        if self.lost(number) {
-            // The request may have arrived all the same, now or much later; only the answer is lost for sure.
-            if self.rng.chance(50) {
-                self.soon(5_000, Action::Repeat(batch));
-            }
-            self.deliver(number, Event::Answered(Err(away())));
-            return;
-        }
-        let Ok(answers) = apply(&mut self.records, &batch);
-        self.check_namespace();
-        if self.options.faults && self.rng.chance(3) {
-            self.soon(5_000, Action::Repeat(batch));
-        }
-        let answer = if self.lost(number) { Err(away()) } else { Ok(answers) };
-        self.deliver(number, Event::Answered(answer));
-    }
-
-    fn commit(&mut self, batch: &Batch) {
-        let Ok(_) = apply(&mut self.records, batch);
-        self.check_namespace();
-    }
-
-    fn check_namespace(&mut self) {
-        let Ok(share) = self.records.share();
-        self.outcome.wrong.extend(check(share, self.records.nodes()));
-    }
-
-    fn perform_steps(&mut self, number: usize, steps: &[isotherm_core::plan::Step]) {
-        if self.lost(number) {
-            let results = steps.iter().map(|step| (step.clone(), isotherm_agent::engine::StepResult::Away(away()))).collect();
-            self.deliver(number, Event::Performed(results));
-            return;
-        }
-        let disturbed = self.options.faults && !self.calm();
-        let (ledger, rng) = (&mut self.ledger, &mut self.rng);
-        let trace = self.options.trace;
-        let (mut reports, mut notes) = (Vec::new(), Vec::new());
-        let mut between = |volume: &mut Volume| {
-            if disturbed && rng.chance(6) {
-                let mut user = User { volume, ledger, rng, reports: Vec::new() };
-                user.act();
-                reports.extend(user.reports);
-                if trace {
-                    notes.push(format!("       between two moves: {:?}", reports.last()));
-                    notes.push(format!(
-                        "       {:?}",
-                        volume.image().iter().map(|(path, shown)| (path.clone(), shown.bytes)).collect::<Vec<_>>()
-                    ));
-                }
-            }
-            disturbed && rng.chance(1)
-        };
-        let done = perform(&mut self.sites[number].volume, steps, &self.contents, &mut between);
-        self.report(number, reports);
-        self.outcome.trace.append(&mut notes);
-        self.trace_image(number);
-        match done {
-            Ok(results) => self.deliver(number, Event::Performed(results)),
-            Err(_) => {
-                let power = self.rng.chance(50);
-                self.crash(number, power);
-            }
-        }
-    }
-
-    /// Asks an engine for a barrier; used by the check for rest.
-    pub(crate) fn barrier(&mut self, number: usize, barrier: u64) {
-        self.feed(number, Event::Command(Command::Barrier(barrier)));
-    }
-
     pub(crate) fn now(&self) -> Time {
         self.now
     }
@@ -597,10 +411,3 @@ fn live_contents(volume: &Volume) -> BTreeSet<u32> {
     let files = volume.all().into_iter().filter_map(|(_, ino)| volume.inode(ino).cloned());
     files.filter(|inode| inode.kind == isotherm_core::node::Kind::File).map(|inode| inode.bytes).collect()
 }
-
-fn away() -> Away {
-    Away { text: "The service cannot be reached".to_owned(), retry: true }
-}
-
-/// Nodes by id, for descriptions.
-pub(crate) type Nodes = BTreeMap<NodeId, Node>;

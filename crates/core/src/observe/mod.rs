@@ -9,8 +9,6 @@
 
 mod links;
 mod lost;
-#[cfg(test)]
-mod tests;
 
 pub use links::{link_of, mirror};
 pub use lost::{Liveness, displace, resolve_lost};

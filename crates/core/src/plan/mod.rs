@@ -17,8 +17,6 @@ mod metadata;
 mod place;
 mod planner;
 pub mod settle;
-#[cfg(test)]
-mod tests;
 
 pub use planner::plan;
 

@@ -1,0 +1,47 @@
+#![allow(missing_docs)]
+//! Every seed that ever failed, with what it found; and a large world.
+
+use isotherm_sim::{Options, run};
+
+/// Seed and what was wrong in the code, not in the world, when it failed.
+const FOUND: &[(u64, &str)] = &[
+    (4, "no timer for the walk over what is open: an endpoint stood still until something happened"),
+    (13, "a chmod that came in through one name of an inode was unknown to its other names"),
+    (15, "a chmod between a replacement and the stat after it was taken for the step's own"),
+    (34, "the planner recursed without end over a ring in the remote tree that a later page would have broken"),
+    (39, "a file moved into the new directory that took its name could not be committed, nor could the directory"),
+    (47, "a step put a node under a name that another node was still recorded to have"),
+    (62, "a failing group told its author of a content that the share never had"),
+    (147, "a timer that lay in the past fired for ever while a fetch was under way"),
+    (171, "a tombstone was forgotten while an operation on its node was unanswered"),
+    (433, "a parked name of a hard-linked file was taken for another file"),
+    (472, "the print of a read hid a chmod that came before it"),
+    (570, "a directory that became another node while it was being listed was never listed"),
+    (659, "a scan missed a directory that moved while it ran"),
+    (684, "a lost file that was rebound to a conflict copy was looked for no more"),
+    (694, "a rescued file was not seen before the next scan"),
+    (785, "a hard link made by a step hid a chmod of the inode"),
+    (1006, "as 62: the file's only copy was replaced because of that"),
+    (1079, "a withdrawn replacement that a user had written to was deleted"),
+];
+
+#[test]
+fn seeds_that_once_failed_hold() {
+    for (seed, found) in FOUND {
+        let outcome = run(Options { seed: *seed, agents: 3, actions: 60, faults: true, trace: false });
+        assert!(outcome.wrong.is_empty(), "seed {seed} ({found}): {}", outcome.wrong.join("\n"));
+    }
+}
+
+#[test]
+fn one_seed_is_one_run() {
+    let options = Options { seed: 7, agents: 3, actions: 60, faults: true, trace: true };
+    assert_eq!(run(options).trace, run(options).trace);
+}
+
+#[test]
+fn a_hundred_agents_come_to_rest() {
+    let outcome = run(Options { seed: 1, agents: 100, actions: 150, faults: false, trace: false });
+    assert!(outcome.wrong.is_empty(), "{}", outcome.wrong.join("\n"));
+    assert!(outcome.nodes > 10);
+}
