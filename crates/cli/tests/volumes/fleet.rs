@@ -1,0 +1,269 @@
+//! A service and agents on volumes of their own, which can be killed and started again at the same places.
+//!
+//! Logs go to files, so that a test can ask what was said and a failed test can show it.
+//!
+//! **Invariant:** processes end before their volumes go.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use isotherm_gate::testing::{Fs, LoopVolume};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::program::{Ended, isotherm, until};
+use crate::sized;
+
+/// The two servers of most tests.
+pub(crate) const SITES: [&str; 2] = ["detroit", "munich"];
+
+/// A part of the product as a process; killed when dropped.
+#[derive(Debug)]
+struct Daemon {
+    name: String,
+    child: Child,
+}
+
+impl Daemon {
+    fn start(name: &str, arguments: &[&str], log: &Path) -> Self {
+        let log = File::options().create(true).append(true).open(log).unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_isotherm"))
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        Self { name: name.to_owned(), child }
+    }
+
+    /// Asks it to stop; gives its exit code.
+    fn stop(mut self) -> Option<i32> {
+        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
+        let mut code = None;
+        until("a process stops", || {
+            code = self.child.try_wait().unwrap();
+            code.is_some()
+        });
+        code.and_then(|status| status.code())
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // Both fail only if it has ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A service, its agents, and the volumes they live on.
+#[derive(Debug)]
+pub(crate) struct Fleet {
+    // Fields are dropped in this order.
+    agents: Vec<Daemon>,
+    service: Option<Daemon>,
+    pub(crate) url: String,
+    data: PathBuf,
+    own: tempfile::TempDir,
+    volumes: Vec<LoopVolume>,
+}
+
+impl Fleet {
+    /// A service and one volume for each of the [`SITES`]; `None` where volumes cannot be made.
+    pub(crate) fn on(kinds: [Fs; 2], size_mib: u64) -> Option<Self> {
+        let volumes = kinds.into_iter().map(|fs| LoopVolume::new(fs, size_mib)).collect::<Option<Vec<_>>>()?;
+        let own = tempfile::tempdir().unwrap();
+        let data = own.path().join("service");
+        let mut fleet = Self { agents: Vec::new(), service: None, url: String::new(), data, own, volumes };
+        fleet.start_service();
+        Some(fleet)
+    }
+
+    /// As [`Fleet::on`], with both agents running and one group `plans` of a folder on each volume.
+    pub(crate) fn sharing(kinds: [Fs; 2], group: &[&str]) -> Option<Self> {
+        let mut fleet = Self::on(kinds, 512)?;
+        fleet.create_group(group);
+        for site in SITES {
+            fleet.start_agent(site);
+            fleet.join(site);
+        }
+        fleet.settle();
+        Some(fleet)
+    }
+
+    pub(crate) fn create_group(&self, options: &[&str]) {
+        let mut all = vec!["group", "create", "plans"];
+        all.extend(options);
+        self.run(&all).expect(0);
+    }
+
+    /// Makes the folder of a site an endpoint of the group.
+    pub(crate) fn join(&self, site: &str) {
+        fs::create_dir_all(self.folder(site)).unwrap();
+        self.join_at(site, &self.folder(site)).expect(0);
+    }
+
+    pub(crate) fn join_at(&self, site: &str, folder: &Path) -> Ended {
+        self.run(&["endpoint", "create", "--group", "plans", "--server", site, "--path", folder.to_str().unwrap()])
+    }
+
+    pub(crate) fn volume(&self, site: &str) -> &LoopVolume {
+        &self.volumes[SITES.iter().position(|one| *one == site).unwrap()]
+    }
+
+    /// The folder that users of a site see.
+    pub(crate) fn folder(&self, site: &str) -> PathBuf {
+        self.volume(site).path().join("plans")
+    }
+
+    pub(crate) fn folders(&self) -> [PathBuf; 2] {
+        SITES.map(|site| self.folder(site))
+    }
+
+    /// Where the service keeps its data.
+    pub(crate) fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// Where an agent keeps its catalogs.
+    pub(crate) fn state(&self, site: &str) -> PathBuf {
+        self.own.path().join(format!("state-{site}"))
+    }
+
+    fn log_path(&self, name: &str) -> PathBuf {
+        self.own.path().join(format!("{name}.log"))
+    }
+
+    /// What a process has logged so far.
+    pub(crate) fn log(&self, name: &str) -> String {
+        fs::read_to_string(self.log_path(name)).unwrap_or_default()
+    }
+
+    /// Starts the service, at its former address if it had one.
+    pub(crate) fn start_service(&mut self) {
+        let listen = self.url.strip_prefix("http://").unwrap_or("127.0.0.1:0").to_owned();
+        let arguments = ["service", "run", "--data", self.data.to_str().unwrap(), "--listen", &listen];
+        let mut service = Daemon::start("service", &arguments, &self.log_path("service"));
+        let mut line = String::new();
+        BufReader::new(service.child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let url = line.trim().strip_prefix("listening on ");
+        self.url = url.unwrap_or_else(|| panic!("{line}{}", self.log("service"))).to_owned();
+        self.service = Some(service);
+    }
+
+    /// Starts a service that is expected to end by itself; gives what it said.
+    pub(crate) fn refused_service(&self) -> Ended {
+        isotherm(&["service", "run", "--data", self.data.to_str().unwrap(), "--listen", "127.0.0.1:0"])
+    }
+
+    /// Moves the service's data elsewhere. It must not run.
+    pub(crate) fn keep_data_at(&mut self, data: PathBuf) {
+        assert!(self.service.is_none(), "the service runs");
+        self.data = data;
+    }
+
+    pub(crate) fn kill_service(&mut self) {
+        self.service = None;
+    }
+
+    pub(crate) fn stop_service(&mut self) {
+        assert_eq!(self.service.take().unwrap().stop(), Some(0), "{}", self.log("service"));
+    }
+
+    /// Starts the agent of a site, without waiting for anything.
+    pub(crate) fn spawn_agent(&mut self, site: &str) {
+        let state = self.state(site);
+        let arguments = ["agent", "run", "--state", state.to_str().unwrap(), "--service", &self.url, "--name", site];
+        self.agents.push(Daemon::start(site, &arguments, &self.log_path(site)));
+    }
+
+    /// Starts the agent of a site and waits until the service knows it.
+    pub(crate) fn start_agent(&mut self, site: &str) {
+        self.spawn_agent(site);
+        until("the service knows the server", || {
+            let servers = self.run(&["server", "list", "--json"]).expect(0).json();
+            servers.as_array().unwrap().iter().any(|found| found["name"] == site && found["online"] == true)
+        });
+    }
+
+    fn take_agent(&mut self, site: &str) -> Daemon {
+        let at = self.agents.iter().position(|agent| agent.name == site).unwrap();
+        self.agents.remove(at)
+    }
+
+    pub(crate) fn kill_agent(&mut self, site: &str) {
+        drop(self.take_agent(site));
+    }
+
+    pub(crate) fn stop_agent(&mut self, site: &str) {
+        assert_eq!(self.take_agent(site).stop(), Some(0), "{}", self.log(site));
+    }
+
+    /// Runs a command of an administrator.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Ended {
+        let mut all = arguments.to_vec();
+        all.extend(["--service", &self.url]);
+        isotherm(&all)
+    }
+
+    /// Waits until both folders agree.
+    #[track_caller]
+    pub(crate) fn settle(&self) {
+        let seconds = sized(110, 1_800).to_string();
+        let waited = self.run(&["wait", "--synced", "--timeout", &seconds]);
+        if waited.code != Some(0) {
+            let problems = self.run(&["problems"]);
+            panic!("{waited:?}\n{problems:?}");
+        }
+    }
+
+    /// Waits until both folders agree, and checks that nobody has to deal with anything.
+    #[track_caller]
+    pub(crate) fn settle_clean(&self) {
+        self.settle();
+        let (conflicts, problems) = (self.run(&["conflicts"]), self.run(&["problems"]));
+        assert_eq!((conflicts.code, problems.code), (Some(0), Some(0)), "{conflicts:?}\n{problems:?}");
+    }
+
+    /// The endpoint of a site, as the service shows it.
+    pub(crate) fn endpoint(&self, site: &str) -> Value {
+        let ends = self.run(&["endpoint", "list", "--json"]).expect(0).json();
+        ends.as_array().unwrap().iter().find(|one| one["endpoint"]["server"] == site).unwrap().clone()
+    }
+
+    pub(crate) fn endpoint_id(&self, site: &str) -> String {
+        self.endpoint(site)["endpoint"]["id"].as_str().unwrap().to_owned()
+    }
+
+    /// The node of a file, as the agent of a site knows it.
+    pub(crate) fn node(&self, site: &str, path: &Path) -> String {
+        let state = self.state(site);
+        let ended = isotherm(&["file", "show", path.to_str().unwrap(), "--state", state.to_str().unwrap(), "--json"]);
+        ended.expect(0).json()["node"].as_str().unwrap().to_owned()
+    }
+
+    /// Bytes of content that the service keeps.
+    pub(crate) fn stored(&self) -> u64 {
+        fn size(folder: &Path) -> u64 {
+            let entries = fs::read_dir(folder).unwrap().flatten();
+            entries.map(|entry| if entry.path().is_dir() { size(&entry.path()) } else { entry.metadata().unwrap().len() }).sum()
+        }
+        size(&self.data.join("objects"))
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for name in ["service", SITES[0], SITES[1]] {
+                let log = self.log(name);
+                let lines: Vec<&str> = log.lines().collect();
+                let last = &lines[lines.len().saturating_sub(40)..];
+                eprintln!("--- end of the log of {name}:\n{}", last.join("\n"));
+            }
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! The real program on real volumes: what is promised about bytes, names and metadata, under kills, damage and full disks.
+//!
+//! Each test makes its own volumes (ext4 and XFS on loop devices), service and agents. Where that needs root and there is
+//! none, tests say so and pass. With `ISOTHERM_CAMPAIGN=1` the same tests run with the sizes of a release, which takes long.
+//!
+//! **Invariant:** no test asserts a time, and whatever is random comes from a fixed seed.
+
+#![allow(clippy::unwrap_used, clippy::print_stderr, clippy::print_stdout)]
+
+mod directories;
+#[allow(dead_code)]
+mod fleet;
+mod kills;
+mod names;
+#[path = "../e2e/program.rs"]
+#[allow(dead_code, reason = "the other tests use all of it")]
+mod program;
+mod seeding;
+mod tree;
+mod writers;
+
+/// The size of something: what CI runs, or what a release is tried with.
+fn sized(small: usize, campaign: usize) -> usize {
+    if std::env::var_os("ISOTHERM_CAMPAIGN").is_some_and(|value| value == "1") { campaign } else { small }
+}
+
+/// Numbers that look random and are the same in each run.
+#[derive(Debug)]
+struct Dice(u64);
+
+impl Dice {
+    /// A number below `sides`.
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 >> 11).unwrap() % sides
+    }
+}
