@@ -329,7 +329,9 @@ impl<C: Catalog> Engine<C> {
         let round = self.work.round_done_at.map_or(0, |at| at + ROUND_EVERY_MS);
         let planning = self.remote.at_head && !self.guard.paused && !self.catalog.unsettled(None, 1).is_empty();
         let round = planning.then_some(round);
-        [wait, round, self.work.commit_retry].into_iter().flatten().min()
+        let sending = self.remote.at_head && !self.guard.paused && !self.work.committing;
+        let commit = self.work.commit_retry.filter(|_| sending);
+        [wait, round, commit].into_iter().flatten().min()
     }
 }
 
