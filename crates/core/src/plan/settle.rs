@@ -125,12 +125,12 @@ pub fn committed(trees: &mut impl TreesMut, change: &Change, commit: Commit) {
     trees.put(record);
 }
 
-/// The base, made from the local state where there was none: what is not being agreed on counts as unchanged here,
-/// so that the share's value comes.
+/// The base. Where there was none it is made only if both sides hold the same bytes: place and metadata may count as
+/// unchanged here, so that the share's value comes, but a content that the share does not have never may.
 fn base(record: &mut Record) -> Option<&mut Synced> {
     if record.synced.is_none() {
         let (local, remote) = (record.local.as_ref()?, record.remote.as_ref()?);
-        let content = local.known().cloned().unwrap_or_else(|| remote.content.clone());
+        let content = local.known().filter(|content| content.same_bytes(&remote.content))?.clone();
         record.synced = Some(Synced { place: local.place.clone(), metadata: local.metadata.clone(), content });
     }
     record.synced.as_mut()
