@@ -1,7 +1,7 @@
 //! A simulated volume: inodes, names, and two images of them. What is live is lost at a power cut; what was
 //! synced is durable.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use isotherm_core::content::ManifestId;
 use isotherm_core::ids::Timestamp;
@@ -170,6 +170,13 @@ impl Volume {
     pub fn all(&self) -> Vec<(At, Ino)> {
         let below = self.live.names.iter().filter(|(at, _)| self.is_below(at.0, ROOT));
         below.map(|(at, ino)| (at.clone(), *ino)).collect()
+    }
+
+    /// Every file that has a name anywhere, those that the agent has put aside too.
+    pub fn files(&self) -> impl Iterator<Item = &Inode> {
+        let named: BTreeSet<&Ino> = self.live.names.values().collect();
+        let files = self.live.inodes.iter().filter(move |(ino, _)| named.contains(ino));
+        files.map(|(_, inode)| inode).filter(|inode| inode.kind == Kind::File)
     }
 
     /// Whether `at` is `above` or below it.

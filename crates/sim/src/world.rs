@@ -408,9 +408,5 @@ impl World {
 }
 
 fn live_contents(volume: &Volume) -> BTreeSet<u32> {
-    // What an agent has put aside at this moment counts too.
-    let aside = volume.entries(STAGING).into_iter().map(|(_, ino)| ino);
-    let all = volume.all().into_iter().map(|(_, ino)| ino).chain(aside);
-    let files = all.filter_map(|ino| volume.inode(ino).cloned());
-    files.filter(|inode| inode.kind == isotherm_core::node::Kind::File).map(|inode| inode.bytes).collect()
+    volume.files().map(|inode| inode.bytes).collect()
 }
