@@ -130,9 +130,7 @@ fn worse(a: Evidence, b: Evidence) -> Evidence {
 impl<C: Catalog> Engine<C> {
     pub(super) fn changed(&mut self, changes: Vec<Changed>, now: Millis) {
         for change in changes {
-            if change.written {
-                self.written(&change, now);
-            }
+            self.touched_inode(&change, now);
             let Some(directory) = self.here_by_handle(&change) else {
                 // Perhaps a directory that a step under way has just made: it is listed when the step's result comes.
                 if self.work.performing != [false, false] {
@@ -159,14 +157,21 @@ impl<C: Catalog> Engine<C> {
         }
     }
 
-    /// The bytes of an inode are not the known ones any more, whatever name it has by now and whatever its times say
+    /// Something happened to an inode, which may have other names by now than the reported one: it is looked at under
+    /// each that is known. If it was written to, its bytes are not the known ones any more, whatever its times say
     /// (row 7). That is written down at once; reading it waits until it rests.
-    fn written(&mut self, change: &Changed, now: Millis) {
+    fn touched_inode(&mut self, change: &Changed, now: Millis) {
         let Some(target) = &change.target else { return };
         for node in self.catalog.by_handle(target) {
-            let Some(mut record) = self.catalog.record(node) else { continue };
-            let Some(local) = record.local.as_mut().filter(|local| local.kind() == Kind::File) else { continue };
+            let Some(mut record) = self.catalog.record(node).filter(|_| !node.is_anchor()) else { continue };
+            let Some(local) = record.local.as_mut() else { continue };
             let place = local.place.clone();
+            if !change.written || local.kind() != Kind::File {
+                if place.parent != NodeId::PARKED {
+                    self.local.note(place.parent, place.name, now, Evidence::Watched);
+                }
+                continue;
+            }
             local.content = LocalContent::Unread;
             self.catalog.put(record);
             if self.work.reading.contains_key(&node) {
