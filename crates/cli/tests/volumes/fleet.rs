@@ -103,11 +103,8 @@ impl Fleet {
     /// Makes the folder of a site an endpoint of the group.
     pub(crate) fn join(&self, site: &str) {
         fs::create_dir_all(self.folder(site)).unwrap();
-        self.join_at(site, &self.folder(site)).expect(0);
-    }
-
-    pub(crate) fn join_at(&self, site: &str, folder: &Path) -> Ended {
-        self.run(&["endpoint", "create", "--group", "plans", "--server", site, "--path", folder.to_str().unwrap()])
+        let folder = self.folder(site);
+        self.run(&["endpoint", "create", "--group", "plans", "--server", site, "--path", folder.to_str().unwrap()]).expect(0);
     }
 
     pub(crate) fn volume(&self, site: &str) -> &LoopVolume {

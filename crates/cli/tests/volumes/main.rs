@@ -7,8 +7,9 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stderr, clippy::print_stdout)]
 
+mod cases;
+mod damage;
 mod directories;
-#[allow(dead_code)]
 mod fleet;
 mod kills;
 mod names;
@@ -16,6 +17,7 @@ mod names;
 #[allow(dead_code, reason = "the other tests use all of it")]
 mod program;
 mod seeding;
+mod stops;
 mod tree;
 mod writers;
 
