@@ -1,5 +1,7 @@
 //! The local side: what has to be looked at, and what looking taught.
 
+mod scan;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use isotherm_core::ids::NodeId;
@@ -35,6 +37,8 @@ pub(super) struct LocalSide {
     list: BTreeSet<NodeId>,
     /// Unknown directories in which something happened while steps were under way.
     strays: BTreeSet<Handle>,
+    /// Nodes that steps began to move while a scan was under way.
+    moving: BTreeSet<NodeId>,
     looking: bool,
     /// Names that are being looked at.
     looking_at: Places,
@@ -309,37 +313,6 @@ impl<C: Catalog> Engine<C> {
         requests
     }
 
-    fn begin_scan(&mut self, now: Millis) {
-        let limits = &self.settings.limits;
-        let every = if self.settings.watched { limits.scan_every_ms } else { limits.scan_unwatched_ms };
-        let due = self.local.scan_due.is_some_and(|due| now >= due) || now >= self.local.last_scan + every;
-        if self.local.scan.is_some() || !due {
-            return;
-        }
-        let evidence = if self.settings.watched && self.local.unbroken { Evidence::Watched } else { Evidence::Unwatched };
-        self.local.scan = Some(Scan { queue: BTreeSet::from([NodeId::ROOT, NodeId::PARKED]), whole: true, evidence });
-        self.local.scans_begun += 1;
-        self.local.scan_due = None;
-        self.local.last_scan = now;
-        self.local.unbroken = self.settings.watched;
-        // What an earlier run of the agent lost is looked for by this scan too.
-        for node in self.catalog.lost(usize::MAX) {
-            self.local.lost.entry(node).or_insert(Lost { scans_begun: 0, probed: false });
-        }
-    }
-
-    fn end_scan(&mut self, now: Millis) {
-        let done = self.local.scan.as_ref().is_some_and(|scan| scan.queue.is_empty())
-            && !self.local.looking
-            && self.local.list.is_empty();
-        if done && let Some(scan) = self.local.scan.take() {
-            self.local.last_scan = now;
-            if scan.whole {
-                self.local.scans_whole = self.local.scans_begun;
-            }
-        }
-    }
-
     pub(super) fn looked(&mut self, looks: Vec<Look>, now: Millis) {
         self.local.looking = false;
         let looked = std::mem::take(&mut self.local.looking_at);
@@ -356,6 +329,11 @@ impl<C: Catalog> Engine<C> {
                 Some(listing) => listings.extend(self.readdress(listing)),
                 None => self.local.scan.iter_mut().for_each(|scan| scan.whole = false),
             }
+        }
+        if listings.iter().any(|listing| !self.is_believed(listing)) {
+            // A directory went missing while it was listed: what is in it has to be seen another time.
+            self.local.scan.iter_mut().for_each(|scan| scan.whole = false);
+            self.scan_by(now + self.settings.limits.search_after_ms);
         }
         let looked_at: Vec<Place> = listings
             .iter()
@@ -374,6 +352,11 @@ impl<C: Catalog> Engine<C> {
             }
         }
         self.take(observed, now);
+    }
+
+    fn is_believed(&self, listing: &Listing) -> bool {
+        let record = self.catalog.record(listing.directory);
+        record.is_some_and(|record| record.here().is_some_and(|local| local.handle == listing.handle))
     }
 
     /// A listing is of an inode; the node that this inode belongs to may have changed since it was asked for.
@@ -417,16 +400,10 @@ impl<C: Catalog> Engine<C> {
         }
     }
 
-    /// A directory has another place now. A scan may have passed that place already, so it looks there again.
-    pub(super) fn moved_directory(&mut self, node: NodeId) {
-        if let Some(scan) = &mut self.local.scan {
-            scan.queue.insert(node);
-        }
-    }
-
     /// No step is under way: nothing is owed to unknown directories any more.
     pub(super) fn forget_strays(&mut self) {
         self.local.strays.clear();
+        self.local.moving.clear();
     }
 
     /// Remembers that a node's inode has to be looked for.
@@ -451,8 +428,7 @@ impl<C: Catalog> Engine<C> {
             if observed.lost.contains(&node) {
                 // Alive somewhere. Its new name will be reported, or a scan finds it, or it has left the endpoint.
                 self.local.lost.insert(node, Lost { probed: true, ..lost });
-                let due = now + self.settings.limits.search_after_ms;
-                self.local.scan_due = Some(self.local.scan_due.map_or(due, |other| other.min(due)));
+                self.scan_by(now + self.settings.limits.search_after_ms);
             } else {
                 self.local.lost.remove(&node);
             }
@@ -463,22 +439,5 @@ impl<C: Catalog> Engine<C> {
     fn note_unfit(&mut self, look: &Look, now: Millis) {
         let base = path(&self.catalog, look.directory);
         self.status.unfit(look, &base, now);
-    }
-
-    /// When something on this side becomes due. What cannot be looked at yet, because a look or other work is under way
-    /// there, becomes due when that ends.
-    pub(super) fn next_local(&self) -> Option<Millis> {
-        if self.local.looking {
-            return None;
-        }
-        let limits = &self.settings.limits;
-        let reachable = |directory: &NodeId| self.catalog.record(*directory).is_some_and(|record| record.here().is_some());
-        let names = self.local.dirty.iter().filter(|(directory, _)| reachable(directory)).flat_map(|(directory, names)| {
-            names.iter().filter(|(name, _)| !self.work.held.contains(&Place { parent: *directory, name: (*name).clone() }))
-        });
-        let quiet = names.map(|(_, dirty)| (dirty.last + limits.quiet_ms).min(dirty.first + limits.restless_ms)).min();
-        let every = if self.settings.watched { limits.scan_every_ms } else { limits.scan_unwatched_ms };
-        let scan = self.local.scan_due.or(Some(self.local.last_scan + every)).filter(|_| self.local.scan.is_none());
-        [quiet, scan].into_iter().flatten().min()
     }
 }

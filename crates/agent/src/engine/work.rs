@@ -227,6 +227,9 @@ impl<C: Catalog> Engine<C> {
             for step in &steps {
                 self.guard.count_remote(step, now);
                 self.work.busy.insert(step.node);
+                if matches!(step.action, Action::Move { .. }) {
+                    self.about_to_move(step.node);
+                }
                 self.work.held.extend(places(step));
                 if lane == 1 {
                     self.work.bulk.insert(step.node);
