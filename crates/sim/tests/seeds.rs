@@ -21,8 +21,13 @@ const FOUND: &[(u64, &str)] = &[
     (684, "a lost file that was rebound to a conflict copy was looked for no more"),
     (694, "a rescued file was not seen before the next scan"),
     (785, "a hard link made by a step hid a chmod of the inode"),
+    (800, "a directory that moved while a scan ended was seen at neither place"),
+    (881, "a timer for a commit that could not be sent fired for ever"),
     (1006, "as 62: the file's only copy was replaced because of that"),
     (1079, "a withdrawn replacement that a user had written to was deleted"),
+    (3515, "a scan that could not read everything was the last one, while a file was looked for"),
+    (4551, "a chmod through a name that was gone when it was looked at"),
+    (5280, "a base was made of a content that the share did not have, and the content replaced"),
 ];
 
 #[test]

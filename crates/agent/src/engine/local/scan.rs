@@ -12,6 +12,9 @@ use isotherm_core::observe::Evidence;
 use super::{Lost, Scan};
 use crate::engine::{Catalog, Engine, Millis};
 
+/// Pause before a scan that could not read everything is tried again, while something is looked for.
+const RESCAN_AFTER_MS: Millis = 30_000;
+
 impl<C: Catalog> Engine<C> {
     pub(super) fn begin_scan(&mut self, now: Millis) {
         let limits = &self.settings.limits;
@@ -40,6 +43,9 @@ impl<C: Catalog> Engine<C> {
             self.local.last_scan = now;
             if scan.whole {
                 self.local.scans_whole = self.local.scans_begun;
+            } else if !self.local.lost.is_empty() {
+                // Only a whole scan can say that a lost file is nowhere here.
+                self.scan_by(now + RESCAN_AFTER_MS);
             }
         }
     }
