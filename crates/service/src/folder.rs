@@ -2,10 +2,12 @@
 //!
 //! It does not look into the database or the packs.
 //!
-//! **Invariant:** at most one service works on a data folder, and none on a folder of another format.
+//! **Invariant:** at most one service works on a data folder, and none on a folder of another format. A folder that was put
+//! back from a copy is told from one that merely was not served for a while.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::ServiceError;
@@ -14,6 +16,8 @@ use crate::ServiceError;
 pub(crate) const FORMAT: u32 = 1;
 
 const FORMAT_FILE: &str = "format";
+/// Tells which inode the records were when they were last served.
+const PLACE_FILE: &str = "place";
 const FORMAT_PREFIX: &str = "isotherm service data, format ";
 /// Longest format file that is read, in bytes.
 const FORMAT_LEN_MAX: u64 = 256;
@@ -53,6 +57,36 @@ impl DataFolder {
     }
 }
 
+impl DataFolder {
+    /// Whether the records are another inode than the last service used, as after putting back a backup. A snapshot of the
+    /// whole file system keeps its inodes; that is found when an agent knows more than the share.
+    pub(crate) fn is_copy(&self) -> Result<bool, ServiceError> {
+        match fs::read_to_string(self.path.join(PLACE_FILE)) {
+            Ok(text) => Ok(text != self.place()?),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(true),
+            Err(source) => Err(ServiceError::Folder { path: self.path.clone(), what: "cannot be read", source }),
+        }
+    }
+
+    /// Remembers that the records were served from here.
+    pub(crate) fn settle(&self) -> Result<(), ServiceError> {
+        let text = self.place()?;
+        write_whole(&self.path, PLACE_FILE, &text).map_err(|source| ServiceError::Folder {
+            path: self.path.clone(),
+            what: "cannot be written",
+            source,
+        })
+    }
+
+    /// Inode and time of birth, which no copy shares; where a file system knows no births, the inode.
+    fn place(&self) -> Result<String, ServiceError> {
+        let stat = fs::metadata(self.database());
+        let stat = stat.map_err(|source| ServiceError::Folder { path: self.path.clone(), what: "cannot be read", source })?;
+        let born = stat.created().ok().and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
+        Ok(format!("inode {} born {}\n", stat.ino(), born.map_or(0, |born| born.as_nanos())))
+    }
+}
+
 /// Reads the format file, or writes it where the folder is new.
 fn check_format(path: &Path) -> Result<(), ServiceError> {
     let file = path.join(FORMAT_FILE);
@@ -68,7 +102,9 @@ fn check_format(path: &Path) -> Result<(), ServiceError> {
             if !is_new {
                 return Err(ServiceError::Format { path: file, found: "nothing".to_owned() });
             }
-            return write_format(path, &file).map_err(io("cannot be written"));
+            // A folder that died before this is still new.
+            let text = format!("{FORMAT_PREFIX}{FORMAT}\n");
+            return write_whole(path, FORMAT_FILE, &text).map_err(io("cannot be written"));
         }
         Err(error) => return Err(io("cannot be read")(error)),
     };
@@ -79,12 +115,12 @@ fn check_format(path: &Path) -> Result<(), ServiceError> {
     Err(ServiceError::Format { path: file, found: found.to_owned() })
 }
 
-/// The file appears whole or not at all; a folder that died before this is still new.
-fn write_format(folder: &Path, file: &Path) -> std::io::Result<()> {
-    let temporary = file.with_extension("new");
+/// The file appears whole and durable, or not at all.
+fn write_whole(folder: &Path, name: &str, text: &str) -> std::io::Result<()> {
+    let temporary = folder.join(format!("{name}.new"));
     let mut out = File::create(&temporary)?;
-    out.write_all(format!("{FORMAT_PREFIX}{FORMAT}\n").as_bytes())?;
+    out.write_all(text.as_bytes())?;
     out.sync_all()?;
-    fs::rename(&temporary, file)?;
+    fs::rename(&temporary, folder.join(name))?;
     File::open(folder)?.sync_all()
 }

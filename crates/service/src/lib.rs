@@ -104,7 +104,7 @@ pub(crate) struct State {
     pub(crate) content: ContentStore,
     pub(crate) live: Live,
     /// After the database and the packs, so that it is given free when both are closed.
-    _folder: DataFolder,
+    folder: DataFolder,
     /// Last of all.
     _released: watch::Sender<()>,
 }
@@ -128,12 +128,18 @@ impl Service {
         let database = Arc::new(database);
         let content = ContentStore::new(Arc::clone(&database), objects);
         let (sender, released) = watch::channel(());
-        let state = State { database, content, live: Live::new(), _folder: folder, _released: sender };
-        Ok(Self { state: Arc::new(state), released })
+        let state = State { database, content, live: Live::new(), folder, _released: sender };
+        let service = Self { state: Arc::new(state), released };
+        // A new life first: if this is interrupted, it is begun once more.
+        if service.state.folder.is_copy()? {
+            service.renew_shares().await?;
+            service.state.folder.settle()?;
+        }
+        Ok(service)
     }
 
-    /// Gives every share a new incarnation, so that all agents start over. To be called, before serving, on a data folder
-    /// that was restored from a copy: it may hand out versions again that agents have seen on other changes.
+    /// Gives every share a new incarnation, so that all agents start over. [`Service::open`] does so on a data folder that
+    /// was put back from a copy: it may hand out versions again that agents have seen on other changes.
     ///
     /// # Errors
     /// Those of the database.

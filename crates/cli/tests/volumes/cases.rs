@@ -1,6 +1,7 @@
 //! Interleavings that whole programs can show, each named by its number.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
@@ -189,6 +190,39 @@ fn case_22_a_rename_a_chmod_and_an_edit_all_happen() {
     assert_eq!(fs::metadata(detroit.join("three renamed")).unwrap().mode() & 0o7777, 0o640);
 }
 
+// semantics.md#hard-links
+#[test]
+fn case_24_names_of_one_file_stay_names_of_one_file() {
+    let Some(mut fleet) = Fleet::sharing(KINDS, &[]) else { return };
+    let [detroit, munich] = fleet.folders();
+    fs::create_dir(detroit.join("folder")).unwrap();
+    fs::write(detroit.join("one"), "text").unwrap();
+    for name in ["two", "folder/three"] {
+        fs::hard_link(detroit.join("one"), detroit.join(name)).unwrap();
+    }
+    let is_one = |folder: &Path, names: &[&str]| {
+        let inodes: std::collections::BTreeSet<u64> =
+            names.iter().map(|name| fs::metadata(folder.join(name)).unwrap().ino()).collect();
+        inodes.len() == 1
+    };
+    fleet.settle_clean();
+    assert_equal(&detroit, &munich);
+    assert!(is_one(&munich, &["one", "two", "folder/three"]));
+    // An edit through one name is an edit of all, also by a new inode from elsewhere.
+    fs::File::options().append(true).open(munich.join("folder/three")).unwrap().write_all(b" and more").unwrap();
+    fleet.settle_clean();
+    assert_equal(&detroit, &munich);
+    assert_eq!(fs::read_to_string(detroit.join("one")).unwrap(), "text and more");
+    stop_agents(&mut fleet);
+    fs::remove_file(munich.join("one")).unwrap();
+    fs::write(detroit.join("aside"), "a file of its own").unwrap();
+    fs::rename(detroit.join("aside"), detroit.join("folder/three")).unwrap();
+    start_agents(&mut fleet);
+    fleet.settle_clean();
+    assert_eq!(fs::read_to_string(munich.join("folder/three")).unwrap(), "a file of its own");
+    assert!(!detroit.join("one").exists());
+}
+
 // semantics.md#edit-against-edit
 #[test]
 fn case_25_a_conflict_makes_one_copy_however_often_agents_are_killed() {
@@ -221,6 +255,45 @@ fn case_25_a_conflict_makes_one_copy_however_often_agents_are_killed() {
         let mut texts = [fs::read_to_string(detroit.join(name)).unwrap(), fs::read_to_string(copy).unwrap()];
         texts.sort();
         assert_eq!(texts, [format!("detroit {name}"), format!("munich {name}")]);
+    }
+}
+
+/// The service's data are set back to an older copy, as new files and over the old ones: what the copy lacks is offered
+/// again, nothing is deleted because of it, and what was deleted before stays deleted.
+// semantics.md#service-restored
+#[test]
+fn case_10_and_26_a_restored_service_brings_nothing_back_and_loses_nothing() {
+    for in_place in [false, true] {
+        let Some(mut fleet) = Fleet::sharing(KINDS, &[]) else { return };
+        let [detroit, munich] = fleet.folders();
+        for name in ["deleted", "kept", "edited"] {
+            fs::write(detroit.join(name), name).unwrap();
+        }
+        fleet.settle_clean();
+        fs::remove_file(detroit.join("deleted")).unwrap();
+        fleet.settle_clean();
+        fleet.stop_service();
+        let saved = fleet.data().with_extension("saved");
+        tool("cp", &["-a", fleet.data().to_str().unwrap(), saved.to_str().unwrap()]);
+        fleet.start_service();
+        fs::write(munich.join("after the backup"), "after").unwrap();
+        fs::write(munich.join("edited"), "edited after the backup").unwrap();
+        fleet.settle_clean();
+        fleet.stop_service();
+        if !in_place {
+            fs::remove_dir_all(fleet.data()).unwrap();
+        }
+        tool("cp", &["-aT", saved.to_str().unwrap(), fleet.data().to_str().unwrap()]);
+        fleet.start_service();
+        fleet.settle();
+        assert_equal(&detroit, &munich);
+        // The share's older text counts as a version of its own.
+        let found = names(&detroit);
+        let copies = found.iter().filter(|name| name.starts_with("edited-")).count();
+        assert!(copies <= 1 && found.len() == 3 + copies, "{in_place}: {found:?}");
+        for (name, text) in [("kept", "kept"), ("after the backup", "after"), ("edited", "edited after the backup")] {
+            assert_eq!(fs::read_to_string(detroit.join(name)).unwrap(), text, "{in_place}: {name}");
+        }
     }
 }
 

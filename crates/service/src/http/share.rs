@@ -12,12 +12,12 @@ use isotherm_api::Code;
 use isotherm_api::limits::{FEED_MAX, IDS_MAX, OPERATIONS_MAX, PACK_BODY_MAX};
 use isotherm_api::share::{FeedRequest, HaveAnswer, HaveRequest, HistoryAnswer, HistoryRequest, IdsRequest, ManifestsPut};
 use isotherm_core::content::{ChunkId, ManifestId};
-use isotherm_core::ids::GroupId;
+use isotherm_core::ids::{Cursor, GroupId, Incarnation};
 use isotherm_core::namespace::{Answer, Batch, Records as _, apply, page};
 use rusqlite::Connection;
 
 use super::{Answered, Shared, body, stream};
-use crate::clock::now_ms;
+use crate::clock::{now_ms, random};
 use crate::fault::Fault;
 use crate::live::Live;
 use crate::records::{self, SqlRecords};
@@ -80,11 +80,25 @@ pub(super) async fn feed(State(state): Shared, Path(group): Path<String>, reques
     loop {
         let read = move |connection: &Connection| page(&SqlRecords::open(connection, group, 0)?, request.cursor, limit);
         let page = state.database.read(read).await?;
+        if page.start_over {
+            begin_anew_if_set_back(&state, group, request.cursor).await?;
+        }
         let is_news = page.start_over || !page.nodes.is_empty() || page.cursor != request.cursor;
         if is_news || !state.live.wait(&mut changes, deadline).await {
             return Ok(body::bytes(&page));
         }
     }
+}
+
+/// An agent that starts over in the same life takes what is missing for deleted. Where it is missing because the records
+/// were set back, that would delete what they forgot: then another life begins before the agent is answered.
+async fn begin_anew_if_set_back(state: &crate::State, group: GroupId, reader: Cursor) -> Result<(), Fault> {
+    let fresh = Incarnation(u64::from_be_bytes(random()?));
+    let renew = move |connection: &Connection| records::renew_if_behind(connection, group, reader, fresh, now_ms());
+    if state.database.write(renew, |_| {}).await? {
+        tracing::warn!(%group, "An agent knows more than the share, which was set back; all its endpoints start over");
+    }
+    Ok(())
 }
 
 pub(super) async fn snapshot(State(state): Shared, Path(group): Path<String>) -> Answered {

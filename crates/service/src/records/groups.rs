@@ -7,7 +7,7 @@
 use isotherm_api::Code;
 use isotherm_api::management::{AuditEntry, Group, GroupChange, MAX_DELETE_FRACTION, NewGroup, Quota};
 use isotherm_core::fold::FOLD_VERSION;
-use isotherm_core::ids::{GroupId, Incarnation, Version};
+use isotherm_core::ids::{Cursor, GroupId, Incarnation, Version};
 use isotherm_core::name::Case;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
@@ -117,6 +117,23 @@ pub(crate) fn renew(connection: &Connection, id: GroupId, incarnation: Incarnati
     let name = group_by_id(connection, id)?.name;
     connection.execute("UPDATE share SET incarnation = ?2 WHERE id = ?1", params![id.0, signed(incarnation.0)])?;
     audit(connection, now_ms, "group.renew", &name, "")
+}
+
+/// Begins a new life of a share if a reader of this life knows more than there is: the records were set back. Gives whether
+/// they were.
+pub(crate) fn renew_if_behind(
+    connection: &Connection,
+    id: GroupId,
+    reader: Cursor,
+    fresh: Incarnation,
+    now_ms: u64,
+) -> Result<bool, Fault> {
+    let group = group_by_id(connection, id)?;
+    let is_behind = group.incarnation == reader.incarnation && reader.version > group.head;
+    if is_behind {
+        renew(connection, id, fresh, now_ms)?;
+    }
+    Ok(is_behind)
 }
 
 /// Deletes a group without endpoints. Its chunks stay until they are collected.

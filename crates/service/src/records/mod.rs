@@ -24,7 +24,8 @@ pub(crate) use endpoints::{
     remove_endpoint,
 };
 pub(crate) use groups::{
-    audit_log, change_group, create_group, delete_group, group, group_by_id, groups, renew, revision, set_barrier,
+    audit_log, change_group, create_group, delete_group, group, group_by_id, groups, renew, renew_if_behind, revision,
+    set_barrier,
 };
 pub(crate) use servers::{ServerRow, attach, check_epoch, delete_server, servers};
 pub(crate) use share::SqlRecords;
