@@ -5,10 +5,14 @@
 
 use std::collections::VecDeque;
 
+use isotherm_core::ids::NodeId;
 use isotherm_core::namespace::Change;
-use isotherm_core::plan::{Action, Intent, Rules, Step};
+use isotherm_core::plan::{Action, Authority, Intent, Rules, Step};
 
 use super::{Catalog, Command, Counts, Effect, Engine, Held, Millis};
+
+/// Set once both sides have agreed for the first time.
+const AGREED_ONCE: &str = "agreed-once";
 
 /// Safety stops of one engine.
 #[derive(Debug, Default)]
@@ -78,6 +82,36 @@ impl<C: Catalog> Engine<C> {
     pub(super) fn drained(&mut self, _now: Millis) {
         self.guard.drained = true;
         self.local.flush = true;
+    }
+
+    /// Whether plans may be made under the authority in force. A server whose tree the share is to become must have
+    /// been read to its end first, or what was not read yet would count as absent; and it must hold something. Once
+    /// both sides have agreed the authority is over: from then on all servers are equal.
+    pub(super) fn may_rule(&mut self, now: Millis) -> bool {
+        if self.settings.rules.authority == Authority::Merge {
+            return true;
+        }
+        if self.local.scans().1 == 0 {
+            return false;
+        }
+        if self.catalog.local_children(NodeId::ROOT, 1).is_empty() {
+            let text = "The folder is empty, so the share will not be made equal to it (server authoritative upload)";
+            self.problem(NodeId::ROOT, text, "Put the files there, or use `--initial-upload merge`", now);
+            return false;
+        }
+        self.resolved(NodeId::ROOT);
+        if self.is_quiet() {
+            self.catalog.set_value(AGREED_ONCE, Some(b"1"));
+            self.settings.rules.authority = Authority::Merge;
+        }
+        true
+    }
+
+    /// An authority that was used up in an earlier run does not come back.
+    pub(super) fn recall_authority(&mut self) {
+        if self.catalog.value(AGREED_ONCE).is_some() {
+            self.settings.rules.authority = Authority::Merge;
+        }
     }
 
     /// Brings barriers forward.

@@ -94,6 +94,7 @@ impl<C: Catalog> Engine<C> {
         if engine.settings.rolled_back {
             engine.forget_bases();
         }
+        engine.recall_authority();
         engine.resume_sent();
         engine.local.scan_due = Some(0);
         engine.catalog.commit()?;

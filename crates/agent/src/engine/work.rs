@@ -85,7 +85,7 @@ impl<C: Catalog> Engine<C> {
             }
             self.wake([node]);
         }
-        if self.remote.at_head && !self.guard.paused {
+        if self.remote.at_head && !self.guard.paused && self.may_rule(now) {
             self.wake_families();
             // Facts wake nodes again, so a few rounds may follow each other; each shrinks what is open.
             for _ in 0..8 {
