@@ -84,7 +84,7 @@ impl Fleet {
 
     /// As [`Fleet::on`], with both agents running and one group `plans` of a folder on each volume.
     pub(crate) fn sharing(kinds: [Fs; 2], group: &[&str]) -> Option<Self> {
-        let mut fleet = Self::on(kinds, 512)?;
+        let mut fleet = Self::on(kinds, sized(512, 4_096) as u64)?;
         fleet.create_group(group);
         for site in SITES {
             fleet.start_agent(site);
