@@ -72,7 +72,9 @@ impl<T: Trees> Planner<'_, T> {
             && newest.manifest == there.manifest
             && newest != there
         {
-            self.update_there(node, &leader.content, remote);
+            if newest == here {
+                self.update_there(node, &leader.content, remote);
+            }
             return false;
         }
         let base = synced.and_then(|synced| synced.content.file());

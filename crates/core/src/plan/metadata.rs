@@ -10,12 +10,10 @@ use crate::trees::{Local, Synced, Trees, merge_metadata, same_metadata};
 impl<T: Trees> Planner<'_, T> {
     /// True if both sides have the same metadata.
     pub(super) fn reconcile_metadata(&mut self, node: NodeId, local: &Local, remote: &Node, synced: Option<&Synced>) -> bool {
-        // Names of one inode have one metadata. Where the share holds different ones, the newest stands for all.
-        if let Some(leader) = self.leader(node, local, |member| member.versions.metadata)
-            && leader.versions.metadata > remote.versions.metadata
-            && !same_metadata(&leader.metadata, &remote.metadata)
-        {
-            let metadata = Some(Based { base: remote.versions.metadata, value: leader.metadata.clone() });
+        // Names of one inode have one metadata: the first name's is applied to it, the others follow the inode.
+        let follows = self.is_follower(node, local);
+        if follows && !same_metadata(&local.metadata, &remote.metadata) {
+            let metadata = Some(Based { base: remote.versions.metadata, value: local.metadata.clone() });
             self.intend(Change::Update { node, metadata, content: None });
             return false;
         }
@@ -36,6 +34,15 @@ impl<T: Trees> Planner<'_, T> {
             self.step(node, action);
         }
         false
+    }
+
+    /// Whether a smaller node id of the share is a name of the same inode here.
+    fn is_follower(&self, node: NodeId, local: &Local) -> bool {
+        let others = self.trees.by_handle(&local.handle).into_iter().filter(|other| *other < node);
+        local.print.links > 1
+            && others
+                .filter_map(|other| self.trees.record(other))
+                .any(|record| record.here().is_some() && record.live().is_some())
     }
 
     /// Of the share's nodes that are names of this node's inode here: the other one that changed last.
