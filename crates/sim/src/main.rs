@@ -7,7 +7,7 @@ use isotherm_sim::{Options, run};
 
 const USAGE: &str = "Runs simulated worlds; each seed is one run.
 
-Usage: isotherm-sim run [--from N] [--count M] [--agents A] [--actions U] [--calm]
+Usage: isotherm-sim run [--from N] [--count M] [--agents A] [--actions U] [--calm] [--trace [--watch S:I]]
 
   --from N     the first seed (0)
   --count M    how many (500)
@@ -15,6 +15,7 @@ Usage: isotherm-sim run [--from N] [--count M] [--agents A] [--actions U] [--cal
   --actions U  user actions in each world (60)
   --calm       no crashes, no lost messages
   --trace      write down what happens in failing seeds
+  --watch S:I  with --trace: after each event of server S, what its catalog says of inode I
 ";
 
 struct Wanted {
@@ -24,10 +25,11 @@ struct Wanted {
     actions: u64,
     faults: bool,
     trace: bool,
+    watch: Option<(usize, u64)>,
 }
 
 fn parse(mut arguments: impl Iterator<Item = String>) -> Option<Wanted> {
-    let mut wanted = Wanted { from: 0, count: 500, agents: 3, actions: 60, faults: true, trace: false };
+    let mut wanted = Wanted { from: 0, count: 500, agents: 3, actions: 60, faults: true, trace: false, watch: None };
     if arguments.next()? != "run" {
         return None;
     }
@@ -40,7 +42,13 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Option<Wanted> {
             wanted.trace = true;
             continue;
         }
-        let value: u64 = arguments.next()?.parse().ok()?;
+        let value = arguments.next()?;
+        if flag == "--watch" {
+            let (server, inode) = value.split_once(':')?;
+            wanted.watch = Some((server.parse().ok()?, inode.parse().ok()?));
+            continue;
+        }
+        let value: u64 = value.parse().ok()?;
         match flag.as_str() {
             "--from" => wanted.from = value,
             "--count" => wanted.count = value,
@@ -75,6 +83,7 @@ fn main() -> ExitCode {
                         actions: wanted.actions,
                         faults: wanted.faults,
                         trace: wanted.trace,
+                        watch: wanted.watch,
                     };
                     let outcome = match std::panic::catch_unwind(|| run(options)) {
                         Ok(outcome) => outcome,

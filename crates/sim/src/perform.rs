@@ -318,7 +318,12 @@ pub fn recover(volume: &mut Volume, safe: &dyn Fn(NodeId, u32) -> bool) {
         let Some(node) = text.strip_prefix("full-").and_then(|id| id.parse().ok()) else { continue };
         let at = (STAGING, name);
         let Some(inode) = volume.inode(ino) else { continue };
-        if inode.kind != Kind::File || volume.links(ino) > 1 || safe(node, inode.bytes) {
+        let worthless = match inode.kind {
+            Kind::Directory => volume.entries(ino).is_empty(),
+            Kind::Symlink => true,
+            Kind::File => volume.links(ino) > 1 || safe(node, inode.bytes),
+        };
+        if worthless {
             volume.unlink(&at);
             continue;
         }

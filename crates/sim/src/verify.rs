@@ -2,23 +2,27 @@
 
 use std::collections::BTreeSet;
 
-use isotherm_agent::engine::Catalog;
+use isotherm_agent::engine::{Catalog, Engine, MemoryCatalog};
+use isotherm_core::ids::NodeId;
+use isotherm_core::name::Case;
 use isotherm_core::namespace::Records;
 use isotherm_core::node::Kind;
-use isotherm_core::trees::{Trees, path};
+use isotherm_core::trees::{Local, Trees, path};
 
-use crate::volume::STAGING;
-use crate::world::World;
+use crate::volume::{STAGING, handle};
+use crate::world::{Site, World};
 
 /// Whether every engine runs, agrees, and has read the share to its head.
 pub(crate) fn at_rest(world: &mut World) -> bool {
     let Ok(share) = world.records.share();
     let now = world.now();
     world.sites.iter_mut().all(|site| {
-        site.engine.as_mut().is_some_and(|engine| {
-            let status = engine.status(now);
-            status.agreed && status.cursor.is_some_and(|cursor| cursor.version == share.head)
-        })
+        // What a user did in the last moments is reported to the engine first.
+        now > site.reported_until
+            && site.engine.as_mut().is_some_and(|engine| {
+                let status = engine.status(now);
+                status.agreed && status.cursor.is_some_and(|cursor| cursor.version == share.head)
+            })
     })
 }
 
@@ -41,6 +45,9 @@ pub(crate) fn verify(world: &mut World) {
         if !site.volume.entries(STAGING).is_empty() {
             wrong.push(format!("something stayed in the staging folder of {number}: {:?}", site.volume.entries(STAGING)));
         }
+    }
+    if !wrong.is_empty() {
+        world.sites.iter().enumerate().for_each(|(number, site)| wrong.extend(unknown(number, site)));
     }
     let live: BTreeSet<u32> = first.values().filter(|shown| shown.kind == Kind::File).map(|shown| shown.bytes).collect();
     let lost: Vec<_> = world.ledger.owed.difference(&live).collect();
@@ -67,12 +74,48 @@ pub(crate) fn describe(world: &mut World) {
             continue;
         };
         let status = engine.status(now);
-        texts.push(format!("engine {number}: {status:#?}\n{engine:#?}"));
-        for node in engine.catalog().unsettled(None, 10) {
-            let record = engine.catalog().record(node);
-            let shown = String::from_utf8_lossy(&path(engine.catalog(), node)).into_owned();
-            texts.push(format!("  {shown}: {record:#?}"));
-        }
+        texts.push(format!("engine {number}: {status:?}\n{engine:?}"));
+        texts.extend(engine.catalog().unsettled(None, 10).into_iter().flat_map(|node| story(engine.catalog(), node)));
     }
     world.outcome.wrong.extend(texts);
+}
+
+/// What is known of a node, and of the nodes that it may be waiting for.
+fn story(catalog: &MemoryCatalog, node: NodeId) -> Vec<String> {
+    let record = catalog.record(node);
+    let shown = String::from_utf8_lossy(&path(catalog, node)).into_owned();
+    let mut texts = vec![format!("  {shown}: {record:?}")];
+    let Some(record) = record else { return texts };
+    let mut tell = |what: &str, other: Option<NodeId>| {
+        if let Some(other) = other.filter(|other| *other != node && !other.is_anchor()) {
+            texts.push(format!("    {what}: {other:?} {:?}", catalog.record(other)));
+        }
+    };
+    if let Some(local) = &record.local {
+        catalog.by_handle(&local.handle).into_iter().for_each(|other| tell("another name", Some(other)));
+        tell("parent here", Some(local.place.parent));
+        let keys = [Case::Sensitive, Case::Insensitive].map(|case| local.place.name.key(case));
+        keys.iter().for_each(|key| tell("has its local name in the share", catalog.remote_at(local.place.parent, key)));
+    }
+    if let Some(remote) = &record.remote {
+        tell("parent there", Some(remote.place.parent));
+        tell("has its remote name here", catalog.local_at(&remote.place));
+    }
+    texts
+}
+
+/// Names on a volume of which the catalog says something else, or nothing.
+fn unknown(number: usize, site: &Site) -> Vec<String> {
+    let Some(catalog) = site.engine.as_ref().map(Engine::catalog) else { return Vec::new() };
+    let mut texts = Vec::new();
+    for ((directory, name), ino) in site.volume.all() {
+        let nodes = catalog.by_handle(&handle(ino));
+        let records: Vec<_> = nodes.into_iter().filter_map(|node| catalog.record(node)).collect();
+        let parents = catalog.by_handle(&handle(directory));
+        let fits = |local: &Local| parents.contains(&local.place.parent) && local.place.name == name;
+        if !records.iter().any(|record| record.here().is_some_and(fits)) {
+            texts.push(format!("  site {number}: {name} in {directory} is {ino}, known {records:?}"));
+        }
+    }
+    texts
 }

@@ -7,6 +7,7 @@ use isotherm_core::ids::{Epoch, Incarnation, ServerId, Version};
 use isotherm_core::name::Case;
 use isotherm_core::namespace::{Batch, MemoryRecords, Records};
 use isotherm_core::plan::{Authority, Rules};
+use isotherm_core::trees::Trees;
 
 use crate::perform::{Contents, recover};
 use crate::rng::Rng;
@@ -26,6 +27,8 @@ pub struct Options {
     pub faults: bool,
     /// Write down what happens.
     pub trace: bool,
+    /// With `trace`: after each event of this server, what its catalog says of this inode.
+    pub watch: Option<(usize, u64)>,
 }
 
 /// What came of a run.
@@ -391,6 +394,11 @@ impl World {
                 return;
             }
         };
+        if let Some((_, ino)) = self.options.watch.filter(|watch| self.options.trace && watch.0 == number) {
+            let catalog = engine.catalog();
+            let known = catalog.by_handle(&handle(ino)).into_iter().map(|node| catalog.record(node));
+            self.outcome.trace.push(format!("       inode {ino}: {:?}", known.collect::<Vec<_>>()));
+        }
         let (run, tick) = (site.run, engine.next_tick(now));
         if let Some(tick) = tick.filter(|tick| site.next_tick.is_none_or(|known| *tick < known)) {
             let tick = tick.max(now + 1);

@@ -37,6 +37,8 @@ pub(super) struct LocalSide {
     list: BTreeSet<NodeId>,
     /// Unknown directories in which something happened while steps were under way.
     strays: BTreeSet<Handle>,
+    /// Directories that a scan saw at places where work was under way, and could not enter.
+    unentered: BTreeSet<Handle>,
     /// Nodes that steps began to move while a scan was under way.
     moving: BTreeSet<NodeId>,
     looking: bool,
@@ -344,14 +346,27 @@ impl<C: Catalog> Engine<C> {
         let observed = observe(&mut self.catalog, &listings, &except, &mut || NodeId(ids()));
         // Work was under way there: look once more when it is done.
         looked_at.iter().for_each(|place| self.look_at(place));
-        if let Some(scan) = &mut self.local.scan {
-            for listing in &listings {
-                let below = listing.seen.iter().filter(|seen| seen.kind == Kind::Directory);
-                let below = below.map(|seen| Place { parent: listing.directory, name: seen.name.clone() });
-                scan.queue.extend(below.filter_map(|place| self.catalog.local_at(&place)));
+        self.scan_below(&listings);
+        self.take(observed, now);
+    }
+
+    /// A scan goes on into the directories that it found.
+    fn scan_below(&mut self, listings: &[Listing]) {
+        let Some(scan) = &mut self.local.scan else { return };
+        for listing in listings {
+            for seen in listing.seen.iter().filter(|seen| seen.kind == Kind::Directory) {
+                let place = Place { parent: listing.directory, name: seen.name.clone() };
+                let bound = self.catalog.by_handle(&seen.handle).into_iter().filter_map(|node| self.catalog.record(node));
+                match bound.into_iter().find(|record| record.here().is_some_and(|local| local.place == place)) {
+                    Some(record) => {
+                        scan.queue.insert(record.node);
+                    }
+                    None => {
+                        self.local.unentered.insert(seen.handle.clone());
+                    }
+                }
             }
         }
-        self.take(observed, now);
     }
 
     fn is_believed(&self, listing: &Listing) -> bool {
@@ -376,14 +391,21 @@ impl<C: Catalog> Engine<C> {
         for (directory, name) in observed.again {
             self.local.note(directory, name, now.saturating_sub(self.settings.limits.restless_ms), Evidence::Unwatched);
         }
+        for (directory, name) in observed.later {
+            self.local.note(directory, name, now, Evidence::Unwatched);
+        }
         self.local.list.extend(observed.list);
         for node in &observed.changed {
             let record = self.catalog.record(*node);
             if record.as_ref().is_none_or(|record| !record.is_lost()) {
                 self.local.lost.remove(node);
             }
-            if record.as_ref().and_then(Record::here).is_some_and(|local| local.kind() == Kind::Directory) {
+            if let Some(local) = record.as_ref().and_then(Record::here).filter(|local| local.kind() == Kind::Directory) {
+                let unentered = self.local.unentered.remove(&local.handle);
                 self.moved_directory(*node);
+                if unentered {
+                    self.local.list.insert(*node);
+                }
             }
             let unread = record.is_some_and(|record| record.local.is_some_and(|local| local.content == LocalContent::Unread));
             if unread && self.work.reading.contains_key(node) {
@@ -395,7 +417,8 @@ impl<C: Catalog> Engine<C> {
 
     /// A step has made a directory: what users did in it before it was known is looked up.
     pub(super) fn made_directory(&mut self, node: NodeId, handle: &Handle) {
-        if self.local.strays.remove(handle) {
+        let (stray, unentered) = (self.local.strays.remove(handle), self.local.unentered.remove(handle));
+        if stray || unentered {
             self.local.list.insert(node);
         }
     }

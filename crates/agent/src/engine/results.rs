@@ -4,10 +4,10 @@ use isotherm_core::content::ManifestId;
 use isotherm_core::ids::NodeId;
 use isotherm_core::namespace::{Answer, Change, Refusal};
 use isotherm_core::node::{Content, FileContent, Kind, Place};
-use isotherm_core::observe::{link_of, mirror};
+use isotherm_core::observe::{link_of, lose, mirror};
 use isotherm_core::plan::settle::{self, Commit};
 use isotherm_core::plan::{Action, Expected, Step};
-use isotherm_core::trees::{Local, LocalContent, path, same_metadata};
+use isotherm_core::trees::{Handle, Local, LocalContent, path, same_metadata};
 
 use super::work::{Wait, intent_nodes, places};
 use super::{After, Away, Catalog, Engine, Millis, ReadResult, Sent, StepResult, Stop, Transfer};
@@ -20,7 +20,7 @@ impl<C: Catalog> Engine<C> {
         self.read_ended(large);
         for (node, result) in results {
             self.work.busy.remove(&node);
-            self.work.reading.remove(&node);
+            let Some(handle) = self.work.reading.remove(&node) else { continue };
             let stale = self.work.stale_reads.remove(&node);
             match result {
                 ReadResult::Content { content, print } if !stale => {
@@ -33,11 +33,7 @@ impl<C: Catalog> Engine<C> {
                     self.wait(node, now, self.settings.limits.quiet_ms);
                 }
                 ReadResult::Gone => {
-                    if let Some(place) =
-                        self.catalog.record(node).and_then(|record| record.here().map(|local| local.place.clone()))
-                    {
-                        self.look_at(&place);
-                    }
+                    self.gone(node, &handle);
                     self.back_off(node, now);
                 }
                 ReadResult::Away(away) => {
@@ -50,6 +46,19 @@ impl<C: Catalog> Engine<C> {
                 }
             }
             self.wake([node]);
+        }
+    }
+
+    /// An inode that was to be read does not live any more.
+    fn gone(&mut self, node: NodeId, handle: &Handle) {
+        let place = self
+            .catalog
+            .record(node)
+            .and_then(|record| record.here().filter(|local| local.handle == *handle).map(|local| local.place.clone()));
+        if let Some(place) = place {
+            self.look_at(&place);
+            lose(&mut self.catalog, node);
+            self.look_for(node);
         }
     }
 
@@ -135,8 +144,10 @@ impl<C: Catalog> Engine<C> {
         match answer {
             Answer::Applied(_) | Answer::Skipped => {}
             Answer::Conflict(current) => {
-                // The feed may be behind, or may have passed this version before the node mattered here.
-                if settle::learn(&mut self.catalog, &current) {
+                // An operation that was sent before is answered as it was then. What the feed has passed is known here,
+                // and a node that is not was deleted since and forgotten.
+                let passed = self.catalog.cursor().is_some_and(|cursor| current.versions.last <= cursor.version);
+                if (current.deleted || !passed) && settle::learn(&mut self.catalog, &current) {
                     self.learned(&current);
                 }
                 self.back_off(node, now);
@@ -226,6 +237,10 @@ impl<C: Catalog> Engine<C> {
                     // A file that could not get its name back lies beside it, or in the root.
                     self.list_again(expected.spot.node);
                 }
+                if let Action::Remove { content: Content::Directory, .. } = &step.action {
+                    // Something is in it that is not known.
+                    self.list_again(step.node);
+                }
                 self.back_off(step.node, now);
             }
             StepResult::Occupied => {
@@ -275,7 +290,8 @@ impl<C: Catalog> Engine<C> {
         if let Some(local) = local.as_ref().filter(|local| Some(local.print) != shown) {
             self.glance_at(&local.place, now);
         }
-        settle::performed(&mut self.catalog, step, local);
+        let strays = settle::performed(&mut self.catalog, step, local);
+        strays.into_iter().for_each(|stray| self.around(stray));
         self.mirrored(step.node);
         self.work.waits.remove(&step.node);
         self.resolved(step.node);

@@ -6,7 +6,7 @@ use isotherm_core::ids::{NodeId, OperationId};
 use isotherm_core::node::{Content, Place};
 use isotherm_core::plan::settle::establish;
 use isotherm_core::plan::{Action, Intent, Parent, Plan, Step, Trouble, plan};
-use isotherm_core::trees::Record;
+use isotherm_core::trees::{Handle, Record};
 
 use super::{Catalog, Effect, Engine, Millis, Places, ReadRequest, Sent};
 
@@ -30,8 +30,8 @@ pub(super) struct Work {
     /// Places that steps under way take, leave or change.
     pub(super) held: Places,
     read_queue: VecDeque<NodeId>,
-    /// Files being read, and how often they changed under the reader.
-    pub(super) reading: BTreeMap<NodeId, u32>,
+    /// Files being read, by their inode.
+    pub(super) reading: BTreeMap<NodeId, Handle>,
     reads: usize,
     large_reads: usize,
     /// Files that were written to while they were read.
@@ -86,9 +86,9 @@ impl<C: Catalog> Engine<C> {
             self.wake([node]);
         }
         if self.remote.at_head && !self.guard.paused && self.may_rule(now) {
-            self.wake_families();
             // Facts wake nodes again, so a few rounds may follow each other; each shrinks what is open.
             for _ in 0..8 {
+                self.wake_families();
                 if !self.plan_once(now) {
                     break;
                 }
@@ -122,7 +122,7 @@ impl<C: Catalog> Engine<C> {
         self.work.round_found |= !planned.is_empty();
         let busy_with_facts = self.take_facts(&planned);
         self.dispatch(planned, now);
-        busy_with_facts || !self.work.wake.is_empty()
+        busy_with_facts || !self.work.wake.is_empty() || !self.work.families.is_empty()
     }
 
     fn nodes_to_plan(&mut self, now: Millis) -> Vec<NodeId> {
@@ -273,7 +273,7 @@ impl<C: Catalog> Engine<C> {
             self.work.reads += 1;
             self.work.large_reads += usize::from(batch[0].size > limits.bulk_bytes);
             batch.iter().for_each(|request| {
-                self.work.reading.insert(request.node, request.tries);
+                self.work.reading.insert(request.node, request.handle.clone());
             });
             self.effects.push(Effect::Read(batch));
         }
@@ -330,7 +330,8 @@ impl<C: Catalog> Engine<C> {
     pub(super) fn next_work(&self) -> Option<Millis> {
         let wait = self.work.waits.values().map(|wait| wait.until).filter(|until| *until > 0).min();
         let round = self.work.round_done_at.map_or(0, |at| at + ROUND_EVERY_MS);
-        let planning = self.remote.at_head && !self.guard.paused && !self.catalog.unsettled(None, 1).is_empty();
+        let woken = !self.work.wake.is_empty() || !self.work.families.is_empty();
+        let planning = self.remote.at_head && !self.guard.paused && (woken || !self.catalog.unsettled(None, 1).is_empty());
         let round = planning.then_some(round);
         let sending = self.remote.at_head && !self.guard.paused && !self.work.committing;
         let commit = self.work.commit_retry.filter(|_| sending);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Observed, lose};
+use super::Observed;
 use crate::ids::NodeId;
 use crate::node::{Kind, Place};
 use crate::trees::{Record, Trees, TreesMut};
@@ -19,11 +19,18 @@ pub enum Liveness {
 /// A node is about to be recorded under a name that another one is recorded to have: its file has left the name unseen,
 /// or the name would not have been free. Returns that other node, which is lost now.
 pub fn displace(trees: &mut impl TreesMut, place: &Place, by: NodeId) -> Option<NodeId> {
-    let mut record = trees.local_at(place).filter(|holder| *holder != by).and_then(|holder| trees.record(holder))?;
-    lose(&mut record);
-    let node = record.node;
-    trees.put(record);
+    let node = trees.local_at(place).filter(|holder| *holder != by)?;
+    lose(trees, node);
     Some(node)
+}
+
+/// Nothing is known any more of where the node's inode is; [`resolve_lost`] decides what became of it.
+pub fn lose(trees: &mut impl TreesMut, node: NodeId) {
+    let Some(mut record) = trees.record(node) else { return };
+    if let Some(local) = &mut record.local {
+        local.lost = true;
+        trees.put(record);
+    }
 }
 
 /// Decides about a lost node once it is known whether its inode lives. `searched` says that the whole endpoint
@@ -87,10 +94,8 @@ fn remove(trees: &mut impl TreesMut, mut record: Record, out: &mut Observed) {
     }
     let mut below: BTreeSet<NodeId> = trees.local_children(node, usize::MAX).into_iter().collect();
     while let Some(child) = below.pop_first() {
-        let Some(mut record) = trees.record(child) else { continue };
-        lose(&mut record);
+        lose(trees, child);
         out.lost.insert(child);
         out.changed.insert(child);
-        trees.put(record);
     }
 }

@@ -11,7 +11,7 @@ mod links;
 mod lost;
 
 pub use links::{link_of, mirror};
-pub use lost::{Liveness, displace, resolve_lost};
+pub use lost::{Liveness, displace, lose, resolve_lost};
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -89,6 +89,8 @@ pub struct Observed {
     pub list: BTreeSet<NodeId>,
     /// Names that have to be looked at again, with their metadata.
     pub again: BTreeSet<(NodeId, Name)>,
+    /// Names whose inode is known from a place where work is under way: to be looked at when that has ended.
+    pub later: BTreeSet<(NodeId, Name)>,
 }
 
 /// Takes listings into the local tree. `fresh` draws node ids.
@@ -113,7 +115,7 @@ pub fn observe(
     let current: Vec<&Listing> = listings.iter().filter(|listing| is_current(trees, listing)).collect();
     for listing in &current {
         for seen in listing.seen.iter().filter(|seen| !except.contains(&place(listing, seen))) {
-            bind(trees, listing, seen, &found, fresh, &mut out);
+            bind(trees, listing, seen, &Around { found: &found, except }, fresh, &mut out);
         }
     }
     for listing in &current {
@@ -131,14 +133,18 @@ fn is_current(trees: &impl Trees, listing: &Listing) -> bool {
     record.and_then(|record| record.local).is_some_and(|local| local.handle == listing.handle && !local.lost)
 }
 
-type Found = BTreeMap<Handle, BTreeSet<Place>>;
+/// What else the listings found, and what they may not speak of.
+struct Around<'a> {
+    found: &'a BTreeMap<Handle, BTreeSet<Place>>,
+    except: &'a BTreeSet<Place>,
+}
 
 /// Finds the node that a seen name belongs to and takes over what was seen.
 fn bind(
     trees: &mut impl TreesMut,
     listing: &Listing,
     seen: &Seen,
-    found: &Found,
+    around: &Around<'_>,
     fresh: &mut dyn FnMut() -> NodeId,
     out: &mut Observed,
 ) {
@@ -155,14 +161,17 @@ fn bind(
         out.again.insert((place.parent, place.name));
         return;
     };
-    if let Some(mut record) = holder {
-        lose(&mut record);
+    let parked = if place.parent == NodeId::PARKED { parked(trees, seen) } else { None };
+    if parked.is_none() && is_held(trees, seen, around) {
+        out.later.insert((place.parent, place.name));
+        return;
+    }
+    if let Some(record) = holder {
+        lose(trees, record.node);
         out.lost.insert(record.node);
         out.changed.insert(record.node);
-        trees.put(record);
     }
-    let parked = if place.parent == NodeId::PARKED { parked(trees, seen) } else { None };
-    if let Some(record) = parked.or_else(|| mover(trees, seen, found)) {
+    if let Some(record) = parked.or_else(|| mover(trees, seen, around.found)) {
         out.lost.remove(&record.node);
         refresh(trees, record, seen, &place, out);
         return;
@@ -188,8 +197,15 @@ fn parked(trees: &impl Trees, seen: &Seen) -> Option<Record> {
     record.local.as_ref().is_some_and(|local| local.handle == seen.handle).then_some(record)
 }
 
+/// Whether the inode is known from a place where work is under way. That work may be taking its name there away, so that
+/// it is not known whether this is where it went or another name of it.
+fn is_held(trees: &impl Trees, seen: &Seen, around: &Around<'_>) -> bool {
+    let owners = trees.by_handle(&seen.handle).into_iter().filter_map(|node| trees.record(node));
+    owners.filter_map(|record| record.local).any(|local| around.except.contains(&local.place))
+}
+
 /// The node whose inode this is and whose old name it has left.
-fn mover(trees: &impl Trees, seen: &Seen, found: &Found) -> Option<Record> {
+fn mover(trees: &impl Trees, seen: &Seen, found: &BTreeMap<Handle, BTreeSet<Place>>) -> Option<Record> {
     let owners = trees.by_handle(&seen.handle).into_iter().filter_map(|node| trees.record(node));
     let places = found.get(&seen.handle);
     // An inode with one name can only have moved. One of several names has moved only if its old place is known
@@ -267,12 +283,6 @@ fn take_metadata(local: &mut Local, shown: &Metadata) {
     }
 }
 
-fn lose(record: &mut Record) {
-    if let Some(local) = &mut record.local {
-        local.lost = true;
-    }
-}
-
 /// Recorded names that a listing speaks of and did not find.
 fn mark_vanished(trees: &mut impl TreesMut, listing: &Listing, except: &BTreeSet<Place>, out: &mut Observed) {
     let seen: BTreeSet<&Name> = listing.seen.iter().map(|seen| &seen.name).collect();
@@ -288,13 +298,12 @@ fn mark_vanished(trees: &mut impl TreesMut, listing: &Listing, except: &BTreeSet
         }
     };
     for node in recorded {
-        let Some(mut record) = trees.record(node) else { continue };
+        let Some(record) = trees.record(node) else { continue };
         if record.local.as_ref().is_some_and(|local| except.contains(&local.place)) {
             continue;
         }
-        lose(&mut record);
+        lose(trees, node);
         out.lost.insert(node);
         out.changed.insert(node);
-        trees.put(record);
     }
 }

@@ -101,10 +101,12 @@ impl<T: Trees> Planner<'_, T> {
     }
 
     fn rebind(&mut self, from: NodeId, to: NodeId) {
-        let known = self.plan.facts.iter().any(|fact| matches!(fact, Fact::Rebind(a, b) if *a == from || *b == to));
-        if !known {
-            self.fact(Fact::Rebind(from, to));
+        // With names that differ in case only, the share's node may be about to be made beside the local one.
+        if self.made_here.contains(&to) || self.rebound.contains(&from) || self.rebound.contains(&to) {
+            return;
         }
+        self.rebound.extend([from, to]);
+        self.fact(Fact::Rebind(from, to));
     }
 
     /// The share's file gives way to a local directory.

@@ -16,8 +16,8 @@ impl<T: Trees> Planner<'_, T> {
             return;
         }
         let Some(at) = self.spot(&remote.place) else { return };
-        // Making the parent may have led back here.
-        if self.made_here.contains(&node) {
+        // Making the parent may have led back here, or a local file or directory becomes this node.
+        if self.made_here.contains(&node) || self.rebound.contains(&node) {
             return;
         }
         if let Some(holder) = self.holder_here(&remote.place) {

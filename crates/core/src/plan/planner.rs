@@ -33,6 +33,7 @@ pub fn plan<T: Trees>(
         moved_here: BTreeMap::new(),
         moved_there: BTreeMap::new(),
         taken: BTreeSet::new(),
+        rebound: BTreeSet::new(),
     };
     for node in nodes {
         planner.visit(node);
@@ -60,6 +61,8 @@ pub(super) struct Planner<'a, T> {
     pub(super) moved_there: BTreeMap<NodeId, Place>,
     /// Names that this plan gives to something on either side.
     pub(super) taken: BTreeSet<(NodeId, Vec<u8>)>,
+    /// Nodes that this plan makes one.
+    pub(super) rebound: BTreeSet<NodeId>,
 }
 
 impl<T: Trees> Planner<'_, T> {

@@ -9,6 +9,7 @@ use super::{Action, Fact, Intent, Step};
 use crate::ids::{NodeId, OperationId, ServerId, Version};
 use crate::namespace::Change;
 use crate::node::{Content, Node, Versions};
+use crate::observe::{lose, mirror};
 use crate::trees::{Local, LocalContent, Record, Synced, Trees, TreesMut};
 
 fn record(trees: &impl Trees, node: NodeId) -> Record {
@@ -36,6 +37,8 @@ pub fn establish(trees: &mut impl TreesMut, fact: &Fact) -> BTreeSet<NodeId> {
                 record.synced = Some(Synced { place: remote.place, metadata: remote.metadata, content: remote.content });
                 record.conflict_of = None;
                 trees.put(record);
+                // The link id may be another one now, and it is the inode's, not this name's.
+                return mirror(trees, *node).into_iter().collect();
             }
             BTreeSet::new()
         }
@@ -195,8 +198,9 @@ pub fn rebound(trees: &mut impl TreesMut, intent: &Intent) -> BTreeSet<NodeId> {
     changed
 }
 
-/// Takes what the file system shows after a step was performed; none after a removal.
-pub fn performed(trees: &mut impl TreesMut, step: &Step, after: Option<Local>) {
+/// Takes what the file system shows after a step was performed; none after a removal. Returns nodes whose whereabouts
+/// are unknown because of it.
+pub fn performed(trees: &mut impl TreesMut, step: &Step, after: Option<Local>) -> BTreeSet<NodeId> {
     let mut record = record(trees, step.node);
     match &step.action {
         Action::Create { at, content, metadata, .. } => {
@@ -226,6 +230,23 @@ pub fn performed(trees: &mut impl TreesMut, step: &Step, after: Option<Local>) {
     }
     record.local = after;
     trees.put(record);
+    strays(trees, step.node)
+}
+
+/// Nodes that are recorded in a directory that is not here any more: something was seen in it, or a step ended in it,
+/// while it went.
+fn strays(trees: &mut impl TreesMut, node: NodeId) -> BTreeSet<NodeId> {
+    let record = record(trees, node);
+    let mut strays = BTreeSet::new();
+    match record.here() {
+        None => strays.extend(trees.local_children(node, usize::MAX)),
+        Some(local) if trees.record(local.place.parent).is_none_or(|parent| parent.local.is_none()) => {
+            strays.insert(node);
+        }
+        Some(_) => {}
+    }
+    strays.iter().for_each(|stray| lose(trees, *stray));
+    strays
 }
 
 /// An older content of the node turned out to be what is here: it is the base (row 15). Without one, the search is

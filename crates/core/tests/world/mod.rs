@@ -291,7 +291,8 @@ impl Server {
     /// Performs a step unless what it expects is not there.
     fn step(&mut self, step: &Step) {
         let Some(after) = self.act(step) else { return };
-        settle::performed(&mut self.trees, step, after);
+        let strays = settle::performed(&mut self.trees, step, after);
+        assert!(strays.is_empty(), "nothing happens between a look and a step here");
         mirror(&mut self.trees, step.node);
     }
 

@@ -26,6 +26,7 @@ impl<C: Catalog> Engine<C> {
         let evidence = if self.settings.watched && self.local.unbroken { Evidence::Watched } else { Evidence::Unwatched };
         self.local.scan = Some(Scan { queue: BTreeSet::from([NodeId::ROOT, NodeId::PARKED]), whole: true, evidence });
         self.local.scans_begun += 1;
+        self.local.unentered.clear();
         self.local.scan_due = None;
         self.local.last_scan = now;
         self.local.unbroken = self.settings.watched;
@@ -41,7 +42,7 @@ impl<C: Catalog> Engine<C> {
             && self.local.list.is_empty();
         if done && let Some(scan) = self.local.scan.take() {
             self.local.last_scan = now;
-            if scan.whole {
+            if scan.whole && self.local.unentered.is_empty() {
                 self.local.scans_whole = self.local.scans_begun;
             } else if !self.local.lost.is_empty() {
                 // Only a whole scan can say that a lost file is nowhere here.
