@@ -111,13 +111,25 @@ impl User<'_> {
 
     fn write(&mut self) {
         let Some((at, ino)) = self.any(Some(Kind::File)) else { return };
+        self.write_to(&at, ino);
+    }
+
+    fn write_to(&mut self, at: &At, ino: Ino) {
         if let Some(inode) = self.volume.inode(ino) {
             self.ledger.owed.remove(&inode.bytes);
         }
         let bytes = self.ledger.fresh();
         self.volume.alter(ino, |inode, now| (inode.bytes, inode.modified) = (bytes, now));
         // Every name of the inode may be reported, or only the one that was used.
-        self.report(&at, true);
+        self.report(at, true);
+    }
+
+    /// Writes to a file once more: to the given one while it has a name here, else to any. Returns which.
+    pub fn scribble(&mut self, ino: Option<Ino>) -> Option<Ino> {
+        let known = self.volume.all().into_iter().find(|(_, other)| Some(*other) == ino);
+        let (at, ino) = known.or_else(|| self.any(Some(Kind::File)))?;
+        self.write_to(&at, ino);
+        Some(ino)
     }
 
     fn save_by_rename(&mut self) {

@@ -12,7 +12,7 @@ use isotherm_core::trees::Trees;
 use crate::perform::{Contents, recover};
 use crate::rng::Rng;
 use crate::users::{Ledger, User};
-use crate::volume::{ROOT, STAGING, Volume, handle};
+use crate::volume::{Ino, ROOT, STAGING, Volume, handle};
 
 /// What kind of world.
 #[derive(Clone, Copy, Debug)]
@@ -65,6 +65,8 @@ pub(crate) enum Action {
     Do(usize, u64, Effect),
     Repeat(Batch),
     Work(usize),
+    /// A program writes to one file again and again, until this time.
+    Scribble(usize, Option<Ino>, Time),
     Crash(usize, bool),
     Start(usize),
     Part(usize, bool),
@@ -179,6 +181,7 @@ impl World {
             let at = self.rng.below(CALM_AFTER);
             self.at(at, Action::Work(number));
         }
+        self.plan_scribblers();
         if !self.options.faults {
             return;
         }
@@ -195,6 +198,32 @@ impl World {
         if self.rng.chance(10) {
             let (number, at) = (self.some_site(), self.rng.below(CALM_AFTER));
             self.at(at, Action::RollBack(number));
+        }
+    }
+
+    /// Some worlds have programs that never stop writing for as long as the quiet time.
+    fn plan_scribblers(&mut self) {
+        let mut rng = Rng::new(!self.options.seed);
+        if !self.options.seed.is_multiple_of(4) {
+            return;
+        }
+        for _ in 0..=rng.below(2) {
+            let number = usize::try_from(rng.below(self.options.agents as u64)).unwrap_or(0);
+            let at = rng.below(CALM_AFTER / 2);
+            self.at(at, Action::Scribble(number, None, at + rng.below(CALM_AFTER / 2)));
+        }
+    }
+
+    fn scribble(&mut self, number: usize, ino: Option<Ino>, until: Time) {
+        let site = &mut self.sites[number];
+        let mut user = User { volume: &mut site.volume, ledger: &mut self.ledger, rng: &mut self.rng, reports: Vec::new() };
+        let ino = user.scribble(ino);
+        let reports = user.reports;
+        self.trace_image(number);
+        self.report(number, reports);
+        let next = self.now + 20 + self.rng.below(400);
+        if next < until {
+            self.at(next, Action::Scribble(number, ino, until));
         }
     }
 
@@ -230,6 +259,7 @@ impl World {
                 let reports = self.user(number);
                 self.report(number, reports);
             }
+            Action::Scribble(number, ino, until) => self.scribble(number, ino, until),
             Action::Repeat(batch) => self.commit(&batch),
             Action::Tick(number, run) if self.sites[number].run == run => {
                 self.sites[number].next_tick = None;

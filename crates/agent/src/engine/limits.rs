@@ -9,6 +9,10 @@ pub struct Limits {
     pub quiet_ms: Millis,
     /// A name that never rests is looked at all the same after this long.
     pub restless_ms: Millis,
+    /// A file that never rests is read again and again, but not faster than this: a large log must not keep a disk busy.
+    pub restless_bytes_per_ms: u64,
+    /// Tries after which a file that changes while it is read is taken from a snapshot, or as its prefix.
+    pub restless_tries: u32,
     /// Names in one look.
     pub look_names: usize,
     /// Directories in one look of a scan.
@@ -52,6 +56,8 @@ impl Default for Limits {
         Self {
             quiet_ms: 500,
             restless_ms: 5_000,
+            restless_bytes_per_ms: 20_000,
+            restless_tries: 3,
             look_names: 2_000,
             look_directories: 64,
             dirty_names: 10_000,

@@ -10,14 +10,27 @@ use isotherm_core::node::{Kind, Place};
 use isotherm_core::observe::{Evidence, Listing, Liveness, Observed, displace, observe, resolve_lost};
 use isotherm_core::trees::{Handle, LocalContent, Record, path};
 
-use super::{Catalog, Changed, Effect, Engine, Look, LookRequest, Millis, Places};
+use super::{Catalog, Changed, Effect, Engine, Limits, Look, LookRequest, Millis, Places};
 
 /// A name that something happened to.
 #[derive(Clone, Copy, Debug)]
 struct Dirty {
     first: Millis,
     last: Millis,
+    /// For a large file: how much longer than others it is left alone while it does not rest.
+    pace: Millis,
     evidence: Evidence,
+}
+
+impl Dirty {
+    /// When the name is looked at: it has rested, or it never does.
+    fn due(&self, limits: &Limits) -> Millis {
+        (self.last + limits.quiet_ms).min(self.first + self.pace + limits.restless_ms)
+    }
+
+    fn is_restless(&self, now: Millis, limits: &Limits) -> bool {
+        self.last > 0 && now < self.last + limits.quiet_ms && now >= self.first + self.pace + limits.restless_ms
+    }
 }
 
 /// A walk over the whole endpoint.
@@ -33,6 +46,8 @@ struct Scan {
 #[derive(Debug, Default)]
 pub(super) struct LocalSide {
     dirty: BTreeMap<NodeId, BTreeMap<Name, Dirty>>,
+    /// Names that were looked at because they never rest, not because they rested.
+    restless: Places,
     /// Directories to be listed whole.
     list: BTreeSet<NodeId>,
     /// Unknown directories in which something happened while steps were under way.
@@ -106,9 +121,13 @@ impl LocalSide {
         }
     }
 
-    /// Whether something was reported of the node that has not been looked at yet.
+    /// Whether something was reported of the node that has not been looked at yet. Of a file that never rests something
+    /// always has; it is read all the same, and what it held goes on its way.
     pub(super) fn is_unsure(&self, record: &Record) -> bool {
         let Some(local) = &record.local else { return false };
+        if local.passing().is_some() || (local.content == LocalContent::Unread && self.restless.contains(&local.place)) {
+            return false;
+        }
         self.looking_at.contains(&local.place)
             || self.dirty.get(&local.place.parent).is_some_and(|names| names.contains_key(&local.place.name))
     }
@@ -118,8 +137,24 @@ impl LocalSide {
         self.dirty.values().flat_map(BTreeMap::values).map(|dirty| dirty.first).min()
     }
 
+    /// Whether a file is written to without a pause.
+    pub(super) fn is_restless(&self, place: &Place) -> bool {
+        self.restless.contains(place)
+    }
+
+    /// Whether a write to a file was reported that was not looked at yet.
+    pub(super) fn is_written(&self, place: &Place) -> bool {
+        let dirty = self.dirty.get(&place.parent).and_then(|names| names.get(&place.name));
+        dirty.is_some_and(|dirty| dirty.evidence == Evidence::Written)
+    }
+
+    /// Asks for a place to be looked at for writes, once it rests.
+    pub(super) fn suspect(&mut self, place: &Place, now: Millis) {
+        self.note(place.parent, place.name.clone(), now, Evidence::Written);
+    }
+
     fn note(&mut self, directory: NodeId, name: Name, now: Millis, evidence: Evidence) {
-        let dirty = self.dirty.entry(directory).or_default().entry(name).or_insert(Dirty { first: now, last: now, evidence });
+        let dirty = self.dirty.entry(directory).or_default().entry(name).or_insert(Dirty { first: now, last: now, pace: 0, evidence });
         dirty.last = now;
         dirty.evidence = worse(dirty.evidence, evidence);
     }
@@ -172,14 +207,18 @@ impl<C: Catalog> Engine<C> {
             let Some(mut record) = self.catalog.record(node).filter(|_| !node.is_anchor()) else { continue };
             let Some(local) = record.local.as_mut() else { continue };
             let place = local.place.clone();
+            // What a restless file held at one moment stays true, and may be on its way.
+            let passing = local.passing().is_some();
             if !change.written || local.kind() != Kind::File {
                 if place.parent != NodeId::PARKED {
                     self.local.note(place.parent, place.name, now, Evidence::Watched);
                 }
                 continue;
             }
-            local.content = LocalContent::Unread;
-            self.catalog.put(record);
+            if !passing {
+                local.content = LocalContent::Unread;
+                self.catalog.put(record);
+            }
             if self.work.reading.contains_key(&node) {
                 self.work.stale_reads.insert(node);
             }
@@ -272,10 +311,12 @@ impl<C: Catalog> Engine<C> {
         let limits = &self.settings.limits;
         let (flush, held) = (self.local.flush, &self.work.held);
         let mut room = limits.look_names;
+        let restless = &mut self.local.restless;
+        let catalog = &self.catalog;
         let mut requests = Vec::new();
         let mut unreachable = Vec::new();
         for (directory, names) in &mut self.local.dirty {
-            let Some(local) = self.catalog.record(*directory).and_then(|record| record.local) else {
+            let Some(local) = catalog.record(*directory).and_then(|record| record.local) else {
                 unreachable.push(*directory);
                 continue;
             };
@@ -284,8 +325,13 @@ impl<C: Catalog> Engine<C> {
                 continue;
             }
             let handle = local.handle;
+            for (name, dirty) in names.iter_mut().filter(|(_, dirty)| dirty.pace == 0 && dirty.is_restless(now, limits)) {
+                let place = Place { parent: *directory, name: name.clone() };
+                let local = catalog.local_at(&place).and_then(|node| catalog.record(node)?.local);
+                dirty.pace = local.map_or(0, |local| local.print.size / limits.restless_bytes_per_ms);
+            }
             let due = names.iter().filter(|(name, dirty)| {
-                let rests = now >= dirty.last + limits.quiet_ms || now >= dirty.first + limits.restless_ms || dirty.last == 0;
+                let rests = now >= dirty.due(limits) || dirty.last == 0;
                 (rests || flush) && !held.contains(&Place { parent: *directory, name: (*name).clone() })
             });
             let due: Vec<(Name, Evidence)> = due.map(|(name, dirty)| (name.clone(), dirty.evidence)).take(room).collect();
@@ -293,9 +339,16 @@ impl<C: Catalog> Engine<C> {
                 continue;
             }
             room -= due.len();
-            due.iter().for_each(|(name, _)| {
-                names.remove(name);
-            });
+            for (name, _) in &due {
+                let Some(dirty) = names.remove(name) else { continue };
+                let place = Place { parent: *directory, name: name.clone() };
+                // Writes that follow each other faster than the quiet time, for as long as the limit.
+                if dirty.is_restless(now, limits) {
+                    restless.insert(place);
+                } else {
+                    restless.remove(&place);
+                }
+            }
             requests.push(LookRequest {
                 directory: *directory,
                 handle,
@@ -404,7 +457,7 @@ impl<C: Catalog> Engine<C> {
                 let unentered = self.local.unentered.remove(&local.handle);
                 self.moved_directory(*node);
                 if unentered {
-                    self.local.list.insert(*node);
+                    self.scan_from(*node);
                 }
             }
             let unread = record.is_some_and(|record| record.local.is_some_and(|local| local.content == LocalContent::Unread));

@@ -174,6 +174,8 @@ impl<C: Catalog> Engine<C> {
 
     /// Row 15: the volume and the catalog are not of one moment. Nothing local is known to be newer than anything.
     pub(super) fn forget_bases(&mut self) {
+        // What was sent and not answered spoke of files that may be gone now; its answer must not make a base.
+        self.catalog.set_sent(&[]);
         let mut after = None;
         loop {
             let nodes = self.catalog.nodes(after, 1_000);

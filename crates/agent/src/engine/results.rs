@@ -7,7 +7,7 @@ use isotherm_core::node::{Content, FileContent, Kind, Place};
 use isotherm_core::observe::{link_of, lose, mirror};
 use isotherm_core::plan::settle::{self, Commit};
 use isotherm_core::plan::{Action, Expected, Step};
-use isotherm_core::trees::{Handle, Local, LocalContent, path, same_metadata};
+use isotherm_core::trees::{Handle, Local, LocalContent, Print, path, same_metadata};
 
 use super::work::{Wait, intent_nodes, places};
 use super::{After, Away, Catalog, Engine, Millis, ReadResult, Sent, StepResult, Stop, Transfer};
@@ -23,15 +23,17 @@ impl<C: Catalog> Engine<C> {
             let Some(handle) = self.work.reading.remove(&node) else { continue };
             let stale = self.work.stale_reads.remove(&node);
             match result {
-                ReadResult::Content { content, print } if !stale => {
-                    self.work.waits.remove(&node);
-                    self.resolved(node);
-                    self.take_content(node, content, print, now);
+                ReadResult::Content { content, print } => {
+                    let place = self.catalog.record(node).and_then(|record| record.here().map(|local| local.place.clone()));
+                    let restless = place.as_ref().is_some_and(|place| self.local.is_restless(place));
+                    let moved_on = stale || place.as_ref().is_some_and(|place| self.local.is_written(place));
+                    if !stale || restless {
+                        self.work.waits.remove(&node);
+                        self.resolved(node);
+                        self.take_content(node, content, print, restless && moved_on, now);
+                    }
                 }
-                ReadResult::Content { .. } => {}
-                ReadResult::Changed => {
-                    self.wait(node, now, self.settings.limits.quiet_ms);
-                }
+                ReadResult::Changed => self.changed_while_read(node, now),
                 ReadResult::Gone => {
                     self.gone(node, &handle);
                     self.back_off(node, now);
@@ -49,6 +51,19 @@ impl<C: Catalog> Engine<C> {
         }
     }
 
+    /// After some tries a snapshot or a prefix was tried too; then the file has to come to rest first.
+    fn changed_while_read(&mut self, node: NodeId, now: Millis) {
+        let (quiet, tries) = (self.settings.limits.quiet_ms, self.settings.limits.restless_tries);
+        let attempts = self.work.waits.get(&node).map_or(0, |wait| wait.attempts);
+        if attempts <= tries {
+            self.wait(node, now, quiet);
+            return;
+        }
+        let text = "The file is written to without a pause, so that no moment of it can be read";
+        self.problem(node, text, "It is sent when it rests; on XFS and btrfs such files are read from a snapshot", now);
+        self.back_off(node, now);
+    }
+
     /// An inode that was to be read does not live any more.
     fn gone(&mut self, node: NodeId, handle: &Handle) {
         let place = self
@@ -62,16 +77,20 @@ impl<C: Catalog> Engine<C> {
         }
     }
 
-    fn take_content(&mut self, node: NodeId, content: FileContent, print: isotherm_core::trees::Print, now: Millis) {
+    /// Takes what was read. `passing`: the file has been written to since, and is never at rest.
+    fn take_content(&mut self, node: NodeId, content: FileContent, print: Print, passing: bool, now: Millis) {
         let Some(mut record) = self.catalog.record(node) else { return };
         let Some(local) = record.local.as_mut().filter(|local| local.kind() == Kind::File) else { return };
         let link = link_of(&self.catalog, &local.handle, print.links);
         // The reader saw the bytes, not the metadata: a change time that moved in between stands for something unseen.
         let unseen = local.print.changed != print.changed;
-        local.print = isotherm_core::trees::Print { changed: local.print.changed, links: local.print.links, ..print };
+        local.print = Print { changed: local.print.changed, links: local.print.links, ..print };
         let place = local.place.clone();
-        local.content = LocalContent::Known(Content::File(FileContent { link, ..content }));
-        if unseen {
+        let content = Content::File(FileContent { link, ..content });
+        local.content = if passing { LocalContent::Passing(content) } else { LocalContent::Known(content) };
+        if passing {
+            self.local.suspect(&place, now);
+        } else if unseen {
             self.glance_at(&place, now);
         }
         self.catalog.put(record);
@@ -352,7 +371,7 @@ impl<C: Catalog> Engine<C> {
         let known = other.raw.as_ref().unwrap_or(&other.metadata);
         // Somebody changed its metadata in the meantime: the old change time stays, so that a look finds that.
         let changed = if same_metadata(known, &after.shown) { after.print.changed } else { other.print.changed };
-        let print = isotherm_core::trees::Print { changed, ..after.print };
+        let print = Print { changed, ..after.print };
         let same = print.size == other.print.size && print.modified == other.print.modified;
         let content = if same { other.content } else { LocalContent::Unread };
         Local { place, print, content, ..other }

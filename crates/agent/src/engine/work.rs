@@ -285,7 +285,10 @@ impl<C: Catalog> Engine<C> {
             self.work.busy.remove(&node);
             return None;
         };
-        let tries = self.work.waits.get(&node).map_or(0, |wait| wait.attempts);
+        let mut tries = self.work.waits.get(&node).map_or(0, |wait| wait.attempts);
+        if self.local.is_restless(&local.place) {
+            tries = tries.max(self.settings.limits.restless_tries);
+        }
         Some(ReadRequest { node, handle: local.handle, size: local.print.size, tries })
     }
 

@@ -232,7 +232,8 @@ fn refresh(trees: &mut impl TreesMut, mut record: Record, seen: &Seen, place: &P
     let Some(local) = &mut record.local else { return };
     let moved = local.place != *place || local.lost;
     let same_print = local.print == seen.print || (seen.kind == Kind::Directory && local.print.changed == seen.print.changed);
-    if !moved && same_print && seen.evidence != Evidence::Written {
+    let passing = local.passing().is_some();
+    if !moved && same_print && seen.evidence != Evidence::Written && !passing {
         return;
     }
     let Some(metadata) = &seen.metadata else {
@@ -246,6 +247,7 @@ fn refresh(trees: &mut impl TreesMut, mut record: Record, seen: &Seen, place: &P
     let metadata_only =
         seen.evidence == Evidence::Watched && local.print.size == seen.print.size && local.print.modified == seen.print.modified;
     match seen.kind {
+        Kind::File if passing => local.content = LocalContent::Unread,
         Kind::File if local.print == seen.print && seen.evidence != Evidence::Written => {}
         Kind::File if metadata_only && seen.evidence != Evidence::Written => {}
         Kind::File => local.content = LocalContent::Unread,

@@ -4,10 +4,9 @@
 //! one node with two contents, which are then compared like any others. Where the kinds differ the file gives way to the
 //! directory. A node that has a history of its own never merges with another: it gets a conflict name.
 
-use super::delete::delete_change;
-use super::place::{moved_only_here, place_change};
+use super::place::moved_only_here;
 use super::planner::Planner;
-use super::{Fact, Intent, Trouble};
+use super::{Fact, Trouble};
 use crate::ids::NodeId;
 use crate::namespace::{Based, Change};
 use crate::node::{Kind, Node, Place};
@@ -21,7 +20,9 @@ impl<T: Trees> Planner<'_, T> {
             return;
         }
         match (other.here(), &other.synced) {
-            (Some(_), _) if moved_only_here(&other) => self.move_chain_there(record, local, holder),
+            (Some(_), _) if moved_only_here(&other) => {
+                self.together(record);
+            }
             // It stays there, or is about to arrive: the share's node keeps the name (row 23: also on a folded name).
             (Some(_), _) => self.give_way_here(record, local, holder),
             (None, Some(_)) => self.succeed_deleted(record, local, &other),
@@ -32,23 +33,13 @@ impl<T: Trees> Planner<'_, T> {
 
     /// The holder of the name was deleted on this server, and something else now has the name.
     fn succeed_deleted(&mut self, record: &Record, local: &Local, other: &Record) {
-        let (Some(remote), Some(synced)) = (other.live(), &other.synced) else { return };
+        let Some(remote) = other.live() else { return };
         if is_new_here(record) && remote.kind() == local.kind() {
             self.rebind(record.node, other.node);
-            return;
-        }
-        let changed = !remote.content.same_bytes(&synced.content) || remote.place != synced.place;
-        let holds = !self.trees.remote_children(other.node, 1).is_empty();
-        if changed || holds || self.rules.hold_local_deletes || self.moved_there.contains_key(&other.node) {
+        } else if !self.together(record) {
+            // What has changed in the share stays; its own plan says how.
             self.visit(other.node);
-            return;
         }
-        // Never the delete alone: others would see the name empty in between (row 16).
-        let Some(change) = place_change(record, local) else { return };
-        self.plan.intents.push(Intent { changes: vec![delete_change(remote), change], rebind: None });
-        self.gone_there(other.node, &remote.place);
-        self.made_there.insert(record.node);
-        self.moved_there.insert(record.node, local.place.clone());
     }
 
     /// Notes that this plan deletes a node in the share.
@@ -73,11 +64,13 @@ impl<T: Trees> Planner<'_, T> {
                 self.park(holder);
             }
             _ => {
+                let rings = self.rings;
                 self.visit(holder);
                 let target = other.live().map(|remote| remote.place.parent);
                 let inside = target.is_some_and(|target| target == node || self.chain(target, node, Self::place_there).is_some());
-                // It belongs into the very directory that waits for its name.
-                if inside && self.holder_here(&remote.place) == Some(holder) {
+                // It belongs into the very directory that waits for its name, or waits for something in that.
+                let waits = inside || (self.rings > rings && target_differs(&other));
+                if waits && self.holder_here(&remote.place) == Some(holder) {
                     self.park(holder);
                 }
             }
@@ -122,6 +115,11 @@ impl<T: Trees> Planner<'_, T> {
         self.intend(Change::Move { node: remote.id, place: Based { base: remote.versions.place, value: place.clone() } });
         self.moved_there.insert(remote.id, place);
     }
+}
+
+/// A node that is to have another place than the one that it has here.
+fn target_differs(record: &Record) -> bool {
+    matches!((record.here(), record.live()), (Some(local), Some(remote)) if local.place != remote.place)
 }
 
 /// A node that the share never had.

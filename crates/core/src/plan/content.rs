@@ -50,6 +50,20 @@ impl<T: Trees> Planner<'_, T> {
         }
     }
 
+    /// A file that never rests: its content of one moment goes to the share where nothing stands against that. All else
+    /// waits until it rests, a conflict too.
+    pub(super) fn pass_on(&mut self, record: &Record, content: &Content) {
+        match (&record.remote, &record.synced, record.here()) {
+            (Some(remote), Some(synced), _) if remote.is_live() => {
+                if remote.content.same_bytes(&synced.content) && !content.same_bytes(&remote.content) {
+                    self.update_there(record.node, content, remote);
+                }
+            }
+            (None, None, Some(local)) => self.create_passing(record, local, content),
+            _ => {}
+        }
+    }
+
     fn update_there(&mut self, node: NodeId, content: &Content, remote: &Node) {
         let content = Some(Based { base: remote.versions.content, value: content.clone() });
         self.intend(Change::Update { node, metadata: None, content });

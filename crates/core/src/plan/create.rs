@@ -62,6 +62,19 @@ impl<T: Trees> Planner<'_, T> {
             self.bring_back(record, local);
             return;
         }
+        self.make_there(record, local, content);
+    }
+
+    /// As [`Self::create_there`] for a file that never rests; where its name is taken it waits until it does.
+    pub(super) fn create_passing(&mut self, record: &Record, local: &Local, content: &Content) {
+        let key = self.key(&local.place.name);
+        if local.place.parent != NodeId::PARKED && self.holder_there(local.place.parent, &key).is_none() {
+            self.make_there(record, local, content);
+        }
+    }
+
+    fn make_there(&mut self, record: &Record, local: &Local, content: &Content) {
+        let node = record.node;
         if !self.parent_there(local.place.parent) || self.made_there.contains(&node) {
             return;
         }

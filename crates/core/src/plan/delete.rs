@@ -1,5 +1,6 @@
 //! Nodes that one side deleted. An edit or a move on the other side beats the delete.
 
+use super::place::moved_only_here;
 use super::planner::Planner;
 use super::{Action, Fact};
 use crate::ids::NodeId;
@@ -41,12 +42,35 @@ impl<T: Trees> Planner<'_, T> {
             return;
         }
         let holds = local.kind() == Kind::Directory && !self.trees.local_children(record.node, 1).is_empty();
+        if holds {
+            self.empty_here(record.node);
+        }
         if holds || self.rules.hold_remote_deletes {
             return;
         }
         let Some(expected) = self.expected(local) else { return };
         self.step(record.node, Action::Remove { expected, content: content.clone() });
         self.moved_here.insert(record.node, Place { parent: NodeId::PARKED, name: local.place.name.clone() });
+    }
+
+    /// A directory that is to go still holds something, and somebody waits for its name: what belongs elsewhere goes first.
+    /// What is new in it, or was moved into it, would bring the directory back, and plans that by itself.
+    fn empty_here(&mut self, directory: NodeId) {
+        if !self.is_waited_for() {
+            return;
+        }
+        for child in self.trees.local_children(directory, usize::MAX) {
+            let leaves = self.trees.record(child).is_some_and(|record| {
+                record.live().is_some_and(|remote| remote.place.parent != directory) && !moved_only_here(&record)
+            });
+            if !leaves {
+                continue;
+            }
+            if self.is_being_visited(child) {
+                self.rings += 1;
+            }
+            self.visit(child);
+        }
     }
 }
 

@@ -17,6 +17,7 @@ mod metadata;
 mod place;
 mod planner;
 pub mod settle;
+mod together;
 
 pub use planner::plan;
 

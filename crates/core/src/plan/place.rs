@@ -2,19 +2,16 @@
 //!
 //! Whoever differs from the base has moved; where both did, the share's place stands. A move can wait for another
 //! one: for a name to become free, for a directory to leave the inside of another. Chains are planned in order, rings
-//! in the share as one group, rings on this server by parking one of their members for the moment.
+//! in the share as one group ([`super::together`]), rings on this server by parking one of their members for the moment.
 
 use super::planner::Planner;
-use super::{Action, Intent, Parent, Spot, Trouble};
+use super::{Action, Parent, Spot, Trouble};
 use crate::ids::NodeId;
 use crate::name::Name;
 use crate::namespace::{Based, Change};
 use crate::node::{Kind, Node, Place};
 use crate::observe::PARKED_PREFIX;
 use crate::trees::{Local, Record, Synced, Trees};
-
-/// Longest ring or chain of renames that is planned at once; longer ones go piece by piece.
-const CHAIN_MAX: usize = 64;
 
 impl<T: Trees> Planner<'_, T> {
     /// True if both sides have the node at the same place.
@@ -140,62 +137,6 @@ impl<T: Trees> Planner<'_, T> {
         self.step(node, Action::Move { expected, to, conflict_of: None });
         self.moved_here.insert(node, Place { parent: NodeId::PARKED, name });
         true
-    }
-
-    /// A node that wants a name in the share whose holder wants to leave it: the whole chain or ring as one group.
-    pub(super) fn move_chain_there(&mut self, record: &Record, local: &Local, holder: NodeId) {
-        let mut chain = vec![(record.clone(), local.clone())];
-        let mut at = holder;
-        loop {
-            let Some(next) = self.trees.record(at) else { return };
-            let Some(moved) = next.here().cloned() else { return };
-            let reachable = self.parent_there(moved.place.parent);
-            let between = if reachable { Some(Vec::new()) } else { self.new_between(moved.place.parent, record.node) };
-            let Some(between) = between.filter(|_| chain.len() < CHAIN_MAX && !self.is_blocked(&next) && moved_only_here(&next))
-            else {
-                self.visit(at);
-                return;
-            };
-            chain.extend(between);
-            let key = self.key(&moved.place.name);
-            let target = self.holder_there(moved.place.parent, &key);
-            chain.push((next, moved));
-            match target {
-                None => break,
-                Some(first) if first == record.node => break,
-                Some(seen) if chain.iter().any(|(member, _)| member.node == seen) => return,
-                Some(next) => at = next,
-            }
-        }
-        if chain.iter().any(|(member, _)| self.moved_there.contains_key(&member.node)) {
-            return;
-        }
-        let changes = chain.iter().filter_map(|(member, local)| place_change(member, local)).collect();
-        self.plan.intents.push(Intent { changes, rebind: None });
-        for (member, local) in chain {
-            if member.live().is_none() {
-                self.made_there.insert(member.node);
-            }
-            self.moved_there.insert(member.node, local.place.clone());
-        }
-    }
-
-    /// A file that moved into the very directory that now has its name: the new directories from below `top` down to
-    /// `parent`, which have to come with them. None if `parent` is not reached through new directories alone.
-    fn new_between(&self, parent: NodeId, top: NodeId) -> Option<Vec<(Record, Local)>> {
-        let mut between = Vec::new();
-        let mut at = parent;
-        while at != top {
-            let record = self.trees.record(at).filter(|record| record.remote.is_none() && !self.is_blocked(record))?;
-            let local = record.here().cloned()?;
-            at = local.place.parent;
-            between.push((record, local));
-            if between.len() > CHAIN_MAX || self.moved_there.contains_key(&at) {
-                return None;
-            }
-        }
-        between.reverse();
-        Some(between)
     }
 }
 

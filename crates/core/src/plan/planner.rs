@@ -34,6 +34,7 @@ pub fn plan<T: Trees>(
         moved_there: BTreeMap::new(),
         taken: BTreeSet::new(),
         rebound: BTreeSet::new(),
+        rings: 0,
     };
     for node in nodes {
         planner.visit(node);
@@ -63,6 +64,8 @@ pub(super) struct Planner<'a, T> {
     pub(super) taken: BTreeSet<(NodeId, Vec<u8>)>,
     /// Nodes that this plan makes one.
     pub(super) rebound: BTreeSet<NodeId>,
+    /// How often something was found to wait for itself.
+    pub(super) rings: usize,
 }
 
 impl<T: Trees> Planner<'_, T> {
@@ -82,6 +85,10 @@ impl<T: Trees> Planner<'_, T> {
 
     fn decide(&mut self, record: &Record) {
         let node = record.node;
+        if let Some(content) = record.here().and_then(Local::passing) {
+            self.pass_on(record, content);
+            return;
+        }
         match (&record.local, &record.synced, &record.remote) {
             (None, _, Some(remote)) if remote.deleted => self.fact(Fact::Forget(node)),
             (None, _, None) => self.fact(Fact::Forget(node)),
@@ -150,6 +157,7 @@ impl<T: Trees> Planner<'_, T> {
         let remote = record.live()?.clone();
         // Between a commit and the page that brings what others did before it, the known tree can hold a ring.
         if self.stack.contains(&node) {
+            self.rings += 1;
             return None;
         }
         if record.synced.is_some() {
@@ -199,6 +207,11 @@ impl<T: Trees> Planner<'_, T> {
     /// Whether the node's own planning is under way further up.
     pub(super) fn is_being_visited(&self, node: NodeId) -> bool {
         self.stack.contains(&node)
+    }
+
+    /// Whether the node that is being planned was visited because another one needs its name.
+    pub(super) fn is_waited_for(&self) -> bool {
+        self.stack.len() > 1
     }
 
     pub(super) fn spot(&mut self, place: &Place) -> Option<Spot> {

@@ -41,6 +41,9 @@ pub enum LocalContent {
     Known(Content),
     /// A file that has to be read before anything can be said of its bytes.
     Unread,
+    /// What a file that never rests held at one moment. It can go to the share as that; nothing else follows from it,
+    /// because the file has been written to since. Reading it again follows when it is looked at.
+    Passing(Content),
 }
 
 /// A node as this server has it.
@@ -68,7 +71,7 @@ impl Local {
     #[must_use]
     pub fn kind(&self) -> Kind {
         match &self.content {
-            LocalContent::Known(content) => content.kind(),
+            LocalContent::Known(content) | LocalContent::Passing(content) => content.kind(),
             LocalContent::Unread => Kind::File,
         }
     }
@@ -78,7 +81,16 @@ impl Local {
     pub fn known(&self) -> Option<&Content> {
         match &self.content {
             LocalContent::Known(content) => Some(content),
-            LocalContent::Unread => None,
+            LocalContent::Unread | LocalContent::Passing(_) => None,
+        }
+    }
+
+    /// What a file that never rests held at one moment.
+    #[must_use]
+    pub fn passing(&self) -> Option<&Content> {
+        match &self.content {
+            LocalContent::Passing(content) => Some(content),
+            LocalContent::Known(_) | LocalContent::Unread => None,
         }
     }
 

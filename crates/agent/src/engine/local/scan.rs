@@ -54,12 +54,16 @@ impl<C: Catalog> Engine<C> {
     /// A directory has another place now. A scan may have passed that place already, so it looks there again.
     pub(in crate::engine) fn moved_directory(&mut self, node: NodeId) {
         let began_before = self.local.moving.remove(&node);
-        if let Some(scan) = &mut self.local.scan {
-            scan.queue.insert(node);
-        } else if began_before {
-            // The scan ended while the move was under way, and has seen it at neither place.
-            self.local.scan = Some(Scan { queue: BTreeSet::from([node]), whole: false, evidence: Evidence::Unwatched });
+        // The scan may have ended while the move was under way, and has seen it at neither place.
+        if self.local.scan.is_some() || began_before {
+            self.scan_from(node);
         }
+    }
+
+    /// Walks over a directory and what is below it: as a part of the scan that is under way, or by itself.
+    pub(super) fn scan_from(&mut self, node: NodeId) {
+        let alone = || Scan { queue: BTreeSet::new(), whole: false, evidence: Evidence::Unwatched };
+        self.local.scan.get_or_insert_with(alone).queue.insert(node);
     }
 
     /// A step is about to move a node.
@@ -84,7 +88,7 @@ impl<C: Catalog> Engine<C> {
         let names = self.local.dirty.iter().filter(|(directory, _)| reachable(directory)).flat_map(|(directory, names)| {
             names.iter().filter(|(name, _)| !self.work.held.contains(&Place { parent: *directory, name: (*name).clone() }))
         });
-        let quiet = names.map(|(_, dirty)| (dirty.last + limits.quiet_ms).min(dirty.first + limits.restless_ms)).min();
+        let quiet = names.map(|(_, dirty)| dirty.due(limits)).min();
         let every = if self.settings.watched { limits.scan_every_ms } else { limits.scan_unwatched_ms };
         let scan = self.local.scan_due.or(Some(self.local.last_scan + every)).filter(|_| self.local.scan.is_none());
         [quiet, scan].into_iter().flatten().min()
