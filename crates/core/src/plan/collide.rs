@@ -20,6 +20,10 @@ impl<T: Trees> Planner<'_, T> {
             return;
         }
         match (other.here(), &other.synced) {
+            // They moved into each other's way: with names that differ in case only, both may be here.
+            (Some(taken), _) if moved_only_here(&other) && self.same_name(&taken.place, &local.place) => {
+                self.give_way_here(record, local, holder);
+            }
             (Some(_), _) if moved_only_here(&other) => {
                 self.together(record);
             }
@@ -29,6 +33,11 @@ impl<T: Trees> Planner<'_, T> {
             (None, None) if is_new_here(record) => self.meet(&other, record, local),
             (None, None) => self.give_way_here(record, local, holder),
         }
+    }
+
+    /// Whether two places are one name in the share.
+    fn same_name(&self, a: &Place, b: &Place) -> bool {
+        a.parent == b.parent && self.key(&a.name) == self.key(&b.name)
     }
 
     /// The holder of the name was deleted on this server, and something else now has the name.

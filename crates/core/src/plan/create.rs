@@ -104,10 +104,18 @@ impl<T: Trees> Planner<'_, T> {
 
     /// Reserves a remote name for this plan; false if the plan already gives it to another node.
     pub(super) fn taken_there(&mut self, parent: NodeId, key: Vec<u8>) -> bool {
-        let mut tagged = b"there/".to_vec();
-        tagged.extend(key);
-        self.taken.insert((parent, tagged))
+        self.taken.insert((parent, tagged(&key)))
     }
+
+    /// Whether this plan gives a remote name to some node.
+    pub(super) fn is_taken_there(&self, parent: NodeId, key: &[u8]) -> bool {
+        self.taken.contains(&(parent, tagged(key)))
+    }
+}
+
+/// Remote names among the names that a plan gives; a local name has no slash.
+fn tagged(key: &[u8]) -> Vec<u8> {
+    [b"there/", key].concat()
 }
 
 /// The change that makes a local node in the share, reviving it where the share has deleted it.

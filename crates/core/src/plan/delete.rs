@@ -66,10 +66,13 @@ impl<T: Trees> Planner<'_, T> {
             if !leaves {
                 continue;
             }
-            if self.is_being_visited(child) {
-                self.rings += 1;
-            }
+            let rings = self.rings;
             self.visit(child);
+            // Where it belongs waits for this very directory: it steps out of the way.
+            let waits = self.is_being_visited(child) || self.rings > rings;
+            if waits && self.place_here(child).is_some_and(|place| place.parent == directory) {
+                self.park(child);
+            }
         }
     }
 }

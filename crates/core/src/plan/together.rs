@@ -4,7 +4,7 @@
 //! that was deleted and whose name is in use again. The share judges names and cycles at the end of a group, so that
 //! its members may pass through each other. What others see is the end: no name is ever empty in between (row 16).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Intent;
 use super::delete::delete_change;
@@ -112,12 +112,16 @@ impl<T: Trees> Planner<'_, T> {
     fn seal(&mut self, mut group: Group) -> bool {
         self.order(&mut group.creates);
         // Two members, or a member and something planned already, may want one name.
+        let mut names = BTreeSet::new();
         for record in group.creates.iter().chain(&group.moves) {
             let Some(local) = record.here() else { return false };
-            let key = self.key(&local.place.name);
-            if !self.taken_there(local.place.parent, key) {
+            let name = (local.place.parent, self.key(&local.place.name));
+            if self.is_taken_there(name.0, &name.1) || !names.insert(name) {
                 return false;
             }
+        }
+        for (parent, key) in names {
+            self.taken_there(parent, key);
         }
         let placed = group.creates.iter().chain(&group.moves).filter_map(|record| place_change(record, record.here()?));
         let deleted = group.deletes.iter().filter_map(|record| record.live().map(delete_change));
