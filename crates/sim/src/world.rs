@@ -12,7 +12,7 @@ use isotherm_core::trees::Trees;
 use crate::perform::{Contents, recover};
 use crate::rng::Rng;
 use crate::users::{Ledger, User};
-use crate::volume::{Ino, ROOT, STAGING, Volume, handle};
+use crate::volume::{Ino, ROOT, STAGING, TICK, Volume, handle};
 
 /// What kind of world.
 #[derive(Clone, Copy, Debug)]
@@ -128,7 +128,7 @@ impl World {
             let id = ServerId(u128::try_from(number + 1).unwrap_or(1).to_be_bytes());
             Site {
                 id,
-                volume: Volume::new(1_000_000 + skew),
+                volume: Volume::new((1_000_000 + skew) * TICK + i64::try_from(number).unwrap_or(0)),
                 engine: None,
                 catalog: Some(MemoryCatalog::new(case)),
                 run: 0,
