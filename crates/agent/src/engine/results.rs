@@ -81,7 +81,7 @@ impl<C: Catalog> Engine<C> {
     fn take_content(&mut self, node: NodeId, content: FileContent, print: Print, passing: bool, now: Millis) {
         let Some(mut record) = self.catalog.record(node) else { return };
         let Some(local) = record.local.as_mut().filter(|local| local.kind() == Kind::File) else { return };
-        let link = link_of(&self.catalog, &local.handle, print.links);
+        let link = link_of(&self.catalog, node, print.links);
         // The reader saw the bytes, not the metadata: a change time that moved in between stands for something unseen.
         let unseen = local.print.changed != print.changed;
         local.print = Print { changed: local.print.changed, links: local.print.links, ..print };

@@ -5,24 +5,38 @@ use crate::ids::{LinkId, NodeId};
 use crate::node::{Content, Kind};
 use crate::trees::{Handle, Local, LocalContent, Record, Trees, TreesMut};
 
-/// The link id that all names of an inode share; none for an inode with one name.
+/// The link id of a name here, whose inode has `links` names.
 ///
-/// An id that a name already has in the share is kept; otherwise it is made from the smallest node id, so that it
-/// needs no chance.
+/// Names of one inode share it: an id that one of them already has in the share is kept; otherwise it is made from the
+/// smallest node id, so that it needs no chance. A single name keeps the id that it had, because others of its group may
+/// be about to arrive; it gives the id up when another name of the group is another inode here.
 #[must_use]
-pub fn link_of(trees: &impl Trees, handle: &Handle, links: u32) -> Option<LinkId> {
-    if links <= 1 {
-        return None;
+pub fn link_of(trees: &impl Trees, node: NodeId, links: u32) -> Option<LinkId> {
+    let record = trees.record(node)?;
+    let local = record.local.as_ref()?;
+    let names: Vec<Record> = here(trees, &local.handle);
+    if links <= 1 || names.len() < 2 {
+        return known_link(&record).filter(|link| !has_left(trees, local, *link));
     }
-    let names: Vec<Record> = here(trees, handle);
-    if names.len() < 2 {
-        return None;
-    }
-    let known = names.iter().find_map(|record| {
-        let remote = record.live().and_then(|node| node.content.file()).and_then(|file| file.link);
-        remote.or_else(|| record.synced.as_ref().and_then(|synced| synced.content.file()).and_then(|file| file.link))
-    });
+    let known = names.iter().find_map(known_link);
     known.or_else(|| names.iter().map(|record| LinkId(record.node.0)).min())
+}
+
+/// The link id that a node has in the share, or had when both sides last agreed.
+fn known_link(record: &Record) -> Option<LinkId> {
+    let remote = record.live().and_then(|node| node.content.file()).and_then(|file| file.link);
+    remote.or_else(|| agreed_link(record))
+}
+
+fn agreed_link(record: &Record) -> Option<LinkId> {
+    record.synced.as_ref()?.content.file()?.link
+}
+
+/// Whether a name that is agreed to be of the group is another inode here.
+fn has_left(trees: &impl Trees, local: &Local, link: LinkId) -> bool {
+    let members = trees.link_members(link).into_iter().filter_map(|member| trees.record(member));
+    let mut agreed = members.filter(|member| agreed_link(member) == Some(link));
+    agreed.any(|member| member.here().is_some_and(|other| other.handle != local.handle))
 }
 
 /// Gives all names of a node's inode what was found out through this one: they are one file, with one state, one
@@ -56,8 +70,8 @@ pub(super) fn relink(trees: &mut impl TreesMut, handle: &Handle, out: &mut Obser
     let Some(links) = names.iter().filter_map(|record| record.here()).map(|local| local.print.links).max() else {
         return;
     };
-    let link = link_of(trees, handle, links);
     for mut record in names {
+        let link = link_of(trees, record.node, links);
         let Some(local) = &mut record.local else { continue };
         let LocalContent::Known(Content::File(file)) = &mut local.content else { continue };
         if file.link != link {

@@ -150,6 +150,11 @@ impl<T: Trees> Planner<'_, T> {
                 return None;
             }
             let Some(local) = record.here() else { continue };
+            // It has to be read first: perhaps it is the very inode to link with.
+            if local.known().is_none() {
+                self.visit(member);
+                return None;
+            }
             let holds = local.known().and_then(Content::file).is_some_and(|held| held.manifest == file.manifest);
             if holds && target.is_none() {
                 target = self.expected(local);

@@ -159,7 +159,7 @@ impl World {
             manifest: manifest(inode.bytes),
             size: 1,
             modified: Timestamp(inode.modified),
-            link: link_of(&server.trees, &local.handle, local.print.links),
+            link: link_of(&server.trees, node, local.print.links),
         }));
         server.trees.put(record);
         mirror(&mut server.trees, node);

@@ -1,0 +1,132 @@
+#![allow(clippy::unwrap_used, missing_docs)]
+//! Hard links, one action after the other: when all is quiet, the same names are one inode on every server (row 24).
+
+mod world;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use isotherm_core::name::Case;
+use isotherm_core::node::Kind;
+use world::World;
+use world::disk::{Disk, ROOT, name};
+
+#[derive(Clone, Copy, Debug)]
+enum Do {
+    Link(&'static str, &'static str),
+    Delete(&'static str),
+    Move(&'static str, &'static str),
+    Edit(&'static str),
+    Save(&'static str),
+    Copy(&'static str, &'static str),
+}
+
+const ACTIONS: &[Do] = &[
+    Do::Link("one", "three"),
+    Do::Link("two", "four"),
+    Do::Link("other", "three"),
+    Do::Delete("one"),
+    Do::Delete("two"),
+    Do::Delete("other"),
+    Do::Move("one", "d/one"),
+    Do::Move("two", "other"),
+    Do::Edit("two"),
+    Do::Save("one"),
+    Do::Copy("one", "three"),
+];
+
+fn act(disk: &mut Disk, action: Do, fresh: u8) {
+    match action {
+        Do::Link(from, to) => {
+            let (Some(ino), Some(at)) = (disk.resolve(from), disk.parent_and_name(to)) else { return };
+            if !disk.names.contains_key(&at) {
+                disk.link(at, ino);
+            }
+        }
+        Do::Delete(path) => {
+            if disk.resolve(path).is_some() {
+                disk.unlink(&disk.parent_and_name(path).unwrap());
+            }
+        }
+        Do::Move(from, to) => {
+            if let (Some(from), Some(to)) = (disk.parent_and_name(from), disk.parent_and_name(to)) {
+                disk.rename(&from, to);
+            }
+        }
+        Do::Edit(path) => {
+            if let Some(ino) = disk.resolve(path) {
+                disk.write(ino, fresh);
+            }
+        }
+        Do::Save(path) => {
+            if disk.resolve(path).is_some() {
+                let at = disk.parent_and_name(path).unwrap();
+                disk.unlink(&at);
+                let new = disk.make(Kind::File, fresh);
+                disk.link(at, new);
+            }
+        }
+        Do::Copy(from, to) => {
+            let (Some(ino), Some(at)) = (disk.resolve(from), disk.parent_and_name(to)) else { return };
+            if !disk.names.contains_key(&at) {
+                let bytes = disk.inodes[&ino].bytes;
+                let new = disk.make(Kind::File, bytes);
+                disk.link(at, new);
+            }
+        }
+    }
+}
+
+/// Names that are one inode, as sets of names.
+fn groups(disk: &Disk) -> BTreeSet<BTreeSet<String>> {
+    let mut groups: BTreeMap<u64, BTreeSet<String>> = BTreeMap::new();
+    for ((directory, name), ino) in &disk.names {
+        if disk.inodes[ino].kind == Kind::File {
+            groups.entry(*ino).or_default().insert(format!("{directory:?}/{name}"));
+        }
+    }
+    groups.into_values().map(|names| names.into_iter().map(|name| name.rsplit('/').next().unwrap().to_owned()).collect()).collect()
+}
+
+fn start() -> World {
+    let mut world = World::new(2, Case::Sensitive);
+    let disk = &mut world.servers[0].disk;
+    let directory = disk.make(Kind::Directory, 0);
+    disk.link((ROOT, name("d")), directory);
+    let linked = disk.make(Kind::File, 1);
+    disk.link((ROOT, name("one")), linked);
+    disk.link((ROOT, name("two")), linked);
+    let other = disk.make(Kind::File, 2);
+    disk.link((ROOT, name("other")), other);
+    world.converge(0).unwrap();
+    world
+}
+
+/// One more action in a story, with what it came to.
+fn go_on(world: &World, told: &[(usize, Do)], number: usize, action: Do) -> (World, Vec<(usize, Do)>) {
+    let mut world = world.clone();
+    world.owed.clear();
+    let told = [told, &[(number, action)]].concat();
+    act(&mut world.servers[number].disk, action, 10 + u8::try_from(told.len()).unwrap());
+    if let Err(what) = world.converge(number) {
+        panic!("{told:?}: {what}");
+    }
+    let [first, second] = [0, 1].map(|number| groups(&world.servers[number].disk));
+    assert_eq!(first, second, "{told:?}");
+    (world, told)
+}
+
+// semantics.md#hard-links
+#[test]
+fn case_24_names_of_one_inode_stay_names_of_one_inode() {
+    let start = start();
+    assert_eq!(groups(&start.servers[1].disk), groups(&start.servers[0].disk));
+    for a in ACTIONS {
+        let (world, told) = go_on(&start, &[], 0, *a);
+        for (second, b) in ACTIONS.iter().flat_map(|action| [(0, action), (1, action)]) {
+            let (world, told) = go_on(&world, &told, second, *b);
+            for (third, c) in ACTIONS.iter().flat_map(|action| [(0, action), (1, action)]) {
+                go_on(&world, &told, third, *c);
+            }
+        }
+    }
+}
