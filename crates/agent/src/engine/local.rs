@@ -54,6 +54,9 @@ pub(super) struct LocalSide {
     strays: BTreeSet<Handle>,
     /// Directories that a scan saw at places where work was under way, and could not enter.
     unentered: BTreeSet<Handle>,
+    /// Names that were still to be looked at when a scan ended: a directory that a user has moved there while the scan
+    /// ran was perhaps seen at neither place.
+    unscanned: Places,
     /// Nodes that steps began to move while a scan was under way.
     moving: BTreeSet<NodeId>,
     looking: bool,
@@ -401,6 +404,9 @@ impl<C: Catalog> Engine<C> {
         looked_at.iter().for_each(|place| self.look_at(place));
         self.scan_below(&listings);
         self.take(observed, now);
+        for place in looked.iter().filter(|place| !except.contains(place)) {
+            self.local.unscanned.remove(place);
+        }
     }
 
     /// A scan goes on into the directories that it found.
@@ -455,8 +461,9 @@ impl<C: Catalog> Engine<C> {
             }
             if let Some(local) = record.as_ref().and_then(Record::here).filter(|local| local.kind() == Kind::Directory) {
                 let unentered = self.local.unentered.remove(&local.handle);
+                let unscanned = self.local.unscanned.contains(&local.place);
                 self.moved_directory(*node);
-                if unentered {
+                if unentered || unscanned {
                     self.scan_from(*node);
                 }
             }
