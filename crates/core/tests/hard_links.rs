@@ -84,7 +84,10 @@ fn groups(disk: &Disk) -> BTreeSet<BTreeSet<String>> {
             groups.entry(*ino).or_default().insert(format!("{directory:?}/{name}"));
         }
     }
-    groups.into_values().map(|names| names.into_iter().map(|name| name.rsplit('/').next().unwrap().to_owned()).collect()).collect()
+    groups
+        .into_values()
+        .map(|names| names.into_iter().map(|name| name.rsplit('/').next().unwrap().to_owned()).collect())
+        .collect()
 }
 
 fn start() -> World {

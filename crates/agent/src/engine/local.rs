@@ -157,7 +157,8 @@ impl LocalSide {
     }
 
     fn note(&mut self, directory: NodeId, name: Name, now: Millis, evidence: Evidence) {
-        let dirty = self.dirty.entry(directory).or_default().entry(name).or_insert(Dirty { first: now, last: now, pace: 0, evidence });
+        let dirty =
+            self.dirty.entry(directory).or_default().entry(name).or_insert(Dirty { first: now, last: now, pace: 0, evidence });
         dirty.last = now;
         dirty.evidence = worse(dirty.evidence, evidence);
     }

@@ -10,6 +10,7 @@ mod marker;
 mod metadata;
 mod perform;
 mod recover;
+mod search;
 
 pub use look::look;
 pub use marker::{Marker, MarkerProblem, Renewed, renew_nonce};
@@ -24,6 +25,8 @@ use isotherm_core::observe::Liveness;
 use isotherm_core::trees::{Handle, Print};
 use isotherm_gate::{Dir, ErrorKind, FileHandle, GateError, Inode, Owners, Root, Staging, Stat};
 
+use search::Search;
+
 /// An open endpoint root with its staging folder.
 #[derive(Debug)]
 pub struct Volume {
@@ -31,6 +34,8 @@ pub struct Volume {
     root: Root,
     staging: Staging,
     owners: Mutex<Owners>,
+    /// Where inodes cannot be opened by their handle.
+    search: Option<Search>,
 }
 
 impl Volume {
@@ -55,7 +60,8 @@ impl Volume {
 
     fn with_root(path: &Path, root: Root) -> Result<Self, GateError> {
         let staging = root.staging()?;
-        Ok(Self { path: path.to_owned(), root, staging, owners: Mutex::default() })
+        let search = Search::if_needed(&root, staging.dir().stat_self()?.handle);
+        Ok(Self { path: path.to_owned(), root, staging, owners: Mutex::default(), search })
     }
 
     /// Where it was opened.
@@ -98,6 +104,9 @@ impl Volume {
     /// Asks for inodes. What cannot be told is left out.
     #[must_use]
     pub fn probe(&self, nodes: &[(NodeId, Handle)]) -> Vec<(NodeId, Liveness)> {
+        if let Some(search) = &self.search {
+            search.refresh(&self.root);
+        }
         let alive = |(node, handle): &(NodeId, Handle)| Some((*node, self.liveness(handle)?));
         nodes.iter().filter_map(alive).collect()
     }
@@ -117,6 +126,9 @@ impl Volume {
 
     /// A directory by its inode; one that has left the endpoint counts as gone.
     pub(crate) fn dir(&self, handle: &Handle) -> Result<Dir, GateError> {
+        if let Some(search) = &self.search {
+            return search.dir(&self.root, self.staging.dir(), &gate_handle(handle)?);
+        }
         let dir = self.root.open_dir(&gate_handle(handle)?)?;
         if self.root.contains(&dir)? {
             return Ok(dir);
@@ -125,7 +137,10 @@ impl Volume {
     }
 
     pub(crate) fn inode(&self, handle: &Handle) -> Result<Inode, GateError> {
-        self.root.inode(&gate_handle(handle)?)
+        match &self.search {
+            Some(search) => search.inode(&self.root, self.staging.dir(), &gate_handle(handle)?),
+            None => self.root.inode(&gate_handle(handle)?),
+        }
     }
 }
 

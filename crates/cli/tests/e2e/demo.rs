@@ -1,7 +1,10 @@
 //! The demo as a process: what a newcomer sees first.
 
 use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
+use std::process::Command;
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -62,6 +65,40 @@ fn a_file_saved_at_one_site_appears_at_the_other_also_after_a_restart() {
         event["event"] == "status" && event["sites"].as_array().unwrap().iter().all(|site| site["synced"] == true)
     });
     assert_eq!(status["sites"][0]["files"], status["sites"][1]["files"], "{status}");
+    stop(demo);
+}
+
+/// An account without any privilege.
+const NOBODY: u32 = 65_534;
+
+#[test]
+fn without_root_the_demo_syncs_by_scanning_and_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("demo");
+    fs::create_dir(&dir).unwrap();
+    // The build folder may be closed to other users.
+    let copy = folder.path().join("isotherm");
+    fs::copy(env!("CARGO_BIN_EXE_isotherm"), &copy).unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let mut command = Command::new(&copy);
+    command.args(["demo", "--dir", dir.to_str().unwrap(), "--json"]);
+    if isotherm_gate::effective_root() {
+        chown(&dir, Some(NOBODY), Some(NOBODY)).unwrap();
+        command.uid(NOBODY).gid(NOBODY);
+    }
+    let demo = Running::spawn(command);
+    let (detroit, munich) = (dir.join("detroit"), dir.join("munich"));
+    until("the samples arrive", || munich.join("Hall A/Details/crane rail.svg").exists());
+    let status = demo.event(|event| event["event"] == "status" && event["sites"][1]["files"].as_u64() > Some(0));
+    assert_eq!(status["sites"][0]["watching"], false, "{status}");
+    fs::rename(munich.join("Hall A"), munich.join("Hall C")).unwrap();
+    fs::remove_file(detroit.join("README.txt")).unwrap();
+    until("a renamed directory arrives", || detroit.join("Hall C/Details/crane rail.svg").exists());
+    until("a removed file goes", || !munich.join("README.txt").exists() && !detroit.join("Hall A").exists());
+    let status = demo.event(|event| {
+        event["event"] == "status" && event["sites"].as_array().unwrap().iter().all(|site| site["synced"] == true)
+    });
+    assert_eq!(status["sites"][0]["problems"], 0, "{status}");
     stop(demo);
 }
 

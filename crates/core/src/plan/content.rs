@@ -52,14 +52,16 @@ impl<T: Trees> Planner<'_, T> {
 
     /// A file that never rests: its content of one moment goes to the share where nothing stands against that. All else
     /// waits until it rests, a conflict too.
-    pub(super) fn pass_on(&mut self, record: &Record, content: &Content) {
-        match (&record.remote, &record.synced, record.here()) {
-            (Some(remote), Some(synced), _) if remote.is_live() => {
-                if remote.content.same_bytes(&synced.content) && !content.same_bytes(&remote.content) {
+    pub(super) fn pass_on(&mut self, record: &Record, local: &Local, content: &Content) {
+        match (record.live(), &record.synced) {
+            (Some(remote), Some(synced)) => {
+                let changed_there = !remote.content.same_bytes(&synced.content);
+                let changed_here = !content.same_bytes(&remote.content);
+                if changed_here && !changed_there {
                     self.update_there(record.node, content, remote);
                 }
             }
-            (None, None, Some(local)) => self.create_passing(record, local, content),
+            (None, None) if record.remote.is_none() => self.create_passing(record, local, content),
             _ => {}
         }
     }

@@ -85,8 +85,10 @@ impl<T: Trees> Planner<'_, T> {
 
     fn decide(&mut self, record: &Record) {
         let node = record.node;
-        if let Some(content) = record.here().and_then(Local::passing) {
-            self.pass_on(record, content);
+        if let Some(local) = record.here()
+            && let Some(content) = local.passing()
+        {
+            self.pass_on(record, local, content);
             return;
         }
         match (&record.local, &record.synced, &record.remote) {

@@ -42,7 +42,8 @@ impl<C: Catalog> Engine<C> {
             && self.local.list.is_empty();
         if done && let Some(scan) = self.local.scan.take() {
             self.local.last_scan = now;
-            let dirty = self.local.dirty.iter().flat_map(|(directory, names)| names.keys().map(|name| (*directory, name.clone())));
+            let dirty =
+                self.local.dirty.iter().flat_map(|(directory, names)| names.keys().map(|name| (*directory, name.clone())));
             self.local.unscanned = dirty.map(|(parent, name)| Place { parent, name }).collect();
             if scan.whole && self.local.unentered.is_empty() {
                 self.local.scans_whole = self.local.scans_begun;
