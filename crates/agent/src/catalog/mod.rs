@@ -39,8 +39,16 @@ struct Tally {
     sizes: Sizes,
 }
 
-/// What a row adds to the tally: state, sort, bytes.
-type Weight = (i64, Option<i64>, Option<i64>);
+/// What rows add to the tally.
+#[derive(Clone, Copy, Debug, Default)]
+struct Weight {
+    rows: u64,
+    state: i64,
+    kind: Option<i64>,
+    size: u64,
+    up: u64,
+    down: u64,
+}
 
 /// The catalog in its file.
 #[derive(Debug)]
@@ -142,8 +150,8 @@ impl SqlCatalog {
     }
 
     fn weight(&self, node: NodeId) -> Option<Weight> {
-        let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
-        self.one("SELECT state, kind, size FROM node WHERE id = ?1", [&node.0[..]], read)
+        let sql = "SELECT state, kind, 1, ifnull(size, 0) + 0.0, up + 0.0, down + 0.0 FROM node WHERE id = ?1";
+        self.one(sql, [&node.0[..]], Weight::read)
     }
 
     fn recount(&mut self, node: NodeId, before: Option<Weight>, after: Option<Weight>) {
@@ -179,14 +187,22 @@ fn node_id(row: &Row<'_>) -> rusqlite::Result<NodeId> {
     row.get(0).map(NodeId)
 }
 
-impl Tally {
-    fn change(&mut self, (state, kind, size): Weight, by: impl Fn(u64, u64) -> u64) {
-        self.change_many((state, kind), 1, size.unwrap_or(0).unsigned_abs(), by);
+impl Weight {
+    /// Of the columns: state, kind, number of rows, and the sums of their sizes and of what has to travel.
+    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        let sum = |at| row.get::<_, f64>(at).map(|sum| sum as u64);
+        let rows = row.get::<_, i64>(2)?.unsigned_abs();
+        Ok(Self { rows, state: row.get(0)?, kind: row.get(1)?, size: sum(3)?, up: sum(4)?, down: sum(5)? })
     }
+}
 
-    fn change_many(&mut self, (state, kind): (i64, Option<i64>), rows: u64, bytes: u64, by: impl Fn(u64, u64) -> u64) {
+impl Tally {
+    fn change(&mut self, weight: Weight, by: impl Fn(u64, u64) -> u64) {
+        let Weight { rows, state, kind, size, up, down } = weight;
         let (counts, sizes) = (&mut self.counts, &mut self.sizes);
         counts.nodes = by(counts.nodes, rows);
+        counts.up_bytes = by(counts.up_bytes, up);
+        counts.down_bytes = by(counts.down_bytes, down);
         if state != SETTLED {
             counts.unsettled = by(counts.unsettled, rows);
         }
@@ -201,19 +217,19 @@ impl Tally {
             None => {}
         }
         if kind == Some(FILE) {
-            sizes.bytes = by(sizes.bytes, bytes);
+            sizes.bytes = by(sizes.bytes, size);
         }
     }
 }
 
 fn count(connection: &Connection) -> rusqlite::Result<Tally> {
     let mut tally = Tally::default();
-    let sql = "SELECT state, kind, count(*), total(size) FROM node WHERE id NOT IN (?1, ?2) GROUP BY state, kind";
+    let sql = "SELECT state, kind, count(*), total(size), total(up), total(down) FROM node
+        WHERE id NOT IN (?1, ?2) GROUP BY state, kind";
     let mut query = connection.prepare(sql)?;
     let mut rows = query.query([&NodeId::ROOT.0[..], &NodeId::PARKED.0[..]])?;
     while let Some(row) = rows.next()? {
-        let (number, bytes): (i64, f64) = (row.get(2)?, row.get(3)?);
-        tally.change_many((row.get(0)?, row.get(1)?), number.unsigned_abs(), bytes as u64, u64::saturating_add);
+        tally.change(Weight::read(row)?, u64::saturating_add);
     }
     Ok(tally)
 }
@@ -286,9 +302,11 @@ impl TreesMut for SqlCatalog {
         }
         let columns = Columns::of(&record, self.case);
         let sql = "INSERT OR REPLACE INTO node
-            (id, local_parent, local_name, local_lost, handle, remote_parent, remote_key, link, state, kind, size, record)
-            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
+            (id, local_parent, local_name, local_lost, handle, remote_parent, remote_key, link, state, kind, size,
+                up, down, record)
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)";
         let (kind, size) = columns.here.unzip();
+        let (up, down) = columns.to_move;
         self.change(
             sql,
             params![
@@ -303,10 +321,20 @@ impl TreesMut for SqlCatalog {
                 columns.state,
                 kind,
                 size,
+                up,
+                down,
                 row::encode(&record),
             ],
         );
-        self.recount(node, before, Some((columns.state, kind, size)));
+        let weight = Weight {
+            rows: 1,
+            state: columns.state,
+            kind,
+            size: size.unwrap_or(0).unsigned_abs(),
+            up: up.unsigned_abs(),
+            down: down.unsigned_abs(),
+        };
+        self.recount(node, before, Some(weight));
     }
 }
 

@@ -21,6 +21,8 @@ pub(super) struct Columns<'a> {
     pub(super) state: i64,
     /// Of what is here: sort and bytes.
     pub(super) here: Option<(i64, i64)>,
+    /// Bytes that have to travel: up and down.
+    pub(super) to_move: (i64, i64),
 }
 
 impl<'a> Columns<'a> {
@@ -36,10 +38,16 @@ impl<'a> Columns<'a> {
             remote_parent: live.map(|node| &node.place.parent.0[..]),
             remote_key: live.map(|node| node.place.name.key(case)),
             link: live.and_then(|node| node.content.file()?.link.as_ref()).map(|link| &link.0[..]),
-            here: named.map(|local| (kind_number(local.kind()), i64::try_from(local.print.size).unwrap_or(i64::MAX))),
+            here: named.map(|local| (kind_number(local.kind()), signed(local.print.size))),
+            to_move: (signed(record.bytes_to_move().0), signed(record.bytes_to_move().1)),
             state: if record.node.is_anchor() { SETTLED } else { number(record.state()) },
         }
     }
+}
+
+/// SQLite counts in signed numbers.
+fn signed(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
 /// [`State::Settled`] as a number; the partial index leaves it out.

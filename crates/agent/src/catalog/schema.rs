@@ -37,6 +37,8 @@ CREATE TABLE node (
     state INTEGER NOT NULL,
     kind INTEGER,
     size INTEGER,
+    up INTEGER NOT NULL,
+    down INTEGER NOT NULL,
     record BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX node_local ON node (local_parent, local_name, id, local_lost) WHERE local_parent IS NOT NULL;

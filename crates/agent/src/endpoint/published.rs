@@ -109,7 +109,10 @@ impl Published {
         counts.directories = sizes.directories;
         counts.bytes = sizes.bytes;
         counts.unsynced_items = if status.unsafe_since.is_some() { outgoing.max(1) } else { 0 };
+        counts.unsynced_bytes = status.counts.up_bytes;
         counts.up_items = outgoing;
+        counts.up_bytes = status.counts.up_bytes;
+        counts.down_bytes = status.counts.down_bytes;
         counts.down_items = status.counts.unsettled.saturating_sub(outgoing);
         let (since, up, down) = self.measured;
         let seconds = since.elapsed().as_secs_f64();

@@ -47,6 +47,10 @@ pub struct Counts {
     pub deleted_here: u64,
     /// Of these: deleted in the share, still on this server.
     pub deleted_there: u64,
+    /// Bytes of content that have to go to the share.
+    pub up_bytes: u64,
+    /// Bytes of content that have to come from the share.
+    pub down_bytes: u64,
 }
 
 /// The catalog's first failure. Nothing may be stored or performed after it.
@@ -185,6 +189,9 @@ impl Catalog for MemoryCatalog {
             counts.unsettled += u64::from(state != State::Settled);
             counts.deleted_here += u64::from(state == State::DeletedHere);
             counts.deleted_there += u64::from(state == State::DeletedThere);
+            let (up, down) = record.bytes_to_move();
+            counts.up_bytes += up;
+            counts.down_bytes += down;
         }
         counts
     }

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{LinkId, NodeId, Version};
 use crate::name::Name;
-use crate::node::{Content, Metadata, Node, Place};
+use crate::node::{Content, Kind, Metadata, Node, Place};
 
 /// What is known of one node.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -74,6 +74,25 @@ impl Record {
     #[must_use]
     pub fn is_lost(&self) -> bool {
         self.local.as_ref().is_some_and(|local| local.lost)
+    }
+
+    /// Bytes of content that have to travel before both sides agree: up, and down.
+    #[must_use]
+    pub fn bytes_to_move(&self) -> (u64, u64) {
+        let remote = self.live().and_then(|node| node.content.file());
+        let base = self.synced.as_ref().and_then(|synced| synced.content.file());
+        let there = remote.filter(|remote| base.is_none_or(|base| base.manifest != remote.manifest));
+        let Some(local) = self.here().filter(|local| local.kind() == Kind::File) else {
+            // Deleted here, or on its way here.
+            return (0, if self.synced.is_none() { remote.map_or(0, |remote| remote.size) } else { 0 });
+        };
+        let known = local.known().and_then(Content::file);
+        if known.is_some_and(|known| remote.is_some_and(|remote| remote.manifest == known.manifest)) {
+            return (0, 0);
+        }
+        let changed_here = known.is_none_or(|known| base.is_none_or(|base| base.manifest != known.manifest));
+        let up = if changed_here { local.print.size } else { 0 };
+        (up, there.map_or(0, |there| there.size))
     }
 
     /// Whether all three observations agree, or nothing at all is left of the node.
