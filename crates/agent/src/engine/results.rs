@@ -243,8 +243,7 @@ impl<C: Catalog> Engine<C> {
         if self.work.performing == [false, false] {
             self.forget_strays();
         }
-        let left = std::mem::take(&mut self.work.left_over);
-        self.wake(left);
+        self.wake_left_over();
     }
 
     fn step_ended(&mut self, step: &Step, result: StepResult, now: Millis) {

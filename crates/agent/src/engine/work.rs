@@ -85,6 +85,9 @@ impl<C: Catalog> Engine<C> {
             }
             self.wake([node]);
         }
+        if self.work.performing == [false, false] && self.work.wake.is_empty() {
+            self.wake_left_over();
+        }
         if self.remote.at_head && !self.guard.paused && self.may_rule(now) {
             // Facts wake nodes again, so a few rounds may follow each other; each shrinks what is open.
             for _ in 0..8 {
@@ -96,6 +99,14 @@ impl<C: Catalog> Engine<C> {
         }
         self.send_reads();
         self.send_commit(now);
+    }
+
+    /// Nodes whose steps found no room are planned again: about as many as there is room for now, because planning for
+    /// all of them each time would take longer than performing.
+    pub(super) fn wake_left_over(&mut self) {
+        let room = 2 * self.settings.limits.steps;
+        let next: Vec<NodeId> = std::iter::from_fn(|| self.work.left_over.pop_first()).take(room).collect();
+        self.wake(next);
     }
 
     fn wake_families(&mut self) {
@@ -131,7 +142,11 @@ impl<C: Catalog> Engine<C> {
         if !woken.is_empty() {
             return woken;
         }
-        // Nobody woke anything: walk over all that is open, so that no forgotten wake can stall the endpoint.
+        // Nobody woke anything and nothing is under way: walk over all that is open, so that no forgotten wake can stall
+        // the endpoint.
+        if !self.work.busy.is_empty() || !self.work.left_over.is_empty() {
+            return Vec::new();
+        }
         let rested = self.work.round_done_at.is_none_or(|at| now >= at + ROUND_EVERY_MS);
         if self.work.round.is_none() && !rested {
             return Vec::new();
@@ -334,7 +349,10 @@ impl<C: Catalog> Engine<C> {
         let wait = self.work.waits.values().map(|wait| wait.until).filter(|until| *until > 0).min();
         let round = self.work.round_done_at.map_or(0, |at| at + ROUND_EVERY_MS);
         let woken = !self.work.wake.is_empty() || !self.work.families.is_empty();
-        let planning = self.remote.at_head && !self.guard.paused && (woken || !self.catalog.unsettled(None, 1).is_empty());
+        // While something is under way its end is the next event.
+        let idle = self.work.busy.is_empty() && self.work.left_over.is_empty();
+        let open = woken || (idle && !self.catalog.unsettled(None, 1).is_empty());
+        let planning = self.remote.at_head && !self.guard.paused && open;
         let round = planning.then_some(round);
         let sending = self.remote.at_head && !self.guard.paused && !self.work.committing;
         let commit = self.work.commit_retry.filter(|_| sending);
