@@ -138,13 +138,8 @@ impl SqlCatalog {
 
     /// Changes something, in the transaction that is open or begins now.
     fn change(&mut self, sql: &str, values: impl Params) {
-        if self.failed.get_mut().is_some() {
-            return;
-        }
-        if !self.in_transaction {
-            self.in_transaction = self.attempt(self.connection.execute_batch("BEGIN IMMEDIATE").map(|()| true));
-        }
-        if self.in_transaction {
+        self.begin();
+        if self.failed.get_mut().is_none() && self.in_transaction {
             self.attempt(self.connection.prepare_cached(sql).and_then(|mut query| query.execute(values)));
         }
     }
@@ -393,6 +388,12 @@ impl Catalog for SqlCatalog {
 
     fn set_value(&mut self, key: &str, value: Option<&[u8]>) {
         self.set_fact(&value_key(key), value);
+    }
+
+    fn begin(&mut self) {
+        if self.failed.get_mut().is_none() && !self.in_transaction {
+            self.in_transaction = self.attempt(self.connection.execute_batch("BEGIN IMMEDIATE").map(|()| true));
+        }
     }
 
     fn commit(&mut self) -> Result<(), CatalogFailure> {

@@ -91,6 +91,8 @@ pub trait Catalog: TreesMut {
     fn value(&self, key: &str) -> Option<Vec<u8>>;
     /// Keeps or (none) removes a named small value.
     fn set_value(&mut self, key: &str, value: Option<&[u8]>);
+    /// Begins a transaction, so that many reads take one lock. The first change would begin it otherwise.
+    fn begin(&mut self) {}
     /// Ends the transaction: all of it is kept, durably, or none.
     ///
     /// # Errors

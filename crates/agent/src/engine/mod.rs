@@ -106,6 +106,7 @@ impl<C: Catalog> Engine<C> {
     /// # Errors
     /// The catalog's failure; then nothing may be done and the engine must not be used again.
     pub fn handle(&mut self, event: Event, now: Millis) -> Result<Vec<Effect>, CatalogFailure> {
+        self.catalog.begin();
         if self.status.stop.is_none() {
             self.apply(event, now);
             self.advance(now);
