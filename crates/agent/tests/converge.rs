@@ -217,6 +217,34 @@ fn agents_go_on_while_the_service_is_away() {
 }
 
 #[test]
+fn an_agent_that_starts_while_the_service_is_away_watches_all_the_same() {
+    on_one(|mut world| {
+        fs::write(world.detroit.join("plan"), "one").unwrap();
+        world.settle_equal();
+        let (detroit, state) = (world.detroit.clone(), world.state("detroit"));
+        world.agents.clear();
+        let url = world.service.url.clone();
+        let mut agents = Vec::new();
+        world.service = world.service.restart(|| {
+            fs::write(detroit.join("plan"), "two").unwrap();
+            agents.extend(
+                ["detroit", "munich"].map(|server| Running::start(&url, server, &world.outside.join(format!("state-{server}")))),
+            );
+            eventually("the change is known to be unsafe", || {
+                let request = Request::File { path: ShownPath::new(detroit.join("plan").as_os_str().as_bytes()) };
+                match control::ask(&state, &request) {
+                    Ok(Answer::File(view)) => view.state == FileState::Unsafe,
+                    _ => false,
+                }
+            });
+        });
+        world.agents.extend(agents);
+        world.settle_equal();
+        assert_eq!(fs::read(world.munich.join("plan")).unwrap(), b"two");
+    });
+}
+
+#[test]
 fn two_edits_of_one_file_are_both_kept() {
     on_one(|world| {
         fs::write(world.detroit.join("plan.dwg"), "base").unwrap();

@@ -5,28 +5,28 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use isotherm_api::sync::{Assignment, Attach};
 use isotherm_api::{ApiError, Client, Code};
 use isotherm_core::ids::ServerId;
-use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc::Sender;
 
 use super::Options;
+use super::known::{ENDPOINTS, IDENTITY, Known, read_identity, write_identity};
 use crate::remote::Attachment;
 
 /// First and longest pause after a failure.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
 /// How long the service may hold a question for assignments, in milliseconds; the names of servers are as old at most.
 const WAIT_MS: u64 = 20_000;
-/// File in the state folder that holds the server's id.
-const IDENTITY: &str = "server.json";
 
 /// What the service said.
 pub(super) enum News {
     Attached(Attachment),
+    /// The service is away; this is what it said to an earlier run of this server's agent.
+    Known(ServerId, Known),
     Assignments(Vec<Assignment>),
     Servers(BTreeMap<ServerId, String>),
     Away(String),
@@ -34,12 +34,6 @@ pub(super) enum News {
     Refused(ApiError),
     /// The server's id could not be read or kept.
     State(PathBuf, io::Error),
-}
-
-/// Who this server is, for ever.
-#[derive(Debug, Serialize, Deserialize)]
-struct Identity {
-    server: ServerId,
 }
 
 /// Nobody listens any more: the agent stops.
@@ -93,24 +87,43 @@ impl Follower {
     }
 
     async fn attach(&mut self) -> Result<(ServerId, isotherm_core::ids::Epoch), Stopped> {
-        let path = self.options.state.join(IDENTITY);
-        let known = match read_identity(&path) {
+        let state = self.options.state.clone();
+        let known = match read_identity(&state) {
             Ok(known) => known,
-            Err(error) => return self.give_up(News::State(path, error)).await,
+            Err(error) => return self.give_up(News::State(state.join(IDENTITY), error)).await,
         };
         let attach = Attach { name: self.options.name.clone(), server: known };
+        let mut is_first = true;
         loop {
             match self.client.attach(&attach).await {
                 Ok(attached) => {
                     if known != Some(attached.server)
-                        && let Err(error) = write_identity(&path, attached.server)
+                        && let Err(error) = write_identity(&state, attached.server)
                     {
-                        return self.give_up(News::State(path, error)).await;
+                        return self.give_up(News::State(state.join(IDENTITY), error)).await;
                     }
                     self.back().await?;
                     return Ok((attached.server, attached.epoch));
                 }
-                Err(error) => self.failed(error).await?,
+                Err(error) => {
+                    if std::mem::take(&mut is_first) && error.code.is_retryable() {
+                        self.recollect(known).await?;
+                    }
+                    self.failed(error).await?;
+                }
+            }
+        }
+    }
+
+    /// Tells what an earlier run was told, so that work begins without the service.
+    async fn recollect(&self, server: Option<ServerId>) -> Result<(), Stopped> {
+        let Some(server) = server else { return Ok(()) };
+        match Known::read(&self.options.state) {
+            Ok(Some(known)) => self.tell(News::Known(server, known)).await,
+            Ok(None) => Ok(()),
+            Err(error) => {
+                tracing::warn!(%error, file = ENDPOINTS, "What is kept of the endpoints cannot be read; the service is waited for");
+                Ok(())
             }
         }
     }
@@ -142,23 +155,4 @@ impl Follower {
         self.pause = (self.pause * 2).min(PAUSE.1);
         Ok(())
     }
-}
-
-fn read_identity(path: &Path) -> io::Result<Option<ServerId>> {
-    match std::fs::read(path) {
-        Ok(bytes) => Ok(Some(serde_json::from_slice::<Identity>(&bytes).map_err(io::Error::from)?.server)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-/// Whole or not at all: an id that is lost makes a stranger of this server.
-fn write_identity(path: &Path, server: ServerId) -> io::Result<()> {
-    use std::io::Write as _;
-    let fresh = path.with_extension("new");
-    let mut file = std::fs::File::create(&fresh)?;
-    file.write_all(&serde_json::to_vec(&Identity { server }).map_err(io::Error::from)?)?;
-    file.sync_all()?;
-    std::fs::rename(&fresh, path)?;
-    path.parent().map_or(Ok(()), |folder| std::fs::File::open(folder)?.sync_all())
 }

@@ -5,6 +5,7 @@
 //! never hold the state folder.
 
 mod attach;
+mod known;
 mod overview;
 
 pub use overview::{EndpointView, Overview};
@@ -27,6 +28,7 @@ use crate::endpoint::{Endpoint, Published, Spec};
 use crate::remote::Attachment;
 use crate::volume::Volume;
 use attach::{News, follow};
+use known::Known;
 
 /// Descriptors that an agent wants: staging holds many files open at a time.
 const DESCRIPTORS: u64 = 65_536;
@@ -173,13 +175,27 @@ impl Agent {
                 Some(known) if known.server == attachment.server => known.set_epoch(attachment.epoch()),
                 _ => self.attachment = Some(Arc::new(attachment)),
             },
+            News::Known(server, known) => {
+                if self.attachment.is_none() {
+                    tracing::info!("Endpoints start as they were known before; the service is away");
+                    self.attachment = Some(Arc::new(Attachment::unattached(self.client.clone(), server)));
+                    self.servers = known.servers();
+                    tokio::task::block_in_place(|| self.assign_all(known.assignments));
+                }
+            }
             News::Servers(servers) => {
                 self.servers = servers;
                 let specs: Vec<Spec> = self.running().map(|endpoint| endpoint.spec.clone()).collect();
                 // Starting and stopping endpoints waits for threads.
                 tokio::task::block_in_place(|| specs.into_iter().for_each(|spec| self.assign(spec.assignment)));
             }
-            News::Assignments(assignments) => tokio::task::block_in_place(|| self.assign_all(assignments)),
+            News::Assignments(assignments) => tokio::task::block_in_place(|| {
+                let known = Known::new(assignments.iter().filter(|one| !one.deleting).cloned().collect(), &self.servers);
+                if let Err(error) = known.write(&self.options.state) {
+                    tracing::warn!(%error, "The endpoints cannot be kept; a start without the service will wait for it");
+                }
+                self.assign_all(assignments);
+            }),
             News::Away(text) => overview::set_away(&self.overview, Some(text)),
             News::Back => overview::set_away(&self.overview, None),
             News::Refused(error) if error.code == Code::Fenced => return Err(AgentError::Fenced),

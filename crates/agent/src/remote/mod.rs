@@ -28,6 +28,9 @@ const HISTORY: u32 = 100;
 /// Bytes of one commit; the rest of a request's room is for what surrounds them.
 const COMMIT_BYTES: usize = BODY_MAX / 2;
 
+/// No epoch: the service gives numbers from 1.
+const UNATTACHED: Epoch = Epoch(0);
+
 /// This server at the service.
 #[derive(Debug)]
 pub struct Attachment {
@@ -43,6 +46,16 @@ impl Attachment {
     #[must_use]
     pub fn new(client: Client, server: ServerId, epoch: Epoch) -> Self {
         Self { client, server, epoch: AtomicU64::new(epoch.0) }
+    }
+
+    /// A run that the service has not answered yet. It commits nothing until it has an epoch.
+    #[must_use]
+    pub fn unattached(client: Client, server: ServerId) -> Self {
+        Self::new(client, server, UNATTACHED)
+    }
+
+    fn is_attached(&self) -> bool {
+        self.epoch() != UNATTACHED
     }
 
     /// The newest epoch that the service gave to this run.
@@ -175,6 +188,10 @@ impl Share {
     /// # Errors
     /// The service is away; then nothing is known of any of them, and sending the same again is harmless.
     pub async fn commit(&self, operations: Vec<Operation>) -> Result<Vec<Answer>, Away> {
+        if !self.attachment.is_attached() {
+            let text = "The service has not been reached since this agent started".to_owned();
+            return Err(Away { text, retry: true });
+        }
         let mut answers = Vec::with_capacity(operations.len());
         for operations in requests(operations) {
             let asked = operations.len();

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use axum::extract::{Path, Query, State};
 use isotherm_api::management::{Barrier, BarrierMissing, BarrierStatus, Endpoint, Group};
+use isotherm_api::sync::EndpointState;
 use rusqlite::Connection;
 
 use super::management::{Wait, WaitQuery};
@@ -62,6 +63,16 @@ fn reason(state: &Service, group: &Group, endpoint: &Endpoint, barrier: u64) -> 
         return Some("No report has come from its server".to_owned());
     };
     let report = reported.report;
+    match &report.state {
+        EndpointState::WaitingForConfirmation { deletes, of } => {
+            let id = endpoint.id;
+            return Some(format!(
+                "{deletes} of {of} items would be deleted; that waits for `isotherm endpoint confirm-deletes {id}`"
+            ));
+        }
+        EndpointState::Stopped { reason, remedy } => return Some(format!("It has stopped: {reason} ({remedy})")),
+        _ => {}
+    }
     if report.cursor.incarnation != group.incarnation {
         return Some("It has not started over after the share was renewed".to_owned());
     }
@@ -74,8 +85,8 @@ fn reason(state: &Service, group: &Group, endpoint: &Endpoint, barrier: u64) -> 
     if !report.agreed {
         let counts = report.counts;
         return Some(format!(
-            "{} changes are not in the share, {} items are on their way up and {} down",
-            counts.unsynced_items, counts.up_items, counts.down_items
+            "{} items ({} bytes) are on their way up and {} ({} bytes) down; `isotherm problems` lists what fails",
+            counts.up_items, counts.up_bytes, counts.down_items, counts.down_bytes
         ));
     }
     None
