@@ -1,5 +1,7 @@
 //! The local side: what has to be looked at, and what looking taught.
 
+mod lost;
+mod reported;
 mod scan;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -7,31 +9,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use isotherm_core::ids::NodeId;
 use isotherm_core::name::Name;
 use isotherm_core::node::{Kind, Place};
-use isotherm_core::observe::{Evidence, Listing, Liveness, Observed, displace, observe, resolve_lost};
+use isotherm_core::observe::{Evidence, Listing, Observed, observe};
 use isotherm_core::trees::{Handle, LocalContent, Record, path};
 
-use super::{Catalog, Changed, Effect, Engine, Limits, Look, LookRequest, Millis, Places};
-
-/// A name that something happened to.
-#[derive(Clone, Copy, Debug)]
-struct Dirty {
-    first: Millis,
-    last: Millis,
-    /// For a large file: how much longer than others it is left alone while it does not rest.
-    pace: Millis,
-    evidence: Evidence,
-}
-
-impl Dirty {
-    /// When the name is looked at: it has rested, or it never does.
-    fn due(&self, limits: &Limits) -> Millis {
-        (self.last + limits.quiet_ms).min(self.first + self.pace + limits.restless_ms)
-    }
-
-    fn is_restless(&self, now: Millis, limits: &Limits) -> bool {
-        self.last > 0 && now < self.last + limits.quiet_ms && now >= self.first + self.pace + limits.restless_ms
-    }
-}
+use super::{Catalog, Effect, Engine, Look, LookRequest, Millis, Places};
+use reported::Dirty;
 
 /// A walk over the whole endpoint.
 #[derive(Debug)]
@@ -123,122 +105,9 @@ impl LocalSide {
             self.lost.insert(to, lost);
         }
     }
-
-    /// Whether something was reported of the node that has not been looked at yet. Of a file that never rests something
-    /// always has; it is read all the same, and what it held goes on its way.
-    pub(super) fn is_unsure(&self, record: &Record) -> bool {
-        let Some(local) = &record.local else { return false };
-        if local.passing().is_some() || (local.content == LocalContent::Unread && self.restless.contains(&local.place)) {
-            return false;
-        }
-        self.looking_at.contains(&local.place)
-            || self.dirty.get(&local.place.parent).is_some_and(|names| names.contains_key(&local.place.name))
-    }
-
-    /// The oldest report that was not looked at yet.
-    pub(super) fn oldest(&self) -> Option<Millis> {
-        self.dirty.values().flat_map(BTreeMap::values).map(|dirty| dirty.first).min()
-    }
-
-    /// Whether a file is written to without a pause.
-    pub(super) fn is_restless(&self, place: &Place) -> bool {
-        self.restless.contains(place)
-    }
-
-    /// Whether a write to a file was reported that was not looked at yet.
-    pub(super) fn is_written(&self, place: &Place) -> bool {
-        let dirty = self.dirty.get(&place.parent).and_then(|names| names.get(&place.name));
-        dirty.is_some_and(|dirty| dirty.evidence == Evidence::Written)
-    }
-
-    /// Asks for a place to be looked at for writes, once it rests.
-    pub(super) fn suspect(&mut self, place: &Place, now: Millis) {
-        self.note(place.parent, place.name.clone(), now, Evidence::Written);
-    }
-
-    fn note(&mut self, directory: NodeId, name: Name, now: Millis, evidence: Evidence) {
-        let dirty =
-            self.dirty.entry(directory).or_default().entry(name).or_insert(Dirty { first: now, last: now, pace: 0, evidence });
-        dirty.last = now;
-        dirty.evidence = worse(dirty.evidence, evidence);
-    }
-}
-
-fn worse(a: Evidence, b: Evidence) -> Evidence {
-    match (a, b) {
-        (Evidence::Written, _) | (_, Evidence::Written) => Evidence::Written,
-        (Evidence::Unwatched, _) | (_, Evidence::Unwatched) => Evidence::Unwatched,
-        _ => Evidence::Watched,
-    }
 }
 
 impl<C: Catalog> Engine<C> {
-    pub(super) fn changed(&mut self, changes: Vec<Changed>, now: Millis) {
-        for change in changes {
-            self.touched_inode(&change, now);
-            let Some(directory) = self.here_by_handle(&change) else {
-                // Perhaps a directory that a step under way has just made: it is listed when the step's result comes.
-                if self.work.performing != [false, false] {
-                    self.local.strays.insert(change.directory);
-                }
-                continue;
-            };
-            let evidence = if change.written { Evidence::Written } else { Evidence::Watched };
-            match change.name {
-                Some(name) if directory != NodeId::PARKED => self.local.note(directory, name, now, evidence),
-                Some(_) => {}
-                None => {
-                    let place = self.catalog.record(directory).and_then(|record| record.here().map(|local| local.place.clone()));
-                    if let Some(place) = place.filter(|_| !directory.is_anchor()) {
-                        self.local.note(place.parent, place.name, now, evidence);
-                    }
-                }
-            }
-            if self.local.dirty.get(&directory).is_some_and(|names| names.len() > self.settings.limits.dirty_names) {
-                self.local.dirty.remove(&directory);
-                self.local.list.insert(directory);
-                self.local.unbroken = false;
-            }
-        }
-    }
-
-    /// Something happened to an inode, which may have other names by now than the reported one: it is looked at under
-    /// each that is known. If it was written to, its bytes are not the known ones any more, whatever its times say
-    /// (row 7). That is written down at once; reading it waits until it rests.
-    fn touched_inode(&mut self, change: &Changed, now: Millis) {
-        let Some(target) = &change.target else { return };
-        for node in self.catalog.by_handle(target) {
-            let Some(mut record) = self.catalog.record(node).filter(|_| !node.is_anchor()) else { continue };
-            let Some(local) = record.local.as_mut() else { continue };
-            let place = local.place.clone();
-            // What a restless file held at one moment stays true, and may be on its way.
-            let passing = local.passing().is_some();
-            if !change.written || local.kind() != Kind::File {
-                if place.parent != NodeId::PARKED {
-                    self.local.note(place.parent, place.name, now, Evidence::Watched);
-                }
-                continue;
-            }
-            if !passing {
-                local.content = LocalContent::Unread;
-                self.catalog.put(record);
-            }
-            if self.work.reading.contains_key(&node) {
-                self.work.stale_reads.insert(node);
-            }
-            if place.parent != NodeId::PARKED {
-                self.local.note(place.parent, place.name, now, Evidence::Written);
-            }
-            self.wake([node]);
-        }
-    }
-
-    fn here_by_handle(&self, change: &Changed) -> Option<NodeId> {
-        let owners = self.catalog.by_handle(&change.directory).into_iter();
-        let known: Vec<Record> = owners.filter_map(|node| self.catalog.record(node)).collect();
-        known.iter().find(|record| record.here().is_some()).or(known.first()).map(|record| record.node)
-    }
-
     /// Asks for a directory to be listed whole, and the root where it is not here any more.
     pub(super) fn list_again(&mut self, directory: NodeId) {
         let here = self.catalog.record(directory).is_some_and(|record| record.here().is_some());
@@ -309,67 +178,6 @@ impl<C: Catalog> Engine<C> {
     fn whole(&self, directory: NodeId, evidence: Evidence) -> Option<LookRequest> {
         let handle = self.catalog.record(directory)?.here()?.handle.clone();
         Some(LookRequest { directory, handle, names: None, evidence, full: false })
-    }
-
-    fn due_names(&mut self, now: Millis) -> Vec<LookRequest> {
-        let limits = &self.settings.limits;
-        let (flush, held) = (self.local.flush, &self.work.held);
-        let mut room = limits.look_names;
-        let restless = &mut self.local.restless;
-        let catalog = &self.catalog;
-        let mut requests = Vec::new();
-        let mut unreachable = Vec::new();
-        for (directory, names) in &mut self.local.dirty {
-            let Some(local) = catalog.record(*directory).and_then(|record| record.local) else {
-                unreachable.push(*directory);
-                continue;
-            };
-            // A directory whose new place is not known yet: what happened in it waits.
-            if local.lost {
-                continue;
-            }
-            let handle = local.handle;
-            for (name, dirty) in names.iter_mut().filter(|(_, dirty)| dirty.pace == 0 && dirty.is_restless(now, limits)) {
-                let place = Place { parent: *directory, name: name.clone() };
-                let local = catalog.local_at(&place).and_then(|node| catalog.record(node)?.local);
-                dirty.pace = local.map_or(0, |local| local.print.size / limits.restless_bytes_per_ms);
-            }
-            let due = names.iter().filter(|(name, dirty)| {
-                let rests = now >= dirty.due(limits) || dirty.last == 0;
-                (rests || flush) && !held.contains(&Place { parent: *directory, name: (*name).clone() })
-            });
-            let due: Vec<(Name, Evidence)> = due.map(|(name, dirty)| (name.clone(), dirty.evidence)).take(room).collect();
-            if due.is_empty() {
-                continue;
-            }
-            room -= due.len();
-            for (name, _) in &due {
-                let Some(dirty) = names.remove(name) else { continue };
-                let place = Place { parent: *directory, name: name.clone() };
-                // Writes that follow each other faster than the quiet time, for as long as the limit.
-                if dirty.is_restless(now, limits) {
-                    restless.insert(place);
-                } else {
-                    restless.remove(&place);
-                }
-            }
-            requests.push(LookRequest {
-                directory: *directory,
-                handle,
-                names: Some(due),
-                evidence: Evidence::Watched,
-                full: true,
-            });
-            if room == 0 {
-                break;
-            }
-        }
-        // A directory that is not here any more: whatever happened in it is told by its own going.
-        unreachable.into_iter().for_each(|directory| {
-            self.local.dirty.remove(&directory);
-        });
-        self.local.dirty.retain(|_, names| !names.is_empty());
-        requests
     }
 
     pub(super) fn looked(&mut self, looks: Vec<Look>, now: Millis) {
@@ -488,36 +296,6 @@ impl<C: Catalog> Engine<C> {
     pub(super) fn forget_strays(&mut self) {
         self.local.strays.clear();
         self.local.moving.clear();
-    }
-
-    /// Remembers that a node's inode has to be looked for.
-    pub(super) fn look_for(&mut self, node: NodeId) {
-        let scans_begun = self.local.scans_begun;
-        self.local.lost.entry(node).or_insert(Lost { scans_begun, probed: false });
-    }
-
-    /// A step has put a node under a name: whoever was recorded there is looked for.
-    pub(super) fn displaced(&mut self, place: &Place, by: NodeId) {
-        if let Some(node) = displace(&mut self.catalog, place, by) {
-            self.around(node);
-        }
-    }
-
-    pub(super) fn probed(&mut self, found: Vec<(NodeId, Liveness)>, now: Millis) {
-        self.local.probing = false;
-        for (node, liveness) in found {
-            let Some(lost) = self.local.lost.get(&node).copied() else { continue };
-            let searched = lost.scans_begun < self.local.scans_whole;
-            let observed = resolve_lost(&mut self.catalog, node, liveness, searched);
-            if observed.lost.contains(&node) {
-                // Alive somewhere. Its new name will be reported, or a scan finds it, or it has left the endpoint.
-                self.local.lost.insert(node, Lost { probed: true, ..lost });
-                self.scan_by(now + self.settings.limits.search_after_ms);
-            } else {
-                self.local.lost.remove(&node);
-            }
-            self.take(observed, now);
-        }
     }
 
     fn note_unfit(&mut self, look: &Look, now: Millis) {

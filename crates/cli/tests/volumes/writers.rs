@@ -69,7 +69,7 @@ fn writing(write: impl Fn(u64) + Sync, meanwhile: impl FnOnce()) {
             while !stop.load(Ordering::Relaxed) {
                 write(number);
                 number += 1;
-                std::thread::sleep(PAUSE);
+                std::thread::sleep(PAUSE); // tidy: wait this is the writer's own rhythm
             }
         });
         // Also if `meanwhile` fails: a scope waits for its threads.
