@@ -139,7 +139,7 @@ fn simulation_step(root: &Path) -> Step {
     let mut command = cargo(root);
     command.arg("run");
     lock(&mut command);
-    command.args(["-p", "isotherm-sim", "--", "run", "--from", "500", "--count", SIMULATED_SEEDS]);
+    command.args(["-p", "isotherm-sim", "--", "run", "--from", "0", "--count", SIMULATED_SEEDS]);
     Step::new("simulation", move || {
         watched::run_plain(&mut command)?;
         Ok(Outcome::note(format!("{SIMULATED_SEEDS} seeds")))

@@ -75,6 +75,9 @@ impl<T: Trees> Planner<'_, T> {
             _ => {
                 let rings = self.rings;
                 self.visit(holder);
+                if local.kind() == Kind::Directory && other.live().is_none() {
+                    self.empty_here(holder);
+                }
                 let target = other.live().map(|remote| remote.place.parent);
                 let inside = target.is_some_and(|target| target == node || self.chain(target, node, Self::place_there).is_some());
                 // It belongs into the very directory that waits for its name, or waits for something in that.

@@ -42,9 +42,6 @@ impl<T: Trees> Planner<'_, T> {
             return;
         }
         let holds = local.kind() == Kind::Directory && !self.trees.local_children(record.node, 1).is_empty();
-        if holds {
-            self.empty_here(record.node);
-        }
         if holds || self.rules.hold_remote_deletes {
             return;
         }
@@ -55,10 +52,7 @@ impl<T: Trees> Planner<'_, T> {
 
     /// A directory that is to go still holds something, and somebody waits for its name: what belongs elsewhere goes first.
     /// What is new in it, or was moved into it, would bring the directory back, and plans that by itself.
-    fn empty_here(&mut self, directory: NodeId) {
-        if !self.is_waited_for() {
-            return;
-        }
+    pub(super) fn empty_here(&mut self, directory: NodeId) {
         for child in self.trees.local_children(directory, usize::MAX) {
             let leaves = self.trees.record(child).is_some_and(|record| {
                 record.live().is_some_and(|remote| remote.place.parent != directory) && !moved_only_here(&record)

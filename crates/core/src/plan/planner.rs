@@ -211,11 +211,6 @@ impl<T: Trees> Planner<'_, T> {
         self.stack.contains(&node)
     }
 
-    /// Whether the node that is being planned was visited because another one needs its name.
-    pub(super) fn is_waited_for(&self) -> bool {
-        self.stack.len() > 1
-    }
-
     pub(super) fn spot(&mut self, place: &Place) -> Option<Spot> {
         let parent = self.parent_here(place.parent)?;
         Some(Spot { node: place.parent, parent, name: place.name.clone() })
