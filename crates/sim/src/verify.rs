@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use isotherm_agent::engine::{Catalog, Engine, MemoryCatalog};
 use isotherm_core::ids::NodeId;
-use isotherm_core::name::Case;
+use isotherm_core::name::{Case, Name};
 use isotherm_core::namespace::Records;
-use isotherm_core::node::Kind;
-use isotherm_core::trees::{Local, Trees, path};
+use isotherm_core::node::{Kind, Place};
+use isotherm_core::trees::{Local, Record, Trees, path};
 
 use crate::volume::{STAGING, handle};
 use crate::world::{Site, World};
@@ -34,6 +34,7 @@ pub(crate) fn verify(world: &mut World) {
         return;
     }
     let first = world.sites[0].volume.image();
+    let linked = world.sites[0].volume.linked();
     let mut wrong = Vec::new();
     for (number, site) in world.sites.iter().enumerate() {
         let image = site.volume.image();
@@ -41,6 +42,14 @@ pub(crate) fn verify(world: &mut World) {
             let here: Vec<_> = image.iter().filter(|(path, shown)| first.get(*path) != Some(shown)).collect();
             let there: Vec<_> = first.iter().filter(|(path, shown)| image.get(*path) != Some(shown)).collect();
             wrong.push(format!("volume {number} differs from volume 0:\n  there {here:?}\n  at 0  {there:?}"));
+        }
+        if site.volume.linked() != linked {
+            wrong.push(format!("hard links of {number} differ from those of 0: {:?}, {linked:?}", site.volume.linked()));
+            for paths in site.volume.linked().symmetric_difference(&linked) {
+                wrong.extend(world.sites.iter().enumerate().flat_map(|(number, site)| {
+                    paths.iter().map(move |path| format!("  {path} at {number}: {:?}", known_at(site, path)))
+                }));
+            }
         }
         if !site.volume.entries(STAGING).is_empty() {
             wrong.push(format!("something stayed in the staging folder of {number}: {:?}", site.volume.entries(STAGING)));
@@ -102,6 +111,16 @@ fn story(catalog: &MemoryCatalog, node: NodeId) -> Vec<String> {
         tell("has its remote name here", catalog.local_at(&remote.place));
     }
     texts
+}
+
+/// What a catalog says of a path of its volume.
+fn known_at(site: &Site, path: &str) -> Option<Record> {
+    let catalog = site.engine.as_ref()?.catalog();
+    let mut node = NodeId::ROOT;
+    for name in path.split('/').skip(1) {
+        node = catalog.local_at(&Place { parent: node, name: Name::new(name.as_bytes()).ok()? })?;
+    }
+    catalog.record(node)
 }
 
 /// Names on a volume of which the catalog says something else, or nothing.

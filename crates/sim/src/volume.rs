@@ -276,6 +276,27 @@ impl Volume {
         image
     }
 
+    /// Paths that are names of one file, where it has several.
+    #[must_use]
+    pub fn linked(&self) -> BTreeSet<BTreeSet<String>> {
+        let mut names: BTreeMap<Ino, BTreeSet<String>> = BTreeMap::new();
+        self.name_files(ROOT, "", &mut names);
+        names.into_values().filter(|names| names.len() > 1).collect()
+    }
+
+    fn name_files(&self, directory: Ino, prefix: &str, names: &mut BTreeMap<Ino, BTreeSet<String>>) {
+        for (name, ino) in self.entries(directory) {
+            let path = format!("{prefix}/{name}");
+            match self.live.inodes[&ino].kind {
+                Kind::Directory => self.name_files(ino, &path, names),
+                Kind::File => {
+                    names.entry(ino).or_default().insert(path);
+                }
+                Kind::Symlink => {}
+            }
+        }
+    }
+
     fn collect(&self, directory: Ino, prefix: &str, image: &mut BTreeMap<String, Shown>) {
         for (name, ino) in self.entries(directory) {
             let path = format!("{prefix}/{name}");

@@ -9,6 +9,10 @@ use isotherm_core::plan::settle;
 
 use super::{Away, Catalog, Effect, Engine, Millis, SnapshotPart, Stop};
 
+/// Names of one file that are planned for again when one of them changes. Files with more names are rare, and the walk over
+/// what is open finds the others.
+const LINKS_WOKEN: usize = 256;
+
 /// The incarnation that the remote observations belong to while a snapshot replaces them.
 const INCARNATION: &str = "incarnation";
 
@@ -213,6 +217,10 @@ impl<C: Catalog> Engine<C> {
             nodes.push(place.parent);
             nodes.extend(self.catalog.local_at(place));
             nodes.extend(self.catalog.remote_at(place.parent, &key(&place.name)));
+        }
+        // Names of one file elsewhere: they have to be one here too.
+        if let Some(link) = record.live().and_then(|remote| remote.content.file()?.link) {
+            nodes.extend(self.catalog.link_members(link).into_iter().take(LINKS_WOKEN));
         }
         let directory = record.live().is_some_and(|remote| remote.content == Content::Directory)
             || record.local.as_ref().is_some_and(|local| local.kind() == Kind::Directory);

@@ -40,13 +40,22 @@ fn has_left(trees: &impl Trees, local: &Local, link: LinkId) -> bool {
 }
 
 /// Gives all names of a node's inode what was found out through this one: they are one file, with one state, one
-/// metadata and one content. Returns the nodes that this changed.
+/// metadata and one content, with the link id that they ask for. Returns the nodes that this changed.
 pub fn mirror(trees: &mut impl TreesMut, node: NodeId) -> Vec<NodeId> {
-    let Some(source) = trees.record(node).and_then(|record| record.here().cloned()) else { return Vec::new() };
-    if source.kind() == Kind::Directory {
-        return Vec::new();
-    }
+    let Some(mut record) = trees.record(node) else { return Vec::new() };
+    let Some(mut source) = record.here().cloned().filter(|local| local.kind() != Kind::Directory) else { return Vec::new() };
     let mut changed = Vec::new();
+    if let LocalContent::Known(Content::File(file)) = &mut source.content
+        && source.print.links > 1
+    {
+        let link = link_of(trees, node, source.print.links);
+        if file.link != link {
+            file.link = link;
+            record.local = Some(source.clone());
+            changed.push(node);
+            trees.put(record);
+        }
+    }
     for mut record in here(trees, &source.handle).into_iter().filter(|record| record.node != node) {
         let Some(local) = &mut record.local else { continue };
         let shared = Local { place: local.place.clone(), ..source.clone() };

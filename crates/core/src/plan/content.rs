@@ -18,7 +18,7 @@ impl<T: Trees> Planner<'_, T> {
             return false;
         };
         if *content == remote.content {
-            return true;
+            return self.is_joined(record.node, local, remote);
         }
         if content.same_bytes(&remote.content) {
             return self.reconcile_times(record.node, local, remote, synced);
@@ -35,6 +35,20 @@ impl<T: Trees> Planner<'_, T> {
             (true, true) => self.conflict(record, local, content, remote),
         }
         false
+    }
+
+    /// Whether names of one group are one inode here. After a crash in the middle of making them they may be two equal ones.
+    fn is_joined(&mut self, node: NodeId, local: &Local, remote: &Node) -> bool {
+        match self.link_target(node, &remote.content) {
+            None => false,
+            Some(Some(target)) if target.handle != local.handle => {
+                let Some(expected) = self.expected_after_move(node, local) else { return false };
+                let (content, metadata) = (remote.content.clone(), local.metadata.clone());
+                self.step(node, Action::Replace { expected, content, metadata, link_to: Some(target) });
+                false
+            }
+            Some(_) => true,
+        }
     }
 
     /// Different bytes, and nothing tells whose are older. A local content that the share once had is old, not an
@@ -86,9 +100,10 @@ impl<T: Trees> Planner<'_, T> {
             && let Content::File(newest) = &leader.content
             && leader.versions.content > remote.versions.content
             && newest.manifest == there.manifest
-            && newest != there
         {
-            if newest == here {
+            // One inode has one time: the name that changed last says which. Its own plan brings that here, or the time
+            // from here to the share; this name follows.
+            if newest == here && newest != there {
                 self.update_there(node, &leader.content, remote);
             }
             return false;
