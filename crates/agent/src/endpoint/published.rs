@@ -77,7 +77,7 @@ impl Published {
         let before = (self.report.clone(), self.offline.clone());
         let problem = |problem: &crate::engine::Problem| Problem {
             path: problem.path.clone(),
-            code: "item".to_owned(),
+            code: problem.code.to_owned(),
             text: problem.text.clone(),
             remedy: problem.remedy.clone(),
             since_ms: at(problem.since),

@@ -96,7 +96,7 @@ impl<C: Catalog> Engine<C> {
         }
         if self.catalog.local_children(NodeId::ROOT, 1).is_empty() {
             let text = "The folder is empty, so the share will not be made equal to it (server authoritative upload)";
-            self.problem(NodeId::ROOT, text, "Put the files there, or use `--initial-upload merge`", now);
+            self.problem(NodeId::ROOT, "empty_folder", text, "Put the files there, or use `--initial-upload merge`", now);
             return false;
         }
         self.resolved(NodeId::ROOT);

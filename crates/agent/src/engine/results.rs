@@ -43,7 +43,7 @@ impl<C: Catalog> Engine<C> {
                     self.unavailable(node, away, now);
                 }
                 ReadResult::Failed(text) => {
-                    self.problem(node, &text, "Make the file readable, or remove it", now);
+                    self.problem(node, "unreadable", &text, "Make the file readable, or remove it", now);
                     self.back_off(node, now);
                 }
             }
@@ -60,7 +60,13 @@ impl<C: Catalog> Engine<C> {
             return;
         }
         let text = "The file is written to without a pause, so that no moment of it can be read";
-        self.problem(node, text, "It is sent when it rests; on XFS and btrfs such files are read from a snapshot", now);
+        self.problem(
+            node,
+            "restless",
+            text,
+            "It is sent when it rests; on XFS and btrfs such files are read from a snapshot",
+            now,
+        );
         self.back_off(node, now);
     }
 
@@ -184,7 +190,7 @@ impl<C: Catalog> Engine<C> {
                 if matches!(refusal, Refusal::Quota { .. }) {
                     let remedy =
                         "Raise the quota with `isotherm group set --quota`, or delete files; the upload goes on by itself";
-                    self.problem(node, &refusal.to_string(), remedy, now);
+                    self.problem(node, "quota", &refusal.to_string(), remedy, now);
                     self.wait(node, now, 10 * self.settings.limits.retry_ms.0);
                 } else {
                     self.back_off(node, now);
@@ -266,14 +272,14 @@ impl<C: Catalog> Engine<C> {
                 let attempts = self.back_off(step.node, now);
                 if attempts > 3 {
                     let text = "The name is taken on this server by something that does not take part in sync";
-                    self.problem(step.node, text, "Rename or remove what is there", now);
+                    self.problem(step.node, "name_taken", text, "Rename or remove what is there", now);
                 }
             }
             StepResult::Busy => {
                 let wait = self.wait(step.node, now, 2_000);
                 if now >= wait.since + self.settings.limits.busy_problem_ms {
                     let text = "A new version cannot be put in place, because a program has kept the file open for writing";
-                    self.problem(step.node, text, "Close the file in that program", now);
+                    self.problem(step.node, "open_for_writing", text, "Close the file in that program", now);
                 }
             }
             StepResult::Skipped => {}
@@ -282,7 +288,7 @@ impl<C: Catalog> Engine<C> {
                 self.unavailable(step.node, away, now);
             }
             StepResult::Failed { text, remedy } => {
-                self.problem(step.node, &text, &remedy, now);
+                self.problem(step.node, "cannot_apply", &text, &remedy, now);
                 self.back_off(step.node, now);
             }
         }
@@ -406,7 +412,13 @@ impl<C: Catalog> Engine<C> {
         if away.retry {
             self.away(away, now);
         } else {
-            self.problem(node, &away.text, "See the service's log for the content that it cannot read or keep", now);
+            self.problem(
+                node,
+                "content_unavailable",
+                &away.text,
+                "See the service's log for the content that it cannot read or keep",
+                now,
+            );
         }
     }
 

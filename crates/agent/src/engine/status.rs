@@ -12,6 +12,8 @@ use super::{Away, Catalog, Counts, Engine, Look, Millis, Unfit};
 pub struct Problem {
     /// Below the endpoint's root.
     pub path: Vec<u8>,
+    /// What sort of problem, for programs; it does not change between releases.
+    pub code: &'static str,
     /// What is wrong.
     pub text: String,
     /// What to do about it.
@@ -125,33 +127,37 @@ impl Record {
             }
         }
         for (name, unfit) in &look.unfit {
-            let (text, remedy) = match unfit {
+            let (code, text, remedy) = match unfit {
                 Unfit::Special => (
+                    "special_file",
                     "Devices, sockets and pipes do not take part in sync".to_owned(),
                     "Move it out of the endpoint, or exclude its name",
                 ),
                 Unfit::OtherDevice => (
+                    "other_file_system",
                     "Another file system is mounted here; it does not take part in sync".to_owned(),
                     "Make it an endpoint of its own",
                 ),
-                Unfit::Unreadable(text) => (text.clone(), "Check the disk and the permissions"),
+                Unfit::Unreadable(text) => ("unreadable", text.clone(), "Check the disk and the permissions"),
             };
             let path = join(name.as_ref().map(isotherm_core::name::Name::as_bytes));
-            self.unfit.entry(path.clone()).or_insert(Problem { path, text, remedy: remedy.to_owned(), since: now });
+            self.unfit.entry(path.clone()).or_insert(Problem { path, code, text, remedy: remedy.to_owned(), since: now });
         }
     }
 }
 
 impl<C: Catalog> Engine<C> {
-    pub(super) fn problem(&mut self, node: NodeId, text: &str, remedy: &str, now: Millis) {
+    pub(super) fn problem(&mut self, node: NodeId, code: &'static str, text: &str, remedy: &str, now: Millis) {
         let path = path(&self.catalog, node);
         let problem = self.status.problems.entry(node).or_insert(Problem {
             path: Vec::new(),
+            code,
             text: String::new(),
             remedy: String::new(),
             since: now,
         });
         problem.path = path;
+        problem.code = code;
         text.clone_into(&mut problem.text);
         remedy.clone_into(&mut problem.remedy);
     }

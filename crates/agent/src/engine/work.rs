@@ -206,15 +206,17 @@ impl<C: Catalog> Engine<C> {
         }
         self.hand_out(planned.steps, now);
         for (node, trouble) in planned.troubles {
-            let text = match trouble {
-                Trouble::TooManyConflicts => {
-                    "There are a hundred conflict copies of this file already; both versions stay where they are"
-                }
-                Trouble::MoveUndone => {
-                    "The move would have put a directory below itself, because another server moved it the other way; it is undone here"
-                }
+            let (code, text) = match trouble {
+                Trouble::TooManyConflicts => (
+                    "too_many_conflicts",
+                    "There are a hundred conflict copies of this file already; both versions stay where they are",
+                ),
+                Trouble::MoveUndone => (
+                    "move_undone",
+                    "The move would have put a directory below itself, because another server moved it the other way; it is undone here",
+                ),
             };
-            self.problem(node, text, "Decide which version is right, and delete or rename the others", now);
+            self.problem(node, code, text, "Decide which version is right, and delete or rename the others", now);
         }
     }
 
