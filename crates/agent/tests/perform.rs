@@ -98,7 +98,17 @@ fn replaces_moves_removes_and_changes_metadata() {
 
         let expected = bench.expected(b"moved");
         let (metadata, content) = (plain(0o600), bench.share.put(&[Ok(b"new")]));
-        let action = Action::SetMetadata { expected, metadata: metadata.clone(), base: metadata, content: Some(content) };
+        let before = bench.seen(b"moved").metadata.unwrap();
+        let stale = isotherm_core::node::Metadata { mode: 0o7, ..before.clone() };
+        let action = Action::SetMetadata {
+            expected: expected.clone(),
+            metadata: metadata.clone(),
+            before: stale,
+            base: metadata.clone(),
+            content: None,
+        };
+        assert_eq!(bench.one(Step { node: node(9), action }), StepResult::Surprise, "somebody has changed the mode meanwhile");
+        let action = Action::SetMetadata { expected, metadata: metadata.clone(), before, base: metadata, content: Some(content) };
         let StepResult::Done(Some(after)) = bench.one(Step { node: node(9), action }) else { panic!() };
         assert_eq!((after.shown.mode, after.print), (0o600, bench.seen(b"moved").print));
 

@@ -137,18 +137,28 @@ impl Hands<'_, '_> {
             Action::Replace { expected, content, metadata, link_to } => {
                 self.replace(step, expected, content, metadata, link_to.as_ref())
             }
-            Action::SetMetadata { expected, metadata, content, .. } => {
-                if self.find(expected).is_none() || self.volume.print(ino(&expected.handle)) != Some(expected.print) {
+            Action::SetMetadata { expected, metadata, before, content, .. } => {
+                let at = ino(&expected.handle);
+                let same = self.volume.inode(at).is_some_and(|inode| inode.metadata == *before);
+                let moved_on = content.is_some() && self.volume.print(at) != Some(expected.print);
+                if self.find(expected).is_none() || !same || moved_on {
                     return Ok(StepResult::Surprise);
                 }
-                let at = ino(&expected.handle);
+                let known = self.volume.print(at) == Some(expected.print);
                 self.volume.alter(at, |inode, _| {
                     inode.metadata = metadata.clone();
                     if let Some(file) = content {
                         inode.modified = file.modified.0;
                     }
                 });
-                Ok(self.after(at))
+                let mut result = self.after(at);
+                // Changed since it was planned for: the old print stays, so that the change is found.
+                if let StepResult::Done(Some(after)) = &mut result
+                    && !known
+                {
+                    after.print = expected.print;
+                }
+                Ok(result)
             }
             Action::Move { expected, to, .. } => {
                 let (Some(from), Some(directory)) = (self.find(expected), self.directory(&to.parent)) else {

@@ -291,6 +291,7 @@ impl World {
                 server: site.id,
                 servers,
                 authority: Authority::Merge,
+                authority_until: None,
                 hold_local_deletes: false,
                 hold_remote_deletes: false,
             },

@@ -19,6 +19,7 @@ fn engine() -> Engine<MemoryCatalog> {
         server: ServerId([1; 16]),
         servers: BTreeMap::new(),
         authority: Authority::Server,
+        authority_until: None,
         hold_local_deletes: false,
         hold_remote_deletes: false,
     };

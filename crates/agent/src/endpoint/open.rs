@@ -18,9 +18,9 @@ use super::workers::Workers;
 use super::{End, Input, Spec};
 use crate::catalog::SqlCatalog;
 use crate::chance::{fresh_id, fresh_text};
-use crate::engine::{Catalog as _, Engine, Limits, Settings};
+use crate::engine::{Catalog as _, Engine, Limits, ROLLED_BACK, Settings};
 use crate::remote::Share;
-use crate::volume::{MarkerProblem, Volume, recover, renew_nonce};
+use crate::volume::{MarkerProblem, Volume, is_rolled_back, recover, renew_nonce};
 use crate::watcher::Watcher;
 
 /// Catalog values of the runtime: the marker's nonce, the one about to be written, the last confirmation seen.
@@ -70,11 +70,16 @@ pub(super) fn open(spec: &Spec, inputs: &Sender<Input>) -> Result<Opened, End> {
     if is_new {
         catalog.set_value(CONFIRMED, Some(&assignment.confirmed_deletes.to_le_bytes()));
     }
+    // Kept until the engine has acted on it, because the marker is about to look as if nothing had happened.
+    let rolled_back = catalog.value(ROLLED_BACK).is_some() || is_rolled_back(&volume, &known)?;
+    if rolled_back {
+        catalog.set_value(ROLLED_BACK, Some(b"1"));
+    }
     catalog.commit()?;
     let renewed = renew_nonce(&volume, (assignment.endpoint, assignment.group), &known, fresh)?;
     catalog.set_value(NONCE, Some(renewed.nonce.as_bytes()));
     catalog.commit()?;
-    if renewed.rolled_back {
+    if rolled_back {
         tracing::warn!(endpoint = %assignment.endpoint, "Folder and catalog are of different times; all is compared by content");
     }
     let confirmed = catalog.value(CONFIRMED).and_then(|value| value.try_into().ok()).map_or(0, u64::from_le_bytes);
@@ -89,7 +94,7 @@ pub(super) fn open(spec: &Spec, inputs: &Sender<Input>) -> Result<Opened, End> {
         Ok(watcher) => (Some(watcher), Watch::Events),
         Err(unavailable) => (None, Watch::Scan { reason: unavailable.reason.to_string() }),
     };
-    let settings = settings(spec, &volume, watcher.is_some(), renewed.rolled_back)?;
+    let settings = settings(spec, &volume, watcher.is_some(), rolled_back)?;
     let share = Arc::new(Share::new(Arc::clone(&spec.attachment), assignment.group, spec.runtime.clone()));
     if let Some(cursor) = catalog.cursor() {
         share.follow(cursor);
@@ -156,14 +161,16 @@ fn settings(spec: &Spec, volume: &Volume, watched: bool, rolled_back: bool) -> R
         remedy: "Check the volume; work goes on by itself".to_owned(),
     })?;
     let authority = match assignment.initial_upload {
-        InitialUpload::Merge => Authority::Merge,
-        InitialUpload::Authoritative => Authority::Server,
+        // Also where the catalog was removed since: the share has had other authors by now.
+        InitialUpload::Authoritative if !volume.marker()?.is_some_and(|marker| marker.agreed) => Authority::Server,
+        InitialUpload::Authoritative | InitialUpload::Merge => Authority::Merge,
     };
     let rules = Rules {
         case: assignment.case,
         server: spec.attachment.server,
         servers: spec.servers.clone(),
         authority,
+        authority_until: None,
         hold_local_deletes: false,
         hold_remote_deletes: false,
     };
@@ -187,6 +194,9 @@ impl Opened {
         }
         self.checked = Instant::now();
         self.volume.check_marker(self.endpoint)?;
+        if self.engine.has_agreed() {
+            self.volume.mark_agreed()?;
+        }
         if self.renewed.elapsed() < renew {
             return Ok(());
         }

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use isotherm_core::ids::NodeId;
+use isotherm_core::ids::{NodeId, Version};
 use isotherm_core::namespace::Change;
 use isotherm_core::plan::{Action, Authority, Intent, Rules, Step};
 
@@ -13,6 +13,8 @@ use super::{Catalog, Command, Counts, Effect, Engine, Held, Millis};
 
 /// Set once both sides have agreed for the first time.
 const AGREED_ONCE: &str = "agreed-once";
+/// Up to which version of the share an authority reaches: its head when the share was first read.
+const AUTHORITY_UNTIL: &str = "authority-until";
 
 /// Safety stops of one engine.
 #[derive(Debug, Default)]
@@ -30,6 +32,7 @@ pub(super) struct Guard {
     drained: bool,
     drain_asked: bool,
     scans_at_barrier: u64,
+    agreed_once: bool,
 }
 
 impl Guard {
@@ -88,9 +91,11 @@ impl<C: Catalog> Engine<C> {
     /// been read to its end first, or what was not read yet would count as absent; and it must hold something. Once
     /// both sides have agreed the authority is over: from then on all servers are equal.
     pub(super) fn may_rule(&mut self, now: Millis) -> bool {
+        self.note_agreement();
         if self.settings.rules.authority == Authority::Merge {
             return true;
         }
+        self.bound_authority();
         if self.local.scans().1 == 0 {
             return false;
         }
@@ -100,16 +105,40 @@ impl<C: Catalog> Engine<C> {
             return false;
         }
         self.resolved(NodeId::ROOT);
-        if self.is_quiet() {
+        true
+    }
+
+    /// Folder and share have agreed once: from then on all servers are equal.
+    fn note_agreement(&mut self) {
+        if !self.guard.agreed_once && self.is_quiet() {
+            self.guard.agreed_once = true;
             self.catalog.set_value(AGREED_ONCE, Some(b"1"));
             self.settings.rules.authority = Authority::Merge;
         }
-        true
+    }
+
+    /// Whether folder and share have agreed once.
+    pub fn has_agreed(&self) -> bool {
+        self.guard.agreed_once
+    }
+
+    /// What others bring to the share after this server first read it is not ruled over, however long the upload takes.
+    fn bound_authority(&mut self) {
+        if self.settings.rules.authority_until.is_some() {
+            return;
+        }
+        let kept = self.catalog.value(AUTHORITY_UNTIL).and_then(|bytes| bytes.try_into().ok()).map(u64::from_be_bytes);
+        let until = kept.map(Version).or_else(|| self.catalog.cursor().map(|cursor| cursor.version));
+        if let Some(until) = until.filter(|_| kept.is_none()) {
+            self.catalog.set_value(AUTHORITY_UNTIL, Some(&until.0.to_be_bytes()));
+        }
+        self.settings.rules.authority_until = until;
     }
 
     /// An authority that was used up in an earlier run does not come back.
     pub(super) fn recall_authority(&mut self) {
         if self.catalog.value(AGREED_ONCE).is_some() {
+            self.guard.agreed_once = true;
             self.settings.rules.authority = Authority::Merge;
         }
     }

@@ -49,6 +49,9 @@ pub struct Settings {
     pub rolled_back: bool,
 }
 
+/// Value of the catalog that says that every base has to be forgotten; it goes in the transaction that does so.
+pub const ROLLED_BACK: &str = "rolled-back";
+
 /// Draws 128 random bits.
 pub type Ids = Box<dyn FnMut() -> [u8; 16] + Send>;
 
@@ -93,6 +96,7 @@ impl<C: Catalog> Engine<C> {
         engine.anchor(NodeId::PARKED, engine.settings.staging.clone());
         if engine.settings.rolled_back {
             engine.forget_bases();
+            engine.catalog.set_value(ROLLED_BACK, None);
         }
         engine.recall_authority();
         engine.resume_sent();

@@ -137,6 +137,10 @@ impl<C: Catalog> Engine<C> {
         let before =
             self.catalog.value(INCARNATION).and_then(|bytes| Some(Incarnation(u64::from_be_bytes(bytes.try_into().ok()?))));
         let same_life = before.is_none_or(|before| before == cursor.incarnation);
+        if !same_life {
+            // It was made on versions that mean something else now.
+            self.drop_outgoing();
+        }
         let mut after = None;
         loop {
             let nodes = self.catalog.nodes(after, 1_000);

@@ -27,7 +27,9 @@ impl<C: Catalog> Engine<C> {
                     let place = self.catalog.record(node).and_then(|record| record.here().map(|local| local.place.clone()));
                     let restless = place.as_ref().is_some_and(|place| self.local.is_restless(place));
                     let moved_on = stale || place.as_ref().is_some_and(|place| self.local.is_written(place));
-                    if !stale || restless {
+                    let same =
+                        self.catalog.record(node).and_then(|record| record.local).is_some_and(|local| local.handle == handle);
+                    if same && (!stale || restless) {
                         self.work.waits.remove(&node);
                         self.resolved(node);
                         self.take_content(node, content, print, restless && moved_on, now);

@@ -340,6 +340,17 @@ impl<C: Catalog> Engine<C> {
         self.effects.push(Effect::Commit(sent.iter().flat_map(Sent::operations).collect()));
     }
 
+    /// Forgets what was sent and not answered, and what was about to be sent.
+    pub(super) fn drop_outgoing(&mut self) {
+        let sent = self.catalog.sent().into_iter().map(|sent| sent.intent);
+        let intents: Vec<Intent> = sent.chain(self.work.outbox.drain(..)).collect();
+        self.catalog.set_sent(&[]);
+        for node in intents.iter().flat_map(intent_nodes) {
+            self.work.busy.remove(&node);
+            self.wake([node]);
+        }
+    }
+
     /// What an earlier run sent and never saw answered is under way again.
     pub(super) fn resume_sent(&mut self) {
         for sent in self.catalog.sent() {

@@ -79,12 +79,15 @@ impl Looker<'_> {
             self.one(dir, &name, known.get(&name), evidence)?;
         }
         // Where something else is mounted over a recorded name, nothing is known of what lies below.
+        // Neither of a name that was excluded after it was synced: that deletes nothing.
         let covered = self.covered();
-        if known.keys().all(|name| !covered.contains(name)) {
+        let exclusions = self.exclusions;
+        let unspoken = |name: &Name| covered.contains(name) || exclusions.excludes(name.as_bytes());
+        if !known.keys().any(unspoken) {
             return Ok(Scope::All);
         }
         let seen = self.seen.iter().map(|seen| &seen.name);
-        Ok(Scope::Names(seen.chain(known.keys()).filter(|name| !covered.contains(name)).cloned().collect()))
+        Ok(Scope::Names(seen.chain(known.keys()).filter(|name| !unspoken(name)).cloned().collect()))
     }
 
     fn some(&mut self, dir: &Dir, known: &Known, names: &[(Name, Evidence)]) -> Result<Scope, GateError> {

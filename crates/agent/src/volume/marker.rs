@@ -31,6 +31,9 @@ pub struct Marker {
     pub group: GroupId,
     /// Drawn anew at each start and each hour; the catalog holds it too.
     pub nonce: String,
+    /// Folder and share have agreed once: a server authoritative upload is over, whatever becomes of the catalog.
+    #[serde(default)]
+    pub agreed: bool,
 }
 
 /// Why a folder is not the endpoint's root.
@@ -114,6 +117,22 @@ impl Volume {
         }
     }
 
+    fn write_marker(&self, marker: &Marker) -> Result<(), MarkerProblem> {
+        let bytes = serde_json::to_vec_pretty(marker).expect("a marker is plain JSON");
+        self.staging().home().write_small(OsStr::new(FILE), &bytes).map_err(|error| self.unusable(&error))
+    }
+
+    /// Notes in the marker that folder and share have agreed.
+    ///
+    /// # Errors
+    /// The marker cannot be read or written.
+    pub fn mark_agreed(&self) -> Result<(), MarkerProblem> {
+        match self.marker()? {
+            Some(marker) if !marker.agreed => self.write_marker(&Marker { agreed: true, ..marker }),
+            _ => Ok(()),
+        }
+    }
+
     /// Removes the marker and the empty folders around it; files that are still in staging stay.
     ///
     /// # Errors
@@ -139,6 +158,16 @@ impl Volume {
     }
 }
 
+/// Whether the volume was set back without its catalog, or the other way round: `known` are the nonces that the catalog
+/// holds. Nothing is written.
+///
+/// # Errors
+/// The marker cannot be read.
+pub fn is_rolled_back(volume: &Volume, known: &[String]) -> Result<bool, MarkerProblem> {
+    let found = volume.marker()?;
+    Ok(!known.is_empty() && found.is_some_and(|marker| !known.contains(&marker.nonce)))
+}
+
 /// Writes a fresh nonce into the marker, which is made where the catalog is new too. `known` are the nonces that the
 /// catalog holds: the last one, and one that it was about to write when it stopped; none: the catalog is new.
 ///
@@ -157,9 +186,9 @@ pub fn renew_nonce(
     if found.is_none() && !known.is_empty() {
         return Err(MarkerProblem::Missing(volume.shown()));
     }
-    let rolled_back = !known.is_empty() && found.is_some_and(|marker| !known.contains(&marker.nonce));
-    let marker = Marker { format: FORMAT, endpoint, group, nonce: fresh };
-    let bytes = serde_json::to_vec_pretty(&marker).expect("a marker is plain JSON");
-    volume.staging().home().write_small(OsStr::new(FILE), &bytes).map_err(|error| volume.unusable(&error))?;
+    let rolled_back = is_rolled_back(volume, known)?;
+    let agreed = found.is_some_and(|marker| marker.agreed);
+    let marker = Marker { format: FORMAT, endpoint, group, nonce: fresh, agreed };
+    volume.write_marker(&marker)?;
     Ok(Renewed { nonce: marker.nonce, rolled_back })
 }

@@ -13,7 +13,7 @@ mod recover;
 mod search;
 
 pub use look::look;
-pub use marker::{Marker, MarkerProblem, Renewed, renew_nonce};
+pub use marker::{Marker, MarkerProblem, Renewed, is_rolled_back, renew_nonce};
 pub use perform::{ContentSource, Performer};
 pub use recover::{KnownContent, Recovered, recover};
 

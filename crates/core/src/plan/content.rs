@@ -1,7 +1,7 @@
 //! Content: who changed it, and what becomes of the other side.
 
 use super::planner::Planner;
-use super::{Action, Authority, Expected};
+use super::{Action, Expected};
 use crate::ids::NodeId;
 use crate::namespace::{Based, Change};
 use crate::node::{Content, FileContent, Kind, Node};
@@ -55,7 +55,7 @@ impl<T: Trees> Planner<'_, T> {
     /// edit (row 15); that is asked before anything is called a conflict.
     fn without_base(&mut self, record: &Record, local: &Local, remote: &Node) {
         let LocalContent::Known(content) = &local.content else { return };
-        if self.rules.authority == Authority::Server {
+        if self.rules.rules_over(remote.versions.content) {
             self.update_there(record.node, content, remote);
         } else if content.file().is_some() && record.searched != Some(remote.versions.content) {
             self.plan.searches.push(record.node);
@@ -111,7 +111,7 @@ impl<T: Trees> Planner<'_, T> {
         let base = synced.and_then(|synced| synced.content.file());
         let changed_there =
             base.is_none_or(|base| there.modified != base.modified || there.link != base.link || there.manifest != base.manifest);
-        if !changed_there || (base.is_none() && self.rules.authority == Authority::Server) {
+        if !changed_there || (base.is_none() && self.rules.rules_over(remote.versions.content)) {
             self.update_there(node, &Content::File(here.clone()), remote);
             return false;
         }
@@ -124,7 +124,7 @@ impl<T: Trees> Planner<'_, T> {
         if let Some(expected) = self.expected_after_move(node, local) {
             let base = synced.map_or_else(|| local.metadata.clone(), |synced| synced.metadata.clone());
             let (metadata, content) = (local.metadata.clone(), Some(there.clone()));
-            self.step(node, Action::SetMetadata { expected, metadata, base, content });
+            self.step(node, Action::SetMetadata { expected, metadata, before: local.shown().clone(), base, content });
         }
         false
     }

@@ -1,7 +1,7 @@
 //! Nodes that exist on one side only.
 
+use super::Action;
 use super::planner::Planner;
-use super::{Action, Authority};
 use crate::ids::NodeId;
 use crate::name::Name;
 use crate::namespace::Change;
@@ -12,7 +12,8 @@ impl<T: Trees> Planner<'_, T> {
     /// The share has it, this server does not and never did (or must get it back).
     pub(super) fn create_here(&mut self, node: NodeId, remote: &Node) {
         let never_here = self.trees.record(node).is_none_or(|record| record.synced.is_none());
-        if self.rules.authority == Authority::Server && never_here && self.delete_unknown_there(node, remote) {
+        let ruled = self.rules.rules_over(remote.versions.created) && self.rules.rules_over(remote.versions.content);
+        if ruled && never_here && self.delete_unknown_there(node, remote) {
             return;
         }
         let Some(at) = self.spot(&remote.place) else { return };

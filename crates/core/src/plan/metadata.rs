@@ -1,7 +1,7 @@
 //! Mode, owner and attributes: three-way, field by field.
 
+use super::Action;
 use super::planner::Planner;
-use super::{Action, Authority};
 use crate::ids::{NodeId, Version};
 use crate::namespace::{Based, Change};
 use crate::node::Node;
@@ -20,17 +20,18 @@ impl<T: Trees> Planner<'_, T> {
         if same_metadata(&local.metadata, &remote.metadata) {
             return true;
         }
-        let merged = match (synced, self.rules.authority) {
-            (Some(synced), _) => merge_metadata(&synced.metadata, &local.metadata, &remote.metadata),
-            (None, Authority::Server) => local.metadata.clone(),
-            (None, Authority::Merge) => remote.metadata.clone(),
+        let merged = match synced {
+            Some(synced) => merge_metadata(&synced.metadata, &local.metadata, &remote.metadata),
+            None if self.rules.rules_over(remote.versions.metadata) => local.metadata.clone(),
+            None => remote.metadata.clone(),
         };
         // One side at a time: what is committed is always what is here, so that the base is never a guess.
         if same_metadata(&merged, &local.metadata) {
             let metadata = Some(Based { base: remote.versions.metadata, value: local.metadata.clone() });
             self.intend(Change::Update { node, metadata, content: None });
         } else if let Some(expected) = self.expected_after_move(node, local) {
-            let action = Action::SetMetadata { expected, metadata: merged, base: remote.metadata.clone(), content: None };
+            let (before, base) = (local.shown().clone(), remote.metadata.clone());
+            let action = Action::SetMetadata { expected, metadata: merged, before, base, content: None };
             self.step(node, action);
         }
         false

@@ -25,7 +25,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{NodeId, ServerId};
+use crate::ids::{NodeId, ServerId, Version};
 use crate::name::{Case, Name};
 use crate::namespace::Change;
 use crate::node::{Content, FileContent, Metadata, Place};
@@ -42,6 +42,8 @@ pub struct Rules {
     pub servers: BTreeMap<ServerId, String>,
     /// Who wins where nothing common is known.
     pub authority: Authority,
+    /// With [`Authority::Server`]: what the share held up to this version is ruled over. What others made since is not.
+    pub authority_until: Option<Version>,
     /// Deletes made here wait for an administrator.
     pub hold_local_deletes: bool,
     /// Deletes made in the share wait for an administrator.
@@ -57,6 +59,14 @@ pub enum Authority {
     Merge,
     /// The server's tree is what the share becomes.
     Server,
+}
+
+impl Rules {
+    /// Whether this server's tree decides about something that the share got at `version`.
+    #[must_use]
+    pub fn rules_over(&self, version: Version) -> bool {
+        self.authority == Authority::Server && self.authority_until.is_some_and(|until| version <= until)
+    }
 }
 
 /// What is to be done. Within each list, order is order of dependency.
@@ -198,6 +208,8 @@ pub enum Action {
         expected: Expected,
         /// What it becomes.
         metadata: Metadata,
+        /// What the file system showed when this was planned; another state is a change by somebody else.
+        before: Metadata,
         /// The share's metadata that it is, or was merged with: the new base.
         base: Metadata,
         /// The share's content, the same bytes with another modification time.

@@ -94,6 +94,12 @@ impl Local {
         }
     }
 
+    /// What the file system shows as metadata.
+    #[must_use]
+    pub fn shown(&self) -> &Metadata {
+        self.raw.as_ref().unwrap_or(&self.metadata)
+    }
+
     /// Whether nothing differs from the common base.
     #[must_use]
     pub fn agrees(&self, synced: &Synced) -> bool {

@@ -59,6 +59,7 @@ impl World {
                 server: *id,
                 servers: names.clone(),
                 authority: Authority::Merge,
+                authority_until: None,
                 hold_local_deletes: false,
                 hold_remote_deletes: false,
             };

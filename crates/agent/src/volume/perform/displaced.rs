@@ -113,7 +113,8 @@ pub(super) fn is_written(inode: &Inode, stat: &Stat) -> bool {
     stat.kind == Kind::File
         && match inode.has_writer() {
             Ok(written) => written,
-            Err(error) => error.kind() == ErrorKind::Busy,
+            // Another user's file, where this process is not root: it may be open.
+            Err(error) => matches!(error.kind(), ErrorKind::Busy | ErrorKind::Denied),
         }
 }
 

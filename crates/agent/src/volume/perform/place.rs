@@ -9,7 +9,7 @@ use std::sync::Arc;
 use isotherm_core::name::Name;
 use isotherm_core::node::{Content, FileContent, Metadata};
 use isotherm_core::plan::{Action, Expected, Parent, Spot, Step};
-use isotherm_core::trees::Print;
+use isotherm_core::trees::{Print, same_metadata};
 use isotherm_gate::{Dir, ErrorKind, FileHandle, GateError, Inode, Stat};
 
 use super::super::{handle_of, print_of};
@@ -59,8 +59,8 @@ impl Batch<'_> {
                 };
                 self.replace(new, expected, dir)
             }
-            Action::SetMetadata { expected, metadata, content, .. } => {
-                let after = self.set_metadata(step, expected, metadata, content.as_ref())?;
+            Action::SetMetadata { expected, metadata, before, content, .. } => {
+                let after = self.set_metadata(step, expected, (before, metadata), content.as_ref())?;
                 Ok((Some(after), None))
             }
             Action::Move { expected, to, .. } => self.rename(expected, to).map(|after| (Some(after), None)),
@@ -182,11 +182,15 @@ impl Batch<'_> {
         &mut self,
         step: &Step,
         expected: &Expected,
-        metadata: &Metadata,
+        (planned, metadata): (&Metadata, &Metadata),
         content: Option<&FileContent>,
     ) -> Result<After, Refusal> {
         let refuse = |error: GateError| refused(step_name(step), &error);
         let (_, inode, before) = if content.is_some() { self.expected(expected)? } else { self.found(expected)? };
+        // A directory's times move with what is in it, so its metadata itself is compared.
+        if !same_metadata(&self.volume().read_metadata(&inode, &before).map_err(refuse)?, planned) {
+            return Err(Refusal::Surprise);
+        }
         self.volume().write_metadata(&inode, metadata).map_err(refuse)?;
         if let Some(content) = content {
             inode.set_mtime(content.modified.0).map_err(refuse)?;
