@@ -22,8 +22,8 @@ pub(super) struct Guard {
     pub(super) paused: bool,
     hold_local: bool,
     hold_remote: bool,
-    /// A confirmation holds until nothing more waits to be deleted.
-    confirmed: bool,
+    /// How many deletes were confirmed, made here and made in the share; it holds until nothing more waits to be deleted.
+    confirmed: Option<(u64, u64)>,
     recent_local: VecDeque<Millis>,
     recent_remote: VecDeque<Millis>,
     /// The newest barrier, and the newest that was reached.
@@ -72,7 +72,11 @@ impl<C: Catalog> Engine<C> {
             }
             Command::Barrier(_) => {}
             Command::ConfirmDeletes => {
-                self.guard.confirmed = true;
+                let counts = self.catalog.counts();
+                let with = |waiting: u64, recent: &VecDeque<Millis>| waiting + recent.len() as u64;
+                let local = with(counts.deleted_here, &self.guard.recent_local);
+                let remote = with(counts.deleted_there, &self.guard.recent_remote);
+                self.guard.confirmed = Some((local, remote));
                 self.guard.hold_local = false;
                 self.guard.hold_remote = false;
             }
@@ -171,20 +175,21 @@ impl<C: Catalog> Engine<C> {
         }
         let counts = self.catalog.counts();
         if counts.deleted_here == 0 && counts.deleted_there == 0 {
-            if self.guard.confirmed {
+            if self.guard.confirmed.is_some() {
                 self.guard.recent_local.clear();
                 self.guard.recent_remote.clear();
             }
-            self.guard.confirmed = false;
+            self.guard.confirmed = None;
         }
-        let judge = |waiting: u64, recent: usize| {
+        let judge = |waiting: u64, recent: usize, confirmed: u64| {
             let deletes = waiting + u64::try_from(recent).unwrap_or(u64::MAX);
             let before = counts.nodes.max(1) + u64::try_from(recent).unwrap_or(0);
             let allowed = self.settings.limits.deletes_free.max(before * self.settings.limits.deletes_percent / 100);
-            waiting > 0 && !self.guard.confirmed && deletes > allowed
+            waiting > 0 && deletes > allowed.max(confirmed)
         };
-        let local = judge(counts.deleted_here, self.guard.recent_local.len());
-        let remote = judge(counts.deleted_there, self.guard.recent_remote.len());
+        let (here, there) = self.guard.confirmed.unwrap_or_default();
+        let local = judge(counts.deleted_here, self.guard.recent_local.len(), here);
+        let remote = judge(counts.deleted_there, self.guard.recent_remote.len(), there);
         (self.guard.hold_local, self.guard.hold_remote) = (local, remote);
     }
 }

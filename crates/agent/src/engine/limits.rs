@@ -74,7 +74,7 @@ impl Default for Limits {
             retry_ms: (1_000, 60_000),
             busy_problem_ms: 15 * 60_000,
             deletes_window_ms: 10 * 60_000,
-            deletes_free: 100,
+            deletes_free: 20,
             deletes_percent: 25,
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use isotherm_core::ids::{Cursor, NodeId, Timestamp};
-use isotherm_core::trees::{LocalContent, State, path};
+use isotherm_core::trees::{Local, LocalContent, State, path};
 
 use super::{Away, Catalog, Counts, Engine, Look, Millis, Unfit};
 
@@ -95,6 +95,8 @@ pub(super) struct Record {
     unsafe_since: Option<Millis>,
 }
 
+/// Code of a problem that stays although both sides agree: the file system cannot hold all metadata.
+pub(super) const METADATA_PARTIAL: &str = "metadata_partial";
 /// Transfers that are kept for whoever asks.
 const TRANSFERS_KEPT: usize = 1_000;
 /// Paths of open nodes in a status.
@@ -173,7 +175,12 @@ impl<C: Catalog> Engine<C> {
 
     /// A picture of now.
     pub fn status(&mut self, now: Millis) -> EngineStatus {
-        self.status.problems.retain(|node, _| self.catalog.record(*node).is_some_and(|record| record.state() != State::Settled));
+        let catalog = &self.catalog;
+        self.status.problems.retain(|node, problem| {
+            let record = catalog.record(*node);
+            let partial = |local: &Local| problem.code == METADATA_PARTIAL && local.raw.is_some();
+            record.is_some_and(|record| record.state() != State::Settled || record.local.as_ref().is_some_and(partial))
+        });
         let counts = self.catalog.counts();
         let (open, unsent) = self.open_paths();
         let waiting = self.local.oldest().or((unsent || self.work.outgoing() > 0).then_some(now));

@@ -1,6 +1,7 @@
 //! Planning, and handing out what was planned.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound;
 
 use isotherm_core::ids::{NodeId, OperationId};
 use isotherm_core::node::{Content, Place};
@@ -46,6 +47,7 @@ pub(super) struct Work {
     pub(super) bulk: BTreeSet<NodeId>,
     /// Nodes whose steps found no room in an effect.
     pub(super) left_over: BTreeSet<NodeId>,
+    left_from: Option<NodeId>,
     pub(super) waits: BTreeMap<NodeId, Wait>,
     /// How far the walk over everything unsettled has come, and whether it found anything.
     round: Option<NodeId>,
@@ -105,7 +107,16 @@ impl<C: Catalog> Engine<C> {
     /// all of them each time would take longer than performing.
     pub(super) fn wake_left_over(&mut self) {
         let room = 2 * self.settings.limits.steps;
-        let next: Vec<NodeId> = std::iter::from_fn(|| self.work.left_over.pop_first()).take(room).collect();
+        // From where the last call stopped, so that large contents that wait for their lane hold up nobody.
+        let from = self.work.left_from.take().map_or(Bound::Unbounded, Bound::Excluded);
+        let mut next: Vec<NodeId> = self.work.left_over.range((from, Bound::Unbounded)).take(room).copied().collect();
+        self.work.left_from = next.last().copied().filter(|_| next.len() == room);
+        if next.len() < room {
+            next.extend(self.work.left_over.iter().take(room - next.len()).copied());
+        }
+        for node in &next {
+            self.work.left_over.remove(node);
+        }
         self.wake(next);
     }
 
@@ -214,6 +225,10 @@ impl<C: Catalog> Engine<C> {
                 Trouble::MoveUndone => (
                     "move_undone",
                     "The move would have put a directory below itself, because another server moved it the other way; it is undone here",
+                ),
+                Trouble::TooManyTogether => (
+                    "too_many_together",
+                    "More than 4,096 files wait for each other's names; rename some of them to names that nothing else had",
                 ),
             };
             self.problem(node, code, text, "Decide which version is right, and delete or rename the others", now);

@@ -147,6 +147,7 @@ impl Share {
     /// # Errors
     /// The service is away.
     pub async fn fetch(&self, cursor: Cursor, wait: bool) -> Result<Page, Away> {
+        self.require_attachment()?;
         let wait_ms = if wait { WAIT_MS } else { 0 };
         let page = self.client().feed(self.group, cursor, FEED_MAX as u32, wait_ms).await.map_err(away)?;
         if !page.start_over {
@@ -183,15 +184,21 @@ impl Share {
         Ok(())
     }
 
+    /// Before the service has answered this run nothing of the share is acted on: the endpoint may have been paused or removed
+    /// in the meantime.
+    fn require_attachment(&self) -> Result<(), Away> {
+        if self.attachment.is_attached() {
+            return Ok(());
+        }
+        Err(Away { text: "The service has not been reached since this agent started".to_owned(), retry: true })
+    }
+
     /// Commits operations, in as many requests as they need; groups stay together.
     ///
     /// # Errors
     /// The service is away; then nothing is known of any of them, and sending the same again is harmless.
     pub async fn commit(&self, operations: Vec<Operation>) -> Result<Vec<Answer>, Away> {
-        if !self.attachment.is_attached() {
-            let text = "The service has not been reached since this agent started".to_owned();
-            return Err(Away { text, retry: true });
-        }
+        self.require_attachment()?;
         let mut answers = Vec::with_capacity(operations.len());
         for operations in requests(operations) {
             let asked = operations.len();

@@ -12,6 +12,9 @@ use isotherm_gate::{ErrorKind, GateError, Inode, Kind, Stat};
 
 use super::{Volume, attributes};
 
+/// With less room than this, in bytes, a failure for want of room says nothing about an attribute.
+const ROOM: u64 = 4 << 20;
+
 impl Volume {
     /// Mode, owner and attributes of an inode in the share's terms.
     pub(crate) fn read_metadata(&self, inode: &Inode, stat: &Stat) -> Result<Metadata, GateError> {
@@ -53,6 +56,8 @@ impl Volume {
                 (change.uid, change.gid) = (stat.uid, stat.gid);
                 write_what_is_known(inode, change)
             }
+            // On a full volume nothing has room: that passes, and is no reason to leave anything out.
+            Err(error) if error.kind() == ErrorKind::NoSpaceForXattr && self.root.free_bytes()? < ROOM => Err(error),
             Err(error) if is_left_out(error.kind()) => write_what_is_known(inode, change),
             answer => answer,
         }
@@ -73,9 +78,11 @@ fn changed_attributes(wanted: &Xattrs, present: &Xattrs) -> BTreeMap<Vec<u8>, Ve
     wanted.iter().filter(differs).map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
-/// Failures of one attribute that concern no other: the file system, or this release, does not know it.
+/// Failures of one attribute that concern no other: the file system, or this release, does not know it, or has no room
+/// for it. What shows afterwards tells what is missing.
 fn is_left_out(kind: ErrorKind) -> bool {
-    matches!(kind, ErrorKind::Unsupported | ErrorKind::InvalidName)
+    use ErrorKind::{AclTooLarge, InvalidName, NoSpaceForXattr, Unsupported};
+    matches!(kind, Unsupported | InvalidName | AclTooLarge | NoSpaceForXattr)
 }
 
 /// Attribute by attribute, after owner and mode.

@@ -2,9 +2,11 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use isotherm_gate::testing::{Fs, LoopVolume};
+use rustix::fs::{XattrFlags, lgetxattr, lsetxattr};
 
 use crate::fleet::{Fleet, SITES};
 use crate::program::{isotherm, until};
@@ -203,4 +205,61 @@ fn overlapping_folders_and_a_second_agent_are_refused() {
     assert!(refused.err.contains(state.to_str().unwrap()), "{refused:?}");
     fleet.settle_clean();
     assert_equal(&detroit, &munich);
+}
+
+// semantics.md#exclusions
+#[test]
+fn excluding_a_name_that_is_synced_deletes_it_nowhere() {
+    let Some(mut fleet) = Fleet::sharing(KINDS, &[]) else { return };
+    let [detroit, munich] = fleet.folders();
+    fs::create_dir(detroit.join("old")).unwrap();
+    for path in ["kept.bak", "old/kept.bak", "old/plan"] {
+        fs::write(detroit.join(path), path).unwrap();
+    }
+    fleet.settle_clean();
+    fleet.run(&["group", "set", "plans", "--exclude", "*.bak"]).expect(0);
+    // Scans and starts look at everything; a server that was away meanwhile comes back last.
+    fleet.kill_agent(SITES[1]);
+    for round in 0..3 {
+        fleet.stop_agent(SITES[0]);
+        fs::write(detroit.join("old/plan"), format!("round {round}")).unwrap();
+        fleet.start_agent(SITES[0]);
+        until("the change is in the share", || fleet.endpoint(SITES[0])["report"]["agreed"] == true);
+    }
+    fleet.start_agent(SITES[1]);
+    fleet.settle_clean();
+    for folder in [&detroit, &munich] {
+        for path in ["kept.bak", "old/kept.bak"] {
+            assert_eq!(fs::read_to_string(folder.join(path)).unwrap(), path);
+        }
+    }
+    assert_eq!(assert_equal(&detroit, &munich), 4);
+}
+
+// semantics.md#metadata-that-does-not-fit
+#[test]
+fn content_arrives_though_an_attribute_does_not_fit() {
+    let Some(fleet) = Fleet::sharing(KINDS, &[]) else { return };
+    let [detroit, munich] = fleet.folders();
+    fleet.settle_clean();
+    // XFS has room for 64 KiB in an attribute, ext4 for a part of a block in all of them.
+    fs::write(munich.join("plan"), "with a note").unwrap();
+    lsetxattr(munich.join("plan"), "user.large", &[b'x'; 20_000], XattrFlags::empty()).unwrap();
+    lsetxattr(munich.join("plan"), "user.small", b"small", XattrFlags::empty()).unwrap();
+    fleet.settle();
+    assert_eq!(fs::read_to_string(detroit.join("plan")).unwrap(), "with a note");
+    until_told(&fleet, "user.large");
+    let problems = fleet.run(&["problems", "--json"]).json().to_string();
+    assert!(problems.contains("metadata_partial"), "{problems}");
+    let mut value = [0; 16];
+    let length = lgetxattr(detroit.join("plan"), "user.small", &mut value[..]).unwrap();
+    assert_eq!(&value[..length], b"small");
+    // What is missing here is not taken for a removal, also when something else changes.
+    fs::write(detroit.join("plan"), "changed").unwrap();
+    fs::set_permissions(detroit.join("plan"), fs::Permissions::from_mode(0o640)).unwrap();
+    fleet.settle();
+    assert_eq!(fs::read_to_string(munich.join("plan")).unwrap(), "changed");
+    assert_eq!(fs::metadata(munich.join("plan")).unwrap().permissions().mode() & 0o777, 0o640);
+    let mut value = vec![0; 32_768];
+    assert_eq!(lgetxattr(munich.join("plan"), "user.large", &mut value[..]).unwrap(), 20_000);
 }

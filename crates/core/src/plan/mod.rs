@@ -135,6 +135,8 @@ pub enum Trouble {
     TooManyConflicts,
     /// A move put a directory below itself and was undone.
     MoveUndone,
+    /// More names wait for each other than can change at once.
+    TooManyTogether,
 }
 
 /// Where to find a directory on this server.

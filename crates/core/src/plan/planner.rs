@@ -35,6 +35,7 @@ pub fn plan<T: Trees>(
         taken: BTreeSet::new(),
         rebound: BTreeSet::new(),
         rings: 0,
+        stuck: BTreeSet::new(),
     };
     for node in nodes {
         planner.visit(node);
@@ -66,6 +67,8 @@ pub(super) struct Planner<'a, T> {
     pub(super) rebound: BTreeSet<NodeId>,
     /// How often something was found to wait for itself.
     pub(super) rings: usize,
+    /// Nodes that wait for others in the share, and cannot go on in this plan.
+    pub(super) stuck: BTreeSet<NodeId>,
 }
 
 impl<T: Trees> Planner<'_, T> {

@@ -6,16 +6,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Intent;
 use super::delete::delete_change;
 use super::place::{moved_only_here, place_change};
 use super::planner::Planner;
+use super::{Intent, Trouble};
 use crate::ids::NodeId;
 use crate::namespace::Change;
 use crate::trees::{Record, Trees};
 
 /// Most changes in one group. What needs more goes piece by piece, as its parts become possible alone.
-const GROUP_MAX: usize = 256;
+const GROUP_MAX: usize = 4_096;
 
 /// The members of a group, by how they have to be ordered.
 #[derive(Default)]
@@ -35,15 +35,28 @@ impl<T: Trees> Planner<'_, T> {
     /// planned now; the nodes that are in the way were visited then.
     pub(super) fn together(&mut self, record: &Record) -> bool {
         let mut group = Group::default();
-        if !self.join(&mut group, record.node) {
+        let gathered = self.gather(&mut group, record.node);
+        if group.known.len() >= GROUP_MAX {
+            self.trouble(record.node, Trouble::TooManyTogether);
+        }
+        if !gathered {
+            // Each of them would find the same.
+            self.stuck.extend(group.known.into_keys());
+            return false;
+        }
+        self.seal(group)
+    }
+
+    fn gather(&mut self, group: &mut Group, node: NodeId) -> bool {
+        if !self.join(group, node) {
             return false;
         }
         while let Some(node) = group.open.pop() {
-            if !self.follow(&mut group, node) {
+            if !self.follow(group, node) {
                 return false;
             }
         }
-        self.seal(group)
+        true
     }
 
     /// Takes a node into the group: it is made, moved or deleted.
@@ -53,7 +66,7 @@ impl<T: Trees> Planner<'_, T> {
         }
         let Some(record) = self.trees.record(node) else { return false };
         let done = self.moved_there.contains_key(&node) || self.made_there.contains(&node) || self.rebound.contains(&node);
-        if done || self.is_blocked(&record) || group.known.len() >= GROUP_MAX {
+        if done || self.stuck.contains(&node) || self.is_blocked(&record) || group.known.len() >= GROUP_MAX {
             return false;
         }
         let gone = record.local.is_none();
