@@ -258,4 +258,14 @@ fn a_failure_is_told_once_and_takes_its_transaction_along() {
     assert_eq!((catalog.value("k1"), catalog.counts()), (memory.value("k1"), memory.counts()));
     change(&mut catalog, 3);
     catalog.commit().unwrap();
+    // One flipped bit in the middle of a value, which the database itself would not notice.
+    let victim = catalog.nodes(None, usize::MAX).pop().unwrap();
+    let read = |row: &rusqlite::Row<'_>| row.get::<_, Vec<u8>>(0);
+    let mut blob = connection.query_row("SELECT record FROM node WHERE id = ?1", [&victim.0[..]], read).unwrap();
+    let middle = blob.len() / 2;
+    blob[middle] ^= 0x10;
+    connection.execute("UPDATE node SET record = ?2 WHERE id = ?1", rusqlite::params![&victim.0[..], blob]).unwrap();
+    assert_eq!(catalog.record(victim), None);
+    let failure = catalog.commit().unwrap_err();
+    assert!(failure.text.contains("bits of it have changed"), "{failure}");
 }

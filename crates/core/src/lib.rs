@@ -16,4 +16,5 @@ pub mod namespace;
 pub mod node;
 pub mod observe;
 pub mod plan;
+pub mod stored;
 pub mod trees;

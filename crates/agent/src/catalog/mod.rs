@@ -48,6 +48,7 @@ struct Weight {
     size: u64,
     up: u64,
     down: u64,
+    owed: u64,
 }
 
 /// The catalog in its file.
@@ -145,7 +146,7 @@ impl SqlCatalog {
     }
 
     fn weight(&self, node: NodeId) -> Option<Weight> {
-        let sql = "SELECT state, kind, 1, ifnull(size, 0) + 0.0, up + 0.0, down + 0.0 FROM node WHERE id = ?1";
+        let sql = "SELECT state, kind, 1, ifnull(size, 0) + 0.0, up + 0.0, down + 0.0, owed + 0.0 FROM node WHERE id = ?1";
         self.one(sql, [&node.0[..]], Weight::read)
     }
 
@@ -187,15 +188,17 @@ impl Weight {
     fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
         let sum = |at| row.get::<_, f64>(at).map(|sum| sum as u64);
         let rows = row.get::<_, i64>(2)?.unsigned_abs();
-        Ok(Self { rows, state: row.get(0)?, kind: row.get(1)?, size: sum(3)?, up: sum(4)?, down: sum(5)? })
+        let (size, up, down, owed) = (sum(3)?, sum(4)?, sum(5)?, sum(6)?);
+        Ok(Self { rows, state: row.get(0)?, kind: row.get(1)?, size, up, down, owed })
     }
 }
 
 impl Tally {
     fn change(&mut self, weight: Weight, by: impl Fn(u64, u64) -> u64) {
-        let Weight { rows, state, kind, size, up, down } = weight;
+        let Weight { rows, state, kind, size, up, down, owed } = weight;
         let (counts, sizes) = (&mut self.counts, &mut self.sizes);
         counts.nodes = by(counts.nodes, rows);
+        counts.owed = by(counts.owed, owed);
         counts.up_bytes = by(counts.up_bytes, up);
         counts.down_bytes = by(counts.down_bytes, down);
         if state != SETTLED {
@@ -219,7 +222,7 @@ impl Tally {
 
 fn count(connection: &Connection) -> rusqlite::Result<Tally> {
     let mut tally = Tally::default();
-    let sql = "SELECT state, kind, count(*), total(size), total(up), total(down) FROM node
+    let sql = "SELECT state, kind, count(*), total(size), total(up), total(down), total(owed) FROM node
         WHERE id NOT IN (?1, ?2) GROUP BY state, kind";
     let mut query = connection.prepare(sql)?;
     let mut rows = query.query([&NodeId::ROOT.0[..], &NodeId::PARKED.0[..]])?;
@@ -298,8 +301,8 @@ impl TreesMut for SqlCatalog {
         let columns = Columns::of(&record, self.case);
         let sql = "INSERT OR REPLACE INTO node
             (id, local_parent, local_name, local_lost, handle, remote_parent, remote_key, link, state, kind, size,
-                up, down, record)
-            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)";
+                owed, up, down, record)
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)";
         let (kind, size) = columns.here.unzip();
         let (up, down) = columns.to_move;
         self.change(
@@ -316,6 +319,7 @@ impl TreesMut for SqlCatalog {
                 columns.state,
                 kind,
                 size,
+                columns.owed,
                 up,
                 down,
                 row::encode(&record),
@@ -328,6 +332,7 @@ impl TreesMut for SqlCatalog {
             size: size.unwrap_or(0).unsigned_abs(),
             up: up.unsigned_abs(),
             down: down.unsigned_abs(),
+            owed: u64::from(columns.owed),
         };
         self.recount(node, before, Some(weight));
     }

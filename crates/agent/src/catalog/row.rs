@@ -4,6 +4,7 @@
 
 use isotherm_core::name::Case;
 use isotherm_core::node::Kind;
+use isotherm_core::stored;
 use isotherm_core::trees::{Record, State};
 
 /// First byte of every blob.
@@ -21,6 +22,8 @@ pub(super) struct Columns<'a> {
     pub(super) state: i64,
     /// Of what is here: sort and bytes.
     pub(super) here: Option<(i64, i64)>,
+    /// The share may lack something of it.
+    pub(super) owed: bool,
     /// Bytes that have to travel: up and down.
     pub(super) to_move: (i64, i64),
 }
@@ -39,6 +42,7 @@ impl<'a> Columns<'a> {
             remote_key: live.map(|node| node.place.name.key(case)),
             link: live.and_then(|node| node.content.file()?.link.as_ref()).map(|link| &link.0[..]),
             here: named.map(|local| (kind_number(local.kind()), signed(local.print.size))),
+            owed: !record.node.is_anchor() && record.owes(),
             to_move: (signed(record.bytes_to_move().0), signed(record.bytes_to_move().1)),
             state: if record.node.is_anchor() { SETTLED } else { number(record.state()) },
         }
@@ -79,13 +83,10 @@ fn number(state: State) -> i64 {
 }
 
 pub(super) fn encode<T: serde::Serialize>(value: &T) -> Vec<u8> {
-    postcard::to_extend(value, vec![BLOB_FORMAT]).expect("records hold nothing that postcard refuses")
+    stored::seal(BLOB_FORMAT, &postcard::to_allocvec(value).expect("records hold nothing that postcard refuses"))
 }
 
 pub(super) fn decode<T: serde::de::DeserializeOwned>(blob: &[u8]) -> Result<T, String> {
-    match blob.split_first() {
-        Some((&BLOB_FORMAT, body)) => postcard::from_bytes(body).map_err(|error| error.to_string()),
-        Some((format, _)) => Err(format!("an entry has format {format}, this release knows format {BLOB_FORMAT}")),
-        None => Err("an entry is empty".to_owned()),
-    }
+    let body = stored::open(BLOB_FORMAT, blob).map_err(|error| error.to_string())?;
+    postcard::from_bytes(body).map_err(|error| error.to_string())
 }

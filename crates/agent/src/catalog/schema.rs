@@ -37,6 +37,7 @@ CREATE TABLE node (
     state INTEGER NOT NULL,
     kind INTEGER,
     size INTEGER,
+    owed INTEGER NOT NULL,
     up INTEGER NOT NULL,
     down INTEGER NOT NULL,
     record BLOB NOT NULL

@@ -108,7 +108,7 @@ impl Published {
         counts.files = sizes.files;
         counts.directories = sizes.directories;
         counts.bytes = sizes.bytes;
-        counts.unsynced_items = if status.unsafe_since.is_some() { outgoing.max(1) } else { 0 };
+        counts.unsynced_items = if status.unsafe_since.is_some() { status.counts.owed.max(1) } else { 0 };
         counts.unsynced_bytes = status.counts.up_bytes;
         counts.up_items = outgoing;
         counts.up_bytes = status.counts.up_bytes;

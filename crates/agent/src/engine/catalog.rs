@@ -47,6 +47,8 @@ pub struct Counts {
     pub deleted_here: u64,
     /// Of these: deleted in the share, still on this server.
     pub deleted_there: u64,
+    /// Nodes of which the share may lack something that is here.
+    pub owed: u64,
     /// Bytes of content that have to go to the share.
     pub up_bytes: u64,
     /// Bytes of content that have to come from the share.
@@ -191,6 +193,7 @@ impl Catalog for MemoryCatalog {
             counts.unsettled += u64::from(state != State::Settled);
             counts.deleted_here += u64::from(state == State::DeletedHere);
             counts.deleted_there += u64::from(state == State::DeletedThere);
+            counts.owed += u64::from(record.owes());
             let (up, down) = record.bytes_to_move();
             counts.up_bytes += up;
             counts.down_bytes += down;

@@ -66,6 +66,8 @@ pub struct Engine<C> {
     guard: guard::Guard,
     status: status::Record,
     effects: Vec<Effect>,
+    /// The time of the event that is being handled.
+    now: Millis,
 }
 
 impl<C> std::fmt::Debug for Engine<C> {
@@ -91,6 +93,7 @@ impl<C: Catalog> Engine<C> {
             guard: guard::Guard::default(),
             status: status::Record::default(),
             effects: Vec::new(),
+            now: 0,
         };
         engine.anchor(NodeId::ROOT, engine.settings.root.clone());
         engine.anchor(NodeId::PARKED, engine.settings.staging.clone());
@@ -110,6 +113,7 @@ impl<C: Catalog> Engine<C> {
     /// # Errors
     /// The catalog's failure; then nothing may be done and the engine must not be used again.
     pub fn handle(&mut self, event: Event, now: Millis) -> Result<Vec<Effect>, CatalogFailure> {
+        self.now = now;
         self.catalog.begin();
         if self.status.stop.is_none() {
             self.apply(event, now);

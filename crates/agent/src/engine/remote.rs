@@ -9,6 +9,9 @@ use isotherm_core::plan::settle;
 
 use super::{Away, Catalog, Effect, Engine, Millis, SnapshotPart, Stop};
 
+/// Nodes whose first difference is remembered; of more it is only known that there are some.
+const SINCE_MAX: usize = 100_000;
+
 /// Names of one file that are planned for again when one of them changes. Files with more names are rare, and the walk over
 /// what is open finds the others.
 const LINKS_WOKEN: usize = 256;
@@ -203,12 +206,24 @@ impl<C: Catalog> Engine<C> {
         }
     }
 
+    /// Remembers since when a node holds something that the share lacks.
+    pub(super) fn note_owed(&mut self, node: NodeId, record: &isotherm_core::trees::Record) {
+        let since = &mut self.work.since;
+        if !record.owes() {
+            since.remove(&node);
+        } else if since.len() < SINCE_MAX {
+            since.entry(node).or_insert(self.now);
+        }
+    }
+
     /// A node and all whose next step may have waited for it.
     pub(super) fn around(&mut self, node: NodeId) {
         let Some(record) = self.catalog.record(node) else {
+            self.work.since.remove(&node);
             self.wake([node]);
             return;
         };
+        self.note_owed(node, &record);
         if record.is_lost() {
             // Work that was under way may have given a lost file to another node.
             self.look_for(node);

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use isotherm_core::ids::{Cursor, NodeId, Timestamp};
-use isotherm_core::trees::{Local, LocalContent, State, path};
+use isotherm_core::trees::{Local, State, path};
 
 use super::{Away, Catalog, Counts, Engine, Look, Millis, Unfit};
 
@@ -182,13 +182,11 @@ impl<C: Catalog> Engine<C> {
             record.is_some_and(|record| record.state() != State::Settled || record.local.as_ref().is_some_and(partial))
         });
         let counts = self.catalog.counts();
-        let (open, unsent) = self.open_paths();
-        let waiting = self.local.oldest().or((unsent || self.work.outgoing() > 0).then_some(now));
-        self.status.unsafe_since = match (waiting, self.status.unsafe_since) {
-            (None, _) => None,
-            (Some(_), Some(known)) => Some(known),
-            (Some(since), None) => Some(since),
-        };
+        let open = self.open_paths();
+        let oldest = self.local.oldest().into_iter().chain(self.work.since.values().copied()).min();
+        let is_owed = counts.owed > 0 || self.local.oldest().is_some();
+        // What was owed before this run began is as old as this run knows.
+        self.status.unsafe_since = is_owed.then(|| oldest.or(self.status.unsafe_since).unwrap_or(now));
         EngineStatus {
             counts,
             cursor: self.catalog.cursor(),
@@ -206,17 +204,10 @@ impl<C: Catalog> Engine<C> {
         }
     }
 
-    /// Paths that are not agreed on, and whether any of them holds something that the share lacks.
-    fn open_paths(&self) -> (Vec<Vec<u8>>, bool) {
+    /// Paths that are not agreed on.
+    fn open_paths(&self) -> Vec<Vec<u8>> {
         let nodes = self.catalog.unsettled(None, OPEN_SHOWN);
-        let unsent =
-            nodes.iter().filter_map(|node| self.catalog.record(*node)).any(|record| match (&record.local, &record.synced) {
-                (Some(local), Some(synced)) => local.content == LocalContent::Unread || !local.agrees(synced),
-                (Some(_), None) => true,
-                (None, Some(_)) => record.live().is_some(),
-                (None, None) => false,
-            });
-        (nodes.into_iter().map(|node| path(&self.catalog, node)).collect(), unsent)
+        nodes.into_iter().map(|node| path(&self.catalog, node)).collect()
     }
 
     /// When the engine wants to be told the time again, if nothing else happens before.

@@ -76,6 +76,21 @@ impl Record {
         self.local.as_ref().is_some_and(|local| local.lost)
     }
 
+    /// Whether this server may hold something that the share does not have yet: a change, a new name, or a delete.
+    #[must_use]
+    pub fn owes(&self) -> bool {
+        match (&self.local, &self.synced, self.live()) {
+            (Some(local), Some(synced), _) => !local.agrees(synced),
+            (Some(local), None, Some(remote)) => {
+                local.known() != Some(&remote.content)
+                    || local.place != remote.place
+                    || !same_metadata(&local.metadata, &remote.metadata)
+            }
+            (Some(_), None, None) | (None, Some(_), Some(_)) => true,
+            (None, _, _) => false,
+        }
+    }
+
     /// Bytes of content that have to travel before both sides agree: up, and down.
     #[must_use]
     pub fn bytes_to_move(&self) -> (u64, u64) {

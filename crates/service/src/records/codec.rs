@@ -6,6 +6,7 @@
 
 use isotherm_core::namespace::Answer;
 use isotherm_core::node::{Kind, Node};
+use isotherm_core::stored;
 
 use crate::fault::Fault;
 
@@ -23,7 +24,7 @@ pub(super) fn unsigned(value: i64) -> u64 {
 }
 
 pub(super) fn encode_node(node: &Node) -> Vec<u8> {
-    postcard::to_extend(node, vec![FORMAT]).expect("a node holds nothing that postcard refuses")
+    stored::seal(FORMAT, &postcard::to_allocvec(node).expect("a node holds nothing that postcard refuses"))
 }
 
 pub(super) fn decode_node(bytes: &[u8]) -> Result<Node, Fault> {
@@ -31,7 +32,7 @@ pub(super) fn decode_node(bytes: &[u8]) -> Result<Node, Fault> {
 }
 
 pub(super) fn encode_answer(answer: &Answer) -> Vec<u8> {
-    postcard::to_extend(answer, vec![FORMAT]).expect("an answer holds nothing that postcard refuses")
+    stored::seal(FORMAT, &postcard::to_allocvec(answer).expect("an answer holds nothing that postcard refuses"))
 }
 
 pub(super) fn decode_answer(bytes: &[u8]) -> Result<Answer, Fault> {
@@ -39,11 +40,7 @@ pub(super) fn decode_answer(bytes: &[u8]) -> Result<Answer, Fault> {
 }
 
 fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8], what: &str) -> Result<T, Fault> {
-    let body = match bytes.split_first() {
-        Some((&FORMAT, body)) => body,
-        Some((other, _)) => return Err(Fault::corrupt(format!("{what} in the records has format {other}, known is {FORMAT}"))),
-        None => return Err(Fault::corrupt(format!("{what} in the records is empty"))),
-    };
+    let body = stored::open(FORMAT, bytes).map_err(|error| Fault::corrupt(format!("{what} in the records: {error}")))?;
     postcard::from_bytes(body).map_err(|error| Fault::corrupt(format!("{what} in the records cannot be decoded: {error}")))
 }
 

@@ -130,6 +130,7 @@ impl<C: Catalog> Engine<C> {
             }
             if !passing {
                 local.content = LocalContent::Unread;
+                self.note_owed(node, &record);
                 self.catalog.put(record);
             }
             if self.work.reading.contains_key(&node) {
