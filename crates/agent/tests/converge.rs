@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use isotherm_agent::control::{self, Answer, FileState, FileView, Request};
 use isotherm_api::path::ShownPath;
-use isotherm_api::sync::{EndpointState, Watch};
+use isotherm_api::sync::{EndpointState, InitialUpload, Watch};
 use isotherm_gate::testing::{Fs, LoopVolume, on_each_fs};
 use support::{Running, Service, eventually, noise, tree};
 
@@ -258,6 +258,63 @@ fn two_edits_of_one_file_are_both_kept() {
         assert!(names[0] == "plan-detroit.dwg" || names[0] == "plan-munich.dwg", "{names:?}");
         let copy = world.file("munich", &world.munich.join(&names[0]));
         assert_eq!(copy.conflict_of.map(|kept| kept.path).as_deref(), Some("plan.dwg"));
+    });
+}
+
+#[test]
+fn a_server_authoritative_upload_makes_the_share_equal_to_the_folder_once() {
+    let Some(volume) = LoopVolume::new(Fs::Ext4, 200) else { return };
+    let service = Service::start(&volume.outside().join("service"));
+    service.group("plans");
+    let (munich, detroit) = (volume.path().join("munich"), volume.path().join("detroit"));
+    for (folder, files) in [(&munich, &["both", "only here/old"][..]), (&detroit, &["both", "new/plan"])] {
+        for file in files {
+            fs::create_dir_all(folder.join(file).parent().unwrap()).unwrap();
+            fs::write(folder.join(file), format!("{file} of {}", folder.display())).unwrap();
+        }
+    }
+    let state = |server: &str| volume.outside().join(format!("state-{server}"));
+    let _munich = Running::start(&service.url, "munich", &state("munich"));
+    service.endpoint("plans", "munich", &munich);
+    service.settle("plans");
+    let agent = Running::start(&service.url, "detroit", &state("detroit"));
+    let endpoint = service.endpoint_with("plans", "detroit", &detroit, InitialUpload::Authoritative);
+    service.settle("plans");
+    assert_eq!(tree(&munich), tree(&detroit));
+    assert_eq!(fs::read_to_string(munich.join("both")).unwrap(), format!("both of {}", detroit.display()));
+    assert!(!munich.join("only here").exists() && munich.join("new/plan").exists());
+
+    // From then on all servers are equal, also after the catalog was removed as a remedy for damage.
+    fs::write(munich.join("later"), "later").unwrap();
+    service.settle("plans");
+    eventually("the folder says that both have agreed", || {
+        fs::read_to_string(detroit.join(".isotherm/endpoint")).unwrap().contains("\"agreed\": true")
+    });
+    drop(agent);
+    fs::remove_dir_all(state("detroit").join("endpoints").join(endpoint.id.to_string())).unwrap();
+    fs::write(munich.join("later still"), "later still").unwrap();
+    let _agent = Running::start(&service.url, "detroit", &state("detroit"));
+    service.settle("plans");
+    assert_eq!(tree(&munich), tree(&detroit));
+    assert!(detroit.join("later").exists() && detroit.join("later still").exists());
+}
+
+#[test]
+fn one_agent_serves_several_endpoints_apart() {
+    on_one(|world| {
+        world.service.group("letters");
+        let folders = ["detroit", "munich"].map(|server| {
+            let folder = world.outside.join(format!("letters-{server}"));
+            fs::create_dir(&folder).unwrap();
+            world.service.endpoint("letters", server, &folder);
+            folder
+        });
+        fs::write(world.detroit.join("same name"), "a plan").unwrap();
+        fs::write(folders[0].join("same name"), "a letter").unwrap();
+        world.settle_equal();
+        world.service.settle("letters");
+        assert_eq!(fs::read_to_string(world.munich.join("same name")).unwrap(), "a plan");
+        assert_eq!(fs::read_to_string(folders[1].join("same name")).unwrap(), "a letter");
     });
 }
 

@@ -99,10 +99,12 @@ impl World {
             self.soon(150, Action::Do(number, run, Effect::Fetch { cursor, wait }));
             return;
         }
-        if cursor.version < self.sites[number].cursor && !page.start_over {
-            // Allowed only after a crash, whose catalog may be older; never within a run.
-            self.sites[number].cursor = cursor.version;
+        // Within a run a position never goes back; a crash may take a catalog back to an older one.
+        let asked = &mut self.sites[number].cursor;
+        if cursor.version < *asked {
+            self.outcome.wrong.push(format!("server {number} asked from {} after {asked}", cursor.version));
         }
+        *asked = cursor.version;
         self.deliver(number, Event::Page(Ok(page)));
     }
 

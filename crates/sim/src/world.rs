@@ -277,6 +277,7 @@ impl World {
         let Some(mut catalog) = site.catalog.take() else { return };
         catalog.crash();
         site.run += 1;
+        site.cursor = Version(0);
         site.epoch = records.attach(site.id);
         recover(&mut site.volume, &|node, bytes| {
             records.history(node, usize::MAX).is_ok_and(|history| history.contains(&crate::volume::manifest(bytes)))

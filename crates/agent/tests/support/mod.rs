@@ -87,6 +87,10 @@ impl Service {
 
     /// Adds an endpoint once the server is registered.
     pub fn endpoint(&self, group: &str, server: &str, path: &Path) -> Endpoint {
+        self.endpoint_with(group, server, path, InitialUpload::Merge)
+    }
+
+    pub fn endpoint_with(&self, group: &str, server: &str, path: &Path, initial_upload: InitialUpload) -> Endpoint {
         eventually("the server is registered", || {
             self.wait(self.client.servers()).unwrap().iter().any(|known| known.name == server)
         });
@@ -94,7 +98,7 @@ impl Service {
             group: group.to_owned(),
             server: server.to_owned(),
             path: path.to_str().unwrap().to_owned(),
-            initial_upload: InitialUpload::Merge,
+            initial_upload,
         };
         self.wait(self.client.create_endpoint(&endpoint)).unwrap()
     }
