@@ -118,6 +118,23 @@ fn go_on(world: &World, told: &[(usize, Do)], number: usize, action: Do) -> (Wor
     (world, told)
 }
 
+// semantics.md#hard-links, semantics.md#facets
+#[test]
+fn a_renamed_name_follows_an_edit_through_another_name() {
+    for (first, to) in [(0, "moved"), (1, "moved"), (0, "d/moved"), (1, "d/moved")] {
+        let mut world = start();
+        act(&mut world.servers[0].disk, Do::Move("one", to), 10);
+        act(&mut world.servers[1].disk, Do::Edit("two"), 11);
+        world.owed.clear();
+        world.converge(first).unwrap();
+        for server in &world.servers {
+            let disk = &server.disk;
+            assert_eq!((disk.resolve("one"), disk.resolve(to)), (None, disk.resolve("two")), "{to}, {first} first");
+            assert_eq!(disk.inodes[&disk.resolve(to).unwrap()].bytes, 11);
+        }
+    }
+}
+
 // semantics.md#hard-links
 #[test]
 fn case_24_names_of_one_inode_stay_names_of_one_inode() {

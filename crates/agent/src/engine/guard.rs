@@ -9,23 +9,58 @@ use isotherm_core::ids::{NodeId, Version};
 use isotherm_core::namespace::Change;
 use isotherm_core::plan::{Action, Authority, Intent, Rules, Step};
 
-use super::{Catalog, Command, Counts, Effect, Engine, Held, Millis};
+use super::{Catalog, Command, Counts, Effect, Engine, Held, Limits, Millis};
 
 /// Set once both sides have agreed for the first time.
 const AGREED_ONCE: &str = "agreed-once";
+/// How many deletes went through within the last minutes.
+const RECENT_DELETES: &str = "recent-deletes";
 /// Up to which version of the share an authority reaches: its head when the share was first read.
 const AUTHORITY_UNTIL: &str = "authority-until";
+
+/// Deletes that one side made.
+#[derive(Debug, Default)]
+struct Side {
+    /// Deletes of the last minutes that were let through.
+    recent: VecDeque<Millis>,
+    /// How many were waiting when this was last judged, and until when more are expected to follow.
+    waiting: u64,
+    growing_until: Millis,
+    /// They are held back: how many would have been allowed when that began. What is added to the share later does not
+    /// set them free.
+    held: Option<u64>,
+}
+
+impl Side {
+    fn is_held(&self, now: Millis) -> bool {
+        self.held.is_some() || now < self.growing_until
+    }
+
+    fn judge(&mut self, waiting: u64, nodes: u64, confirmed: u64, limits: &Limits, now: Millis) {
+        while self.recent.front().is_some_and(|at| at + limits.deletes_window_ms < now) {
+            self.recent.pop_front();
+        }
+        // Deletes trickle in; they are judged together.
+        if waiting > self.waiting && waiting > limits.deletes_settle_from {
+            self.growing_until = now + limits.deletes_settle_ms;
+        }
+        self.waiting = waiting;
+        let recent = self.recent.len() as u64;
+        let allowed_now = limits.deletes_free.max((nodes.max(1) + recent) * limits.deletes_percent / 100);
+        let allowed = self.held.map_or(allowed_now, |held| held.min(allowed_now));
+        let over = waiting > 0 && waiting + recent > allowed.max(confirmed);
+        self.held = over.then_some(allowed);
+    }
+}
 
 /// Safety stops of one engine.
 #[derive(Debug, Default)]
 pub(super) struct Guard {
     pub(super) paused: bool,
-    hold_local: bool,
-    hold_remote: bool,
+    local: Side,
+    remote: Side,
     /// How many deletes were confirmed, made here and made in the share; it holds until nothing more waits to be deleted.
     confirmed: Option<(u64, u64)>,
-    recent_local: VecDeque<Millis>,
-    recent_remote: VecDeque<Millis>,
     /// The newest barrier, and the newest that was reached.
     barrier: u64,
     pub(super) reached: u64,
@@ -33,28 +68,39 @@ pub(super) struct Guard {
     drain_asked: bool,
     scans_at_barrier: u64,
     agreed_once: bool,
+    /// What the catalog has.
+    kept: Kept,
 }
 
+/// For each side: recent deletes, and how many are allowed while others are held back.
+type Kept = [(u64, Option<u64>); 2];
+
 impl Guard {
-    pub(super) fn set_holds(&self, rules: &mut Rules) {
-        rules.hold_local_deletes = self.hold_local;
-        rules.hold_remote_deletes = self.hold_remote;
+    pub(super) fn set_holds(&self, rules: &mut Rules, now: Millis) {
+        rules.hold_local_deletes = self.local.is_held(now);
+        rules.hold_remote_deletes = self.remote.is_held(now);
     }
 
     pub(super) fn count_local(&mut self, intent: &Intent, now: Millis) {
         let deletes = intent.changes.iter().filter(|change| matches!(change, Change::Delete { .. })).count();
-        self.recent_local.extend(std::iter::repeat_n(now, deletes));
+        self.local.recent.extend(std::iter::repeat_n(now, deletes));
     }
 
     pub(super) fn count_remote(&mut self, step: &Step, now: Millis) {
         if matches!(step.action, Action::Remove { .. }) {
-            self.recent_remote.push_back(now);
+            self.remote.recent.push_back(now);
         }
     }
 
     pub(super) fn held(&self, counts: Counts) -> Option<Held> {
-        let deletes = if self.hold_local { counts.deleted_here } else { counts.deleted_there };
-        (self.hold_local || self.hold_remote).then_some(Held { local: self.hold_local, deletes, of: counts.nodes })
+        let (local, remote) = (self.local.held.is_some(), self.remote.held.is_some());
+        let deletes = if local { counts.deleted_here } else { counts.deleted_there };
+        (local || remote).then_some(Held { local, deletes, of: counts.nodes })
+    }
+
+    /// When deletes that trickle in are judged.
+    pub(super) fn next(&self, now: Millis) -> Option<Millis> {
+        [self.local.growing_until, self.remote.growing_until].into_iter().filter(|until| *until > now).min()
     }
 }
 
@@ -73,12 +119,10 @@ impl<C: Catalog> Engine<C> {
             Command::Barrier(_) => {}
             Command::ConfirmDeletes => {
                 let counts = self.catalog.counts();
-                let with = |waiting: u64, recent: &VecDeque<Millis>| waiting + recent.len() as u64;
-                let local = with(counts.deleted_here, &self.guard.recent_local);
-                let remote = with(counts.deleted_there, &self.guard.recent_remote);
+                let with = |waiting: u64, side: &Side| waiting + side.recent.len() as u64;
+                let local = with(counts.deleted_here, &self.guard.local);
+                let remote = with(counts.deleted_there, &self.guard.remote);
                 self.guard.confirmed = Some((local, remote));
-                self.guard.hold_local = false;
-                self.guard.hold_remote = false;
             }
             Command::Pause => self.guard.paused = true,
             Command::Resume => self.guard.paused = false,
@@ -167,29 +211,41 @@ impl<C: Catalog> Engine<C> {
 
     /// Judges deletes before they are planned for.
     pub(super) fn judge_deletes(&mut self, now: Millis) {
-        let window = self.settings.limits.deletes_window_ms;
-        for recent in [&mut self.guard.recent_local, &mut self.guard.recent_remote] {
-            while recent.front().is_some_and(|at| at + window < now) {
-                recent.pop_front();
-            }
-        }
         let counts = self.catalog.counts();
         if counts.deleted_here == 0 && counts.deleted_there == 0 {
             if self.guard.confirmed.is_some() {
-                self.guard.recent_local.clear();
-                self.guard.recent_remote.clear();
+                self.guard.local.recent.clear();
+                self.guard.remote.recent.clear();
             }
             self.guard.confirmed = None;
         }
-        let judge = |waiting: u64, recent: usize, confirmed: u64| {
-            let deletes = waiting + u64::try_from(recent).unwrap_or(u64::MAX);
-            let before = counts.nodes.max(1) + u64::try_from(recent).unwrap_or(0);
-            let allowed = self.settings.limits.deletes_free.max(before * self.settings.limits.deletes_percent / 100);
-            waiting > 0 && deletes > allowed.max(confirmed)
-        };
         let (here, there) = self.guard.confirmed.unwrap_or_default();
-        let local = judge(counts.deleted_here, self.guard.recent_local.len(), here);
-        let remote = judge(counts.deleted_there, self.guard.recent_remote.len(), there);
-        (self.guard.hold_local, self.guard.hold_remote) = (local, remote);
+        let limits = &self.settings.limits;
+        self.guard.local.judge(counts.deleted_here, counts.nodes, here, limits, now);
+        self.guard.remote.judge(counts.deleted_there, counts.nodes, there, limits, now);
+        self.keep_recent();
+    }
+
+    /// How many deletes went through lately, and what is held back, is kept: an agent that is started again and again must
+    /// not forget it.
+    fn keep_recent(&mut self) {
+        let now = [&self.guard.local, &self.guard.remote].map(|side| (side.recent.len() as u64, side.held));
+        if now != self.guard.kept {
+            self.guard.kept = now;
+            let bytes = postcard::to_allocvec(&now).expect("numbers can be encoded");
+            self.catalog.set_value(RECENT_DELETES, Some(&bytes));
+        }
+    }
+
+    /// Deletes that an earlier run let through count as made now.
+    pub(super) fn recall_recent(&mut self) {
+        let Some(kept) = self.catalog.value(RECENT_DELETES).and_then(|bytes| postcard::from_bytes::<Kept>(&bytes).ok()) else {
+            return;
+        };
+        for (side, (recent, held)) in [&mut self.guard.local, &mut self.guard.remote].into_iter().zip(kept) {
+            side.recent.extend(std::iter::repeat_n(0, usize::try_from(recent).unwrap_or(0)));
+            side.held = held;
+        }
+        self.guard.kept = kept;
     }
 }

@@ -45,6 +45,10 @@ pub struct Limits {
     pub busy_problem_ms: Millis,
     /// Deletes within this time count together for the safety stop.
     pub deletes_window_ms: Millis,
+    /// From this many waiting deletes on, more are waited for this long, so that they are judged together.
+    pub deletes_settle_from: u64,
+    /// See `deletes_settle_from`.
+    pub deletes_settle_ms: Millis,
     /// Deletes that never need a confirmation, however small the share.
     pub deletes_free: u64,
     /// Beyond `deletes_free`: percent of the nodes that may be deleted within the window without a confirmation.
@@ -74,6 +78,8 @@ impl Default for Limits {
             retry_ms: (1_000, 60_000),
             busy_problem_ms: 15 * 60_000,
             deletes_window_ms: 10 * 60_000,
+            deletes_settle_from: 10,
+            deletes_settle_ms: 1_000,
             deletes_free: 20,
             deletes_percent: 25,
         }

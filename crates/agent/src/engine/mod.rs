@@ -102,6 +102,7 @@ impl<C: Catalog> Engine<C> {
             engine.catalog.set_value(ROLLED_BACK, None);
         }
         engine.recall_authority();
+        engine.recall_recent();
         engine.resume_sent();
         engine.local.scan_due = Some(0);
         engine.catalog.commit()?;

@@ -13,6 +13,9 @@ use super::status::METADATA_PARTIAL;
 use super::work::{Wait, intent_nodes, places};
 use super::{After, Away, Catalog, Engine, Millis, ReadResult, Sent, StepResult, Stop, Transfer};
 
+/// Refused removals of a directory in which nothing is known, after which it is taken to hold something unknown.
+const HOLDS_AFTER: u32 = 3;
+
 impl<C: Catalog> Engine<C> {
     pub(super) fn read(&mut self, results: Vec<(NodeId, ReadResult)>, now: Millis) {
         let bulk = self.settings.limits.bulk_bytes;
@@ -268,7 +271,10 @@ impl<C: Catalog> Engine<C> {
                     // Something is in it that is not known.
                     self.list_again(step.node);
                 }
-                self.back_off(step.node, now);
+                let attempts = self.back_off(step.node, now);
+                if attempts >= HOLDS_AFTER && matches!(&step.action, Action::Remove { content: Content::Directory, .. }) {
+                    self.keep_directory(step.node);
+                }
             }
             StepResult::Occupied => {
                 places(step).iter().for_each(|place| self.look_at(place));
@@ -294,6 +300,19 @@ impl<C: Catalog> Engine<C> {
                 self.problem(step.node, "cannot_apply", &text, &remedy, now);
                 self.back_off(step.node, now);
             }
+        }
+    }
+
+    /// A directory that was deleted elsewhere holds something that does not take part in sync, which its author had not
+    /// seen: it stays, and comes back to the share.
+    fn keep_directory(&mut self, node: NodeId) {
+        if !self.catalog.local_children(node, 1).is_empty() {
+            return;
+        }
+        if let Some(mut record) = self.catalog.record(node) {
+            record.synced = None;
+            self.catalog.put(record);
+            self.around(node);
         }
     }
 

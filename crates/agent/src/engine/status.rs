@@ -212,7 +212,7 @@ impl<C: Catalog> Engine<C> {
 
     /// When the engine wants to be told the time again, if nothing else happens before.
     pub fn next_tick(&self, now: Millis) -> Option<Millis> {
-        let due = [self.next_local(), self.next_remote(), self.next_work()].into_iter().flatten().min();
+        let due = [self.next_local(), self.next_remote(), self.next_work(), self.guard.next(now)].into_iter().flatten().min();
         due.map(|due| due.max(now))
     }
 }

@@ -136,7 +136,7 @@ impl<C: Catalog> Engine<C> {
         if nodes.is_empty() {
             return false;
         }
-        self.guard.set_holds(&mut self.settings.rules);
+        self.guard.set_holds(&mut self.settings.rules, now);
         let ids = &mut self.ids;
         let (work, local) = (&self.work, &self.local);
         let busy = |record: &Record| work.is_busy(record.node) || local.is_unsure(record);

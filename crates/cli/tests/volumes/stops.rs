@@ -263,3 +263,47 @@ fn content_arrives_though_an_attribute_does_not_fit() {
     let mut value = vec![0; 32_768];
     assert_eq!(lgetxattr(munich.join("plan"), "user.large", &mut value[..]).unwrap(), 20_000);
 }
+
+// semantics.md#mass-delete
+#[test]
+fn a_small_share_is_not_emptied_and_neither_new_files_nor_starts_free_the_deletes() {
+    let Some(mut fleet) = Fleet::sharing(KINDS, &["--delete-limit", "25%"]) else { return };
+    let [detroit, munich] = fleet.folders();
+    for number in 0..60 {
+        fs::write(detroit.join(format!("{number}.txt")), "text").unwrap();
+    }
+    fleet.settle_clean();
+    for number in 0..60 {
+        fs::remove_file(detroit.join(format!("{number}.txt"))).unwrap();
+    }
+    until("the deletes wait", || state_says(&fleet, SITES[0], "delete"));
+    assert_eq!(walk(&munich).len(), 60, "judged together, not one by one");
+    for number in 0..300 {
+        fs::write(detroit.join(format!("new {number}")), "new").unwrap();
+    }
+    until("new files go on", || munich.join("new 299").exists());
+    fleet.kill_agent(SITES[0]);
+    fleet.start_agent(SITES[0]);
+    until("the deletes wait again", || state_says(&fleet, SITES[0], "delete"));
+    assert_eq!(walk(&munich).iter().filter(|path| path.to_string_lossy().ends_with(".txt")).count(), 60);
+    let waited = fleet.run(&["wait", "--synced", "--timeout", "1"]);
+    assert!(waited.code == Some(3) && waited.out.contains("confirm-deletes"), "{waited:?}");
+}
+
+// semantics.md#unseen-files, semantics.md#exclusions
+#[test]
+fn a_directory_that_is_deleted_elsewhere_stays_for_an_excluded_file_in_it() {
+    let Some(fleet) = Fleet::sharing(KINDS, &[]) else { return };
+    let [detroit, munich] = fleet.folders();
+    fs::create_dir(detroit.join("plans")).unwrap();
+    fs::write(detroit.join("plans/doc"), "doc").unwrap();
+    fleet.settle_clean();
+    fs::write(munich.join("plans/local.tmp"), "mine").unwrap();
+    fs::remove_dir_all(detroit.join("plans")).unwrap();
+    fleet.settle_clean();
+    assert_eq!(fs::read_to_string(munich.join("plans/local.tmp")).unwrap(), "mine");
+    assert!(detroit.join("plans").exists() && !munich.join("plans/doc").exists());
+    fs::write(detroit.join("plans/again"), "again").unwrap();
+    fleet.settle_clean();
+    assert_eq!(fs::read_to_string(munich.join("plans/again")).unwrap(), "again");
+}

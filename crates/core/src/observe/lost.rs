@@ -46,7 +46,11 @@ pub fn resolve_lost(trees: &mut impl TreesMut, node: NodeId, liveness: Liveness,
         out.lost.insert(node);
         return out;
     }
-    if liveness == Liveness::Gone && adopt(trees, &record, &mut out) {
+    let taken = match liveness {
+        Liveness::Gone => adopt(trees, &record, &mut out),
+        Liveness::Linked(links) => links > 1 && follow(trees, &record, &mut out),
+    };
+    if taken {
         return out;
     }
     remove(trees, record, &mut out);
@@ -61,6 +65,20 @@ fn other_names(trees: &impl Trees, record: &Record) -> u32 {
     u32::try_from(here.count()).unwrap_or(u32::MAX)
 }
 
+/// One of several names of an inode is gone, and there is one that nobody else knows: the name has moved.
+fn follow(trees: &mut impl TreesMut, record: &Record, out: &mut Observed) -> bool {
+    let Some(local) = record.local.as_ref().filter(|local| local.kind() == Kind::File) else { return false };
+    let names = trees.by_handle(&local.handle).into_iter().filter_map(|node| trees.record(node));
+    let mut fresh = names.filter(|other| other.here().is_some() && other.remote.is_none() && other.synced.is_none());
+    let is_reached = |other: &Record| {
+        let parent = other.here().and_then(|local| trees.record(local.place.parent));
+        parent.is_some_and(|parent| parent.here().is_some())
+    };
+    let Some(successor) = fresh.find(|other| other.node != record.node && is_reached(other)) else { return false };
+    hand_over(trees, record, successor, out);
+    true
+}
+
 /// Row 16: the inode is gone and its name holds another file that nobody else knows. That file takes the node.
 fn adopt(trees: &mut impl TreesMut, record: &Record, out: &mut Observed) -> bool {
     let Some(local) = &record.local else { return false };
@@ -71,16 +89,15 @@ fn adopt(trees: &mut impl TreesMut, record: &Record, out: &mut Observed) -> bool
     if successor.here().map(|other| other.kind()) != Some(local.kind()) || local.kind() == Kind::Directory {
         return false;
     }
-    let mut record = record.clone();
-    let from = successor.node;
-    record.local = successor.local;
-    let mut empty = Record::new(from);
-    empty.local = None;
-    trees.put(empty);
-    out.changed.insert(from);
-    out.changed.insert(record.node);
-    trees.put(record);
+    hand_over(trees, record, successor, out);
     true
+}
+
+/// What is here of a node that only this server knows becomes another node's.
+fn hand_over(trees: &mut impl TreesMut, record: &Record, successor: Record, out: &mut Observed) {
+    out.changed.extend([successor.node, record.node]);
+    trees.put(Record::new(successor.node));
+    trees.put(Record { local: successor.local, ..record.clone() });
 }
 
 /// The node is not here any more; whatever was recorded below it has to be looked for in turn.
