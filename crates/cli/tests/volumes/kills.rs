@@ -99,7 +99,10 @@ impl Users {
     fn check(&self, folder: &Path) {
         let mut missing = self.files.clone();
         for path in walk(folder).into_iter().filter(|path| folder.join(path).is_file()) {
-            let (_, text) = missing.remove(name(&path)).unwrap_or_else(|| panic!("{path:?} should not be there"));
+            let (_, text) = missing.remove(name(&path)).unwrap_or_else(|| {
+                let same: Vec<_> = walk(folder).into_iter().filter(|other| name(other) == name(&path)).collect();
+                panic!("{path:?} should not be there; files of this name: {same:?}")
+            });
             let found = fs::read(folder.join(&path)).unwrap();
             assert!(found == text, "{path:?}: {} bytes instead of {}", found.len(), text.len());
         }

@@ -38,17 +38,25 @@ impl<T: Trees> Planner<'_, T> {
     }
 
     /// Whether names of one group are one inode here. After a crash in the middle of making them they may be two equal ones.
+    ///
+    /// The smallest node's inode is the one that stays, so that two of them never change places.
     fn is_joined(&mut self, node: NodeId, local: &Local, remote: &Node) -> bool {
-        match self.link_target(node, &remote.content) {
-            None => false,
-            Some(Some(target)) if target.handle != local.handle => {
-                let Some(expected) = self.expected_after_move(node, local) else { return false };
-                let (content, metadata) = (remote.content.clone(), local.metadata.clone());
-                self.step(node, Action::Replace { expected, content, metadata, link_to: Some(target) });
-                false
-            }
-            Some(_) => true,
+        let Some(file) = remote.content.file() else { return true };
+        let members = file.link.map(|link| self.trees.link_members(link)).unwrap_or_default();
+        let smaller = members.into_iter().filter(|member| *member < node).filter_map(|member| self.trees.record(member));
+        let holds = |record: &Record| {
+            let known = record.here().and_then(Local::known).and_then(Content::file);
+            known.is_some_and(|held| held.manifest == file.manifest)
+        };
+        let Some(first) = smaller.into_iter().find(holds) else { return true };
+        let Some(other) = first.here().filter(|other| other.handle != local.handle) else { return true };
+        if self.is_blocked(&first) || self.plan.steps.iter().any(|step| step.node == first.node) {
+            return false;
         }
+        let (Some(target), Some(expected)) = (self.expected(other), self.expected_after_move(node, local)) else { return false };
+        let (content, metadata) = (remote.content.clone(), local.metadata.clone());
+        self.step(node, Action::Replace { expected, content, metadata, link_to: Some(target) });
+        false
     }
 
     /// Different bytes, and nothing tells whose are older. A local content that the share once had is old, not an

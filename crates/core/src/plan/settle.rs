@@ -100,9 +100,10 @@ pub fn committed(trees: &mut impl TreesMut, change: &Change, commit: Commit) {
         record.remote = updated(record.remote.take(), change, commit);
     }
     match change {
-        Change::Create { place, metadata, content, .. } => {
-            // A conflict copy of the share's version is not here yet, and has no base.
-            if record.local.is_some() {
+        Change::Create { place, metadata, content, conflict_of, .. } => {
+            // A conflict copy of the share's version is not here yet, and has no base. Anything else was here when it was
+            // sent: if it is not any more, it was deleted meanwhile, and must not come back.
+            if record.local.is_some() || conflict_of.is_none() {
                 record.synced = Some(Synced { place: place.clone(), metadata: metadata.clone(), content: content.clone() });
             }
         }
