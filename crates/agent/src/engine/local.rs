@@ -184,8 +184,9 @@ impl<C: Catalog> Engine<C> {
         self.local.looking = false;
         let looked = std::mem::take(&mut self.local.looking_at);
         for place in &looked {
-            let node = self.catalog.local_at(place);
-            self.wake(node);
+            if let Some(node) = self.catalog.local_at(place) {
+                self.wake_names(node);
+            }
         }
         let mut except = std::mem::take(&mut self.local.touched);
         except.extend(self.work.held.iter().cloned());

@@ -216,6 +216,17 @@ impl<C: Catalog> Engine<C> {
         }
     }
 
+    /// A node that may be planned for again, and the other names of its file, which may have waited for it.
+    pub(super) fn wake_names(&mut self, node: NodeId) {
+        let record = self.catalog.record(node);
+        let link = record.as_ref().and_then(|record| record.live()?.content.file()?.link);
+        if let Some(link) = link {
+            let names = self.catalog.link_members(link);
+            self.wake(names.into_iter().take(LINKS_WOKEN));
+        }
+        self.wake([node]);
+    }
+
     /// A node and all whose next step may have waited for it.
     pub(super) fn around(&mut self, node: NodeId) {
         let Some(record) = self.catalog.record(node) else {

@@ -85,7 +85,7 @@ impl<C: Catalog> Engine<C> {
             if let Some(wait) = self.work.waits.get_mut(&node) {
                 wait.until = 0;
             }
-            self.wake([node]);
+            self.wake_names(node);
         }
         if self.work.performing == [false, false] && self.work.wake.is_empty() {
             self.wake_left_over();
