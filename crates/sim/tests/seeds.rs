@@ -41,6 +41,7 @@ const FOUND: &[(u64, &str)] = &[
     (23540, "a plan that failed kept the names that it wanted"),
     (30506, "what lies below a directory that a scan could not enter was never seen"),
     (30923, "a file and a renamed one with names that differ in case only waited for each other"),
+    (20430, "a name was made a second file because the directory of the first was being looked for"),
     (32010, "what belongs into the directory that waits for its own name did not step aside"),
     (42280, "the same with several files, planned in another order"),
     (5280, "a base was made of a content that the share did not have, and the content replaced"),

@@ -182,7 +182,8 @@ impl<T: Trees> Planner<'_, T> {
             }
             let holds = local.known().and_then(Content::file).is_some_and(|held| held.manifest == file.manifest);
             if holds && target.is_none() {
-                target = self.expected(local);
+                // Its directory is being looked for: wait, or a second inode would be made.
+                target = Some(self.expected(local)?);
             }
         }
         Some(target)
