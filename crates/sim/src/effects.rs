@@ -156,6 +156,8 @@ impl World {
     fn check_namespace(&mut self) {
         let Ok(share) = self.records.share();
         self.outcome.wrong.extend(check(share, self.records.nodes()));
+        let named = self.records.nodes().filter(|node| node.place.name.as_bytes().windows(2).any(|pair| pair == b"-s"));
+        self.copied.extend(named.filter_map(|node| node.content.file()).map(|file| file.manifest));
     }
 
     fn perform_steps(&mut self, number: usize, steps: &[Step]) {
@@ -170,7 +172,7 @@ impl World {
         let (mut reports, mut notes) = (Vec::new(), Vec::new());
         let mut between = |volume: &mut Volume| {
             if disturbed && rng.chance(6) {
-                let mut user = User { volume, ledger, rng, reports: Vec::new() };
+                let mut user = User { site: number, volume, ledger, rng, reports: Vec::new() };
                 user.act();
                 reports.extend(user.reports);
                 if trace {

@@ -1,13 +1,13 @@
 //! What users do to a volume, what the watch reports of it, and what nobody may lose.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use isotherm_agent::engine::Changed;
 use isotherm_core::name::Name;
 use isotherm_core::node::Kind;
 
 use crate::rng::Rng;
-use crate::volume::{At, Bytes, Ino, ROOT, Volume, handle};
+use crate::volume::{At, Bytes, Ino, Inode, ROOT, Volume, handle};
 
 /// Contents that somebody wrote and nobody who saw them has replaced or deleted. A user sees what is on his volume.
 #[derive(Clone, Debug, Default)]
@@ -15,6 +15,30 @@ pub struct Ledger {
     next: Bytes,
     /// What must be in some live file at the end.
     pub owed: BTreeSet<Bytes>,
+    /// At which servers somebody changed a file with this content, or something else gave it back.
+    touched: BTreeMap<Bytes, BTreeSet<Toucher>>,
+    /// What was in the file before: under the same name, or in the same inode.
+    earlier: BTreeMap<Bytes, BTreeSet<Bytes>>,
+    /// What the last user who had it deleted or replaced.
+    ended: BTreeSet<Bytes>,
+}
+
+/// Who changed a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Toucher {
+    /// A user of this server.
+    Site(usize),
+    /// A volume that went back to an older state.
+    Fault,
+}
+
+/// The files of a volume by their names.
+type Census = BTreeMap<At, (Ino, Inode)>;
+
+fn census(volume: &Volume) -> Census {
+    let all = volume.all().into_iter();
+    all.filter_map(|(at, ino)| volume.inode(ino).filter(|inode| inode.kind == Kind::File).map(|inode| (at, (ino, inode.clone()))))
+        .collect()
 }
 
 impl Ledger {
@@ -22,6 +46,47 @@ impl Ledger {
         self.next += 1;
         self.owed.insert(self.next);
         self.next
+    }
+
+    /// A user of a server did something.
+    fn note(&mut self, site: usize, before: &Census, after: &Census) {
+        let changed = |one: &Census, other: &Census| -> Vec<Bytes> {
+            one.iter().filter(|(at, file)| other.get(*at) != Some(file)).map(|(_, (_, inode))| inode.bytes).collect()
+        };
+        for bytes in changed(before, after).into_iter().chain(changed(after, before)) {
+            self.touched.entry(bytes).or_default().insert(Toucher::Site(site));
+        }
+        for (at, (ino, inode)) in after {
+            let named = before.get(at).into_iter();
+            let same = before.values().filter(|(other, _)| other == ino);
+            let earlier = named.chain(same).map(|(_, inode)| inode.bytes).filter(|bytes| *bytes != inode.bytes);
+            self.earlier.entry(inode.bytes).or_default().extend(earlier);
+        }
+        let left: BTreeSet<Bytes> = after.values().map(|(_, inode)| inode.bytes).collect();
+        self.ended.extend(before.values().map(|(_, inode)| inode.bytes).filter(|bytes| !left.contains(bytes)));
+    }
+
+    /// A fault gave a content back to a volume that had lost it.
+    pub fn given_back(&mut self, bytes: Bytes) {
+        self.touched.entry(bytes).or_default().insert(Toucher::Fault);
+    }
+
+    /// Contents that must be in no live file at the end: the only server where anybody touched the file has given them up.
+    /// If somebody elsewhere did something to it, both are right in some way, and it may come back.
+    #[must_use]
+    pub fn over(&self) -> BTreeSet<Bytes> {
+        self.ended.iter().copied().filter(|bytes| self.touchers(*bytes).len() == 1).collect()
+    }
+
+    fn touchers(&self, bytes: Bytes) -> BTreeSet<Toucher> {
+        let (mut seen, mut open, mut who) = (BTreeSet::new(), vec![bytes], BTreeSet::new());
+        while let Some(bytes) = open.pop() {
+            if seen.insert(bytes) {
+                who.extend(self.touched.get(&bytes).into_iter().flatten().copied());
+                open.extend(self.earlier.get(&bytes).into_iter().flatten().copied());
+            }
+        }
+        who
     }
 
     /// A user gives a content up. One of several names of it counts as all of them: each name is a node of its own, and
@@ -36,6 +101,8 @@ impl Ledger {
 /// A user at work: an action on a volume, and the reports of the kernel about it.
 #[derive(Debug)]
 pub struct User<'a> {
+    /// The number of his server.
+    pub site: usize,
     /// Where he works.
     pub volume: &'a mut Volume,
     /// What is owed.
@@ -79,6 +146,12 @@ impl User<'_> {
 
     /// Does something.
     pub fn act(&mut self) {
+        let before = census(self.volume);
+        self.act_somehow();
+        self.ledger.note(self.site, &before, &census(self.volume));
+    }
+
+    fn act_somehow(&mut self) {
         match self.rng.below(100) {
             0..=19 => self.create(),
             20..=37 => self.write(),
@@ -128,7 +201,9 @@ impl User<'_> {
     pub fn scribble(&mut self, ino: Option<Ino>) -> Option<Ino> {
         let known = self.volume.all().into_iter().find(|(_, other)| Some(*other) == ino);
         let (at, ino) = known.or_else(|| self.any(Some(Kind::File)))?;
+        let before = census(self.volume);
         self.write_to(&at, ino);
+        self.ledger.note(self.site, &before, &census(self.volume));
         Some(ino)
     }
 

@@ -9,7 +9,7 @@ use isotherm_core::namespace::Records;
 use isotherm_core::node::{Kind, Place};
 use isotherm_core::trees::{Local, Record, Trees, path};
 
-use crate::volume::{STAGING, handle};
+use crate::volume::{STAGING, handle, manifest};
 use crate::world::{Site, World};
 
 /// Whether every engine runs, agrees, and has read the share to its head.
@@ -62,6 +62,12 @@ pub(crate) fn verify(world: &mut World) {
     let lost: Vec<_> = world.ledger.owed.difference(&live).collect();
     if !lost.is_empty() {
         wrong.push(format!("contents are lost: {lost:?}"));
+    }
+    let over = world.ledger.over().into_iter().filter(|bytes| !world.copied.contains(&manifest(*bytes)));
+    let back: Vec<_> = over.filter(|bytes| live.contains(bytes)).collect();
+    // Deletes that were not sent yet are forgotten with a volume that went back, as they must be.
+    if !back.is_empty() && !world.went_back {
+        wrong.push(format!("contents that were deleted or replaced came back: {back:?}"));
     }
     let nodes = world.records.nodes().filter(|node| node.is_live());
     let (all, conflicts) =

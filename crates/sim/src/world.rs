@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use isotherm_agent::engine::{Effect, Engine, Event, Limits, MemoryCatalog, Settings};
+use isotherm_core::content::ManifestId;
 use isotherm_core::ids::{Epoch, Incarnation, ServerId, Version};
 use isotherm_core::name::Case;
 use isotherm_core::namespace::{Batch, MemoryRecords, Records};
@@ -97,6 +98,10 @@ pub(crate) struct World {
     pub(crate) sites: Vec<Site>,
     pub(crate) ledger: Ledger,
     pub(crate) contents: Contents,
+    /// What has ever had a name that an agent gave it in a conflict. That is a rename, and a rename beats a delete.
+    pub(crate) copied: BTreeSet<ManifestId>,
+    /// A volume went back to an older state.
+    pub(crate) went_back: bool,
     calendar: BTreeMap<(Time, u64), Action>,
     pub(crate) now: Time,
     order: u64,
@@ -147,6 +152,8 @@ impl World {
             sites,
             ledger: Ledger::default(),
             contents: Contents::new(),
+            copied: BTreeSet::new(),
+            went_back: false,
             calendar: BTreeMap::new(),
             now: 0,
             order: 0,
@@ -216,7 +223,8 @@ impl World {
 
     fn scribble(&mut self, number: usize, ino: Option<Ino>, until: Time) {
         let site = &mut self.sites[number];
-        let mut user = User { volume: &mut site.volume, ledger: &mut self.ledger, rng: &mut self.rng, reports: Vec::new() };
+        let (volume, ledger, rng) = (&mut site.volume, &mut self.ledger, &mut self.rng);
+        let mut user = User { site: number, volume, ledger, rng, reports: Vec::new() };
         let ino = user.scribble(ino);
         let reports = user.reports;
         self.trace_image(number);
@@ -352,6 +360,7 @@ impl World {
             .filter_map(|node| node.content.file())
             .map(|file| file.manifest)
             .collect();
+        after.difference(before).for_each(|bytes| self.ledger.given_back(*bytes));
         for bytes in before.difference(&after) {
             if !elsewhere.contains(bytes) && !shared.contains(&crate::volume::manifest(*bytes)) {
                 self.ledger.owed.remove(bytes);
@@ -375,6 +384,7 @@ impl World {
                 let before = live_contents(&self.sites[number].volume);
                 self.sites[number].volume.roll_back(&old);
                 self.sites[number].rolled_back = true;
+                self.went_back = true;
                 self.forgive(number, &before);
             }
         }
@@ -383,7 +393,8 @@ impl World {
     /// A user does something on a volume.
     pub(crate) fn user(&mut self, number: usize) -> Vec<isotherm_agent::engine::Changed> {
         let site = &mut self.sites[number];
-        let mut user = User { volume: &mut site.volume, ledger: &mut self.ledger, rng: &mut self.rng, reports: Vec::new() };
+        let (volume, ledger, rng) = (&mut site.volume, &mut self.ledger, &mut self.rng);
+        let mut user = User { site: number, volume, ledger, rng, reports: Vec::new() };
         user.act();
         let reports = user.reports;
         self.trace_image(number);

@@ -44,6 +44,12 @@ const FOUND: &[(u64, &str)] = &[
     (20430, "a name was made a second file because the directory of the first was being looked for"),
     (32010, "what belongs into the directory that waits for its own name did not step aside"),
     (42280, "the same with several files, planned in another order"),
+    (33, "what a step had left before a crash was taken for a user's new file after its node was deleted elsewhere"),
+    (417, "the same with a directory that moved"),
+    (18171, "the same with a node that was forgotten before its file was seen"),
+    (891, "what a step of an earlier run had left was taken for a node's file while another step made that file"),
+    (1353, "a directory that a step of an earlier run had made was not looked into"),
+    (3972, "a file that was deleted while its rename was on the way came back: the own rename beat the delete"),
     (5280, "a base was made of a content that the share did not have, and the content replaced"),
 ];
 

@@ -208,6 +208,7 @@ impl<C: Catalog> Engine<C> {
             .flat_map(|listing| listing.seen.iter().map(|seen| Place { parent: listing.directory, name: seen.name.clone() }))
             .filter(|place| except.contains(place))
             .collect();
+        listings.iter().for_each(|listing| self.recognise(listing));
         let ids = &mut self.ids;
         let observed = observe(&mut self.catalog, &listings, &except, &mut || NodeId(ids()));
         // Work was under way there: look once more when it is done.
@@ -238,7 +239,7 @@ impl<C: Catalog> Engine<C> {
         }
     }
 
-    fn is_believed(&self, listing: &Listing) -> bool {
+    pub(super) fn is_believed(&self, listing: &Listing) -> bool {
         let record = self.catalog.record(listing.directory);
         record.is_some_and(|record| record.here().is_some_and(|local| local.handle == listing.handle))
     }

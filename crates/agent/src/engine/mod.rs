@@ -12,6 +12,7 @@ mod event;
 mod guard;
 mod limits;
 mod local;
+mod placing;
 mod remote;
 mod results;
 mod status;
@@ -63,6 +64,7 @@ pub struct Engine<C> {
     local: local::LocalSide,
     remote: remote::RemoteSide,
     work: work::Work,
+    placing: placing::Placing,
     guard: guard::Guard,
     status: status::Record,
     effects: Vec<Effect>,
@@ -90,6 +92,7 @@ impl<C: Catalog> Engine<C> {
             local: local::LocalSide::default(),
             remote: remote::RemoteSide::default(),
             work: work::Work::default(),
+            placing: placing::Placing::default(),
             guard: guard::Guard::default(),
             status: status::Record::default(),
             effects: Vec::new(),
@@ -103,6 +106,7 @@ impl<C: Catalog> Engine<C> {
         }
         engine.recall_authority();
         engine.recall_recent();
+        engine.recall_placing();
         engine.resume_sent();
         engine.local.scan_due = Some(0);
         engine.catalog.commit()?;

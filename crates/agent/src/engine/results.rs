@@ -247,6 +247,7 @@ impl<C: Catalog> Engine<C> {
                 self.local.touched.insert(place);
             }
         }
+        self.end_placing(results.iter().map(|(step, _)| step));
         for (step, result) in results {
             self.work.busy.remove(&step.node);
             self.step_ended(&step, result, now);

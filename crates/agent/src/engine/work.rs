@@ -268,6 +268,7 @@ impl<C: Catalog> Engine<C> {
                 }
             }
             self.work.performing[lane] = true;
+            self.begin_placing(&steps);
             self.effects.push(Effect::Perform(steps));
         }
         self.work.left_over.extend(left);

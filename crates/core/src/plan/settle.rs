@@ -118,9 +118,8 @@ pub fn committed(trees: &mut impl TreesMut, change: &Change, commit: Commit) {
             }
         }
         Change::Move { place, .. } => {
-            if record.local.is_some()
-                && let Some(synced) = &mut record.synced
-            {
+            // Also where it was deleted meanwhile: its own move must not bring it back.
+            if let Some(synced) = &mut record.synced {
                 synced.place = place.value.clone();
             }
         }

@@ -47,6 +47,7 @@ impl<C: Catalog> Engine<C> {
             self.local.unscanned = dirty.map(|(parent, name)| Place { parent, name }).collect();
             if scan.whole && self.local.unentered.is_empty() {
                 self.local.scans_whole = self.local.scans_begun;
+                self.forget_placing();
             } else if !self.local.lost.is_empty() {
                 // Only a whole scan can say that a lost file is nowhere here.
                 self.scan_by(now + RESCAN_AFTER_MS);
@@ -64,7 +65,7 @@ impl<C: Catalog> Engine<C> {
     }
 
     /// Walks over a directory and what is below it: as a part of the scan that is under way, or by itself.
-    pub(super) fn scan_from(&mut self, node: NodeId) {
+    pub(in crate::engine) fn scan_from(&mut self, node: NodeId) {
         let alone = || Scan { queue: BTreeSet::new(), whole: false, evidence: Evidence::Unwatched };
         self.local.scan.get_or_insert_with(alone).queue.insert(node);
     }

@@ -1,0 +1,146 @@
+//! Steps that were under way when an agent ended: whatever became of them is not taken for a user's work.
+//!
+//! What a step leaves on the volume looks like a change that somebody made, unless its result was written down too. If
+//! the node was deleted elsewhere in the meantime, that change would bring it back. So steps are kept before they are
+//! performed, and after a crash their targets are recognised when they are first seen: by inode, or by name, size and
+//! modification time. The bytes are still read before anything rests on them.
+
+use std::collections::BTreeMap;
+
+use isotherm_core::ids::NodeId;
+use isotherm_core::node::{Content, Kind, Metadata, Place};
+use isotherm_core::observe::{Listing, Seen};
+use isotherm_core::plan::settle;
+use isotherm_core::plan::{Action, Step};
+use isotherm_core::trees::{Local, LocalContent, Record, same_metadata};
+
+use super::{Catalog, Engine};
+
+const PLACING: &str = "placing";
+
+/// Steps whose results are not known.
+#[derive(Debug, Default)]
+pub(super) struct Placing {
+    under_way: BTreeMap<NodeId, Step>,
+    /// Of an earlier run, by their targets, until everything was looked at once.
+    left: BTreeMap<Place, Step>,
+}
+
+impl<C: Catalog> Engine<C> {
+    pub(super) fn recall_placing(&mut self) {
+        let kept = self.catalog.value(PLACING).and_then(|bytes| postcard::from_bytes::<Vec<Step>>(&bytes).ok());
+        let steps = kept.into_iter().flatten();
+        self.placing.left = steps.filter_map(|step| Some((target(&step)?, step))).collect();
+    }
+
+    /// Keeps steps that are about to be performed.
+    pub(super) fn begin_placing(&mut self, steps: &[Step]) {
+        let lasting = steps.iter().filter(|step| target(step).is_some());
+        self.placing.under_way.extend(lasting.map(|step| (step.node, step.clone())));
+        self.keep_placing();
+    }
+
+    /// The results of steps are known.
+    pub(super) fn end_placing<'a>(&mut self, steps: impl Iterator<Item = &'a Step>) {
+        let before = self.placing.under_way.len();
+        steps.for_each(|step| {
+            self.placing.under_way.remove(&step.node);
+        });
+        if self.placing.under_way.len() != before {
+            self.keep_placing();
+        }
+    }
+
+    /// Everything was looked at: what was not found by now is not there.
+    pub(super) fn forget_placing(&mut self) {
+        if !self.placing.left.is_empty() {
+            self.placing.left.clear();
+            self.keep_placing();
+        }
+    }
+
+    fn keep_placing(&mut self) {
+        let steps: Vec<&Step> = self.placing.left.values().chain(self.placing.under_way.values()).collect();
+        let bytes = (!steps.is_empty()).then(|| postcard::to_allocvec(&steps)).and_then(Result::ok);
+        self.catalog.set_value(PLACING, bytes.as_deref());
+    }
+
+    /// Takes what steps of an earlier run have left, before the listing is compared with what is known.
+    pub(super) fn recognise(&mut self, listing: &Listing) {
+        if self.placing.left.is_empty() || !self.is_believed(listing) {
+            return;
+        }
+        let mut found = false;
+        for seen in &listing.seen {
+            let place = Place { parent: listing.directory, name: seen.name.clone() };
+            let Some(step) = self.placing.left.get(&place) else { continue };
+            // Other work is under way on the node already: what is here cannot be its file too.
+            if self.work.busy.contains(&step.node) {
+                continue;
+            }
+            if let Some(local) = self.left_by(step, place.clone(), seen) {
+                let step = step.clone();
+                self.placing.left.remove(&place);
+                self.displaced(&place, step.node);
+                if seen.kind == Kind::Directory {
+                    self.scan_from(step.node);
+                }
+                let strays = settle::performed(&mut self.catalog, &step, Some(local));
+                strays.into_iter().for_each(|stray| self.around(stray));
+                self.around(step.node);
+                found = true;
+            }
+        }
+        if found {
+            self.keep_placing();
+        }
+    }
+
+    /// What is seen at the target of a step, if the step has made it.
+    fn left_by(&self, step: &Step, place: Place, seen: &Seen) -> Option<Local> {
+        // A node that was deleted elsewhere since may be forgotten already.
+        let record = self.catalog.record(step.node).unwrap_or_else(|| Record::new(step.node));
+        let known = !self.catalog.by_handle(&seen.handle).is_empty();
+        match &step.action {
+            Action::Create { content, metadata, link_to: None, .. } if record.local.is_none() && !known => {
+                made(content, metadata, place, seen)
+            }
+            Action::Replace { expected, content, metadata, link_to: None } if !known => {
+                let replaced = record.here().is_some_and(|local| local.place == place && local.handle == expected.handle);
+                made(content, metadata, place, seen).filter(|_| replaced)
+            }
+            Action::Move { expected, .. } if seen.handle == expected.handle => {
+                let before = record.here().filter(|local| local.place == expected.spot.place())?;
+                Some(Local { place, ..before.clone() })
+            }
+            _ => None,
+        }
+    }
+}
+
+fn made(content: &Content, given: &Metadata, place: Place, seen: &Seen) -> Option<Local> {
+    let shown = seen.metadata.clone()?;
+    // What the file system could not hold is no change of a user.
+    let untouched = (shown.mode, &shown.user.id, &shown.group.id) == (given.mode, &given.user.id, &given.group.id);
+    let (metadata, raw) = if untouched { (given.clone(), Some(shown)) } else { (shown, None) };
+    let raw = raw.filter(|raw| !same_metadata(raw, &metadata));
+    let same = seen.kind == content.kind()
+        && match content {
+            Content::File(file) => file.size == seen.print.size && file.modified == seen.print.modified,
+            Content::Symlink { target } => seen.target.as_ref() == Some(target),
+            Content::Directory => true,
+        };
+    let content = if seen.kind == Kind::File { LocalContent::Unread } else { LocalContent::Known(content.clone()) };
+    let (handle, print) = (seen.handle.clone(), seen.print);
+    same.then_some(Local { place, handle, print, metadata, raw, content, lost: false })
+}
+
+/// The place where a step leaves something.
+fn target(step: &Step) -> Option<Place> {
+    match &step.action {
+        Action::Create { at, .. } => Some(at.place()),
+        Action::Replace { expected, .. } => Some(expected.spot.place()),
+        Action::Move { to, .. } => Some(to.place()),
+        Action::SetMetadata { .. } | Action::Remove { .. } => None,
+    }
+}
