@@ -109,7 +109,10 @@ impl<C: Catalog> Engine<C> {
                 let replaced = record.here().is_some_and(|local| local.place == place && local.handle == expected.handle);
                 made(content, metadata, place, seen).filter(|_| replaced)
             }
-            Action::Move { expected, .. } if seen.handle == expected.handle => {
+            // A file with several names may have been given this one by a user.
+            Action::Move { expected, .. }
+                if seen.handle == expected.handle && (seen.kind == Kind::Directory || seen.print.links == 1) =>
+            {
                 let before = record.here().filter(|local| local.place == expected.spot.place())?;
                 Some(Local { place, ..before.clone() })
             }

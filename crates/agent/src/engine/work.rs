@@ -167,7 +167,16 @@ impl<C: Catalog> Engine<C> {
         if self.work.round.is_none() {
             self.work.round_done_at = Some(now);
         }
+        open.iter().for_each(|node| self.look_again_at_passing(*node, now));
         open
+    }
+
+    /// A file that never rested is looked at until it does, wherever it has been moved to since.
+    fn look_again_at_passing(&mut self, node: NodeId, now: Millis) {
+        let Some(record) = self.catalog.record(node) else { return };
+        if let Some(local) = record.here().filter(|local| local.passing().is_some() && !self.local.is_written(&local.place)) {
+            self.local.suspect(&local.place, now);
+        }
     }
 
     fn take_facts(&mut self, planned: &Plan) -> bool {
