@@ -183,6 +183,8 @@ fn ids_read_and_write_as_text() {
 enum Step {
     /// That many bytes of noise of a seed.
     Data(u8, usize),
+    /// Zeros that the file system keeps as data.
+    Zeros(usize),
     Hole(u64),
 }
 
@@ -190,6 +192,7 @@ impl Step {
     fn bytes(&self) -> Vec<u8> {
         match self {
             Self::Hole(len) => vec![0; *len as usize],
+            Self::Zeros(len) => vec![0; *len],
             Self::Data(seed, len) => {
                 let mut bytes = vec![0; *len];
                 blake3::Hasher::new().update(&[*seed]).finalize_xof().fill(&mut bytes);
@@ -202,6 +205,7 @@ impl Step {
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         (any::<u8>(), 0_usize..700_000).prop_map(|(seed, len)| Step::Data(seed, len)),
+        (0_usize..200_000).prop_map(Step::Zeros),
         (0_u64..200_000).prop_map(Step::Hole),
     ];
     prop::collection::vec(step, 0..12)
@@ -217,7 +221,9 @@ fn build(steps: &[Step], piece: usize) -> (Manifest, Vec<u8>) {
     let mut builder = ManifestBuilder::new();
     for step in steps {
         match step {
-            Step::Data(..) => step.bytes().chunks(piece).for_each(|piece| builder.data(piece, &mut keep).unwrap()),
+            Step::Data(..) | Step::Zeros(_) => {
+                step.bytes().chunks(piece).for_each(|piece| builder.data(piece, &mut keep).unwrap())
+            }
             Step::Hole(len) => {
                 builder.hole(len / 2);
                 builder.hole(len - len / 2);
@@ -261,6 +267,8 @@ proptest! {
         prop_assert_eq!(manifest.len(), content.len() as u64);
         let (again, _) = build(&steps, usize::MAX);
         prop_assert_eq!(&again, &manifest);
+        let as_data: Vec<Step> = steps.iter().map(|step| match step { Step::Hole(len) => Step::Zeros(*len as usize), other => other.clone() }).collect();
+        prop_assert_eq!(&build(&as_data, piece).0, &manifest, "holes kept as data make another version");
         let encoded = manifest.encode();
         prop_assert_eq!(decode_whole(encoded.id, &encoded.bytes), manifest);
     }

@@ -183,6 +183,12 @@ impl<C: Catalog> Engine<C> {
         self.settings.rules.authority_until = until;
     }
 
+    /// The versions of another life of the share mean nothing in this one: the bound is set anew.
+    pub(super) fn unbound_authority(&mut self) {
+        self.catalog.set_value(AUTHORITY_UNTIL, None);
+        self.settings.rules.authority_until = None;
+    }
+
     /// An authority that was used up in an earlier run does not come back.
     pub(super) fn recall_authority(&mut self) {
         if self.catalog.value(AGREED_ONCE).is_some() {

@@ -143,6 +143,7 @@ impl<C: Catalog> Engine<C> {
         if !same_life {
             // It was made on versions that mean something else now.
             self.drop_outgoing();
+            self.unbound_authority();
         }
         let mut after = None;
         loop {

@@ -80,7 +80,9 @@ fn reason(state: &Service, group: &Group, endpoint: &Endpoint, barrier: u64) -> 
         return Some(format!("It has read the share to version {} of {}", report.cursor.version, group.head));
     }
     if report.barrier < barrier {
-        return Some(format!("It has reached barrier {}", report.barrier));
+        return Some(
+            "It has not looked at the whole folder since; `isotherm problems` lists directories that cannot be read".to_owned(),
+        );
     }
     if !report.agreed {
         let counts = report.counts;

@@ -1,8 +1,9 @@
 //! Builds the manifest of content that is read once from front to back.
 //!
-//! It does not find holes: the reader of the file tells them. It does not keep chunks either; they go to the sink.
+//! It does not keep chunks; they go to the sink. A long run of zeros is a hole, whether the file system keeps it as one
+//! or as data, so that two sites with the same bytes have the same version of a file.
 //!
-//! Invariant: the same bytes with the same holes give the same manifest, in whatever pieces they are told.
+//! Invariant: the same bytes give the same manifest, in whatever pieces they are told.
 
 use super::{HOLE_MIN, LEN_MAX, Manifest, ManifestError, Part};
 use crate::content::chunk::Chunker;
@@ -19,7 +20,7 @@ static ZEROS: [u8; HOLE_MIN as usize] = [0; HOLE_MIN as usize];
 pub struct ManifestBuilder {
     chunker: Chunker,
     parts: Vec<Part>,
-    /// A hole that was told and may still grow.
+    /// Zeros that were told and may still grow to a hole.
     hole: u64,
 }
 
@@ -31,11 +32,20 @@ impl ManifestBuilder {
 
     /// The next bytes are data.
     pub fn data<E>(&mut self, bytes: &[u8], mut sink: impl FnMut(ChunkId, &[u8]) -> Result<(), E>) -> Result<(), E> {
-        if bytes.is_empty() {
-            return Ok(());
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let zeros = leading_zeros(rest);
+            self.hole(zeros as u64);
+            rest = &rest[zeros..];
+            if rest.is_empty() {
+                break;
+            }
+            self.settle_hole(&mut sink)?;
+            let run = until_zeros(rest);
+            self.push(&rest[..run], &mut sink)?;
+            rest = &rest[run..];
         }
-        self.settle_hole(&mut sink)?;
-        self.push(bytes, &mut sink)
+        Ok(())
     }
 
     /// The next `len` bytes are a hole. Holes that touch are one; one shorter than [`HOLE_MIN`] becomes zeros.
@@ -73,6 +83,35 @@ impl ManifestBuilder {
         let parts = &mut self.parts;
         self.chunker.finish(|chunk| keep(parts, chunk, sink))
     }
+}
+
+fn leading_zeros(bytes: &[u8]) -> usize {
+    // Whole blocks first: without an early end in it, the loop over a block becomes a few wide instructions.
+    let blocks = bytes.chunks_exact(64).take_while(|block| block.iter().fold(0, |all, byte| all | byte) == 0).count();
+    let rest = &bytes[64 * blocks..];
+    64 * blocks + rest.iter().position(|byte| *byte != 0).unwrap_or(rest.len())
+}
+
+fn trailing_zeros(bytes: &[u8]) -> usize {
+    bytes.iter().rev().position(|byte| *byte != 0).unwrap_or(bytes.len())
+}
+
+/// How much of `bytes`, which begin with data, comes before the next zeros that are a hole, or may become one with what
+/// follows. A run of that length covers one of the places that are looked at, so nearly all bytes are left unread.
+fn until_zeros(bytes: &[u8]) -> usize {
+    const STRIDE: usize = HOLE_MIN as usize;
+    let mut at = STRIDE;
+    while let Some(byte) = bytes.get(at) {
+        if *byte == 0 {
+            let start = at - trailing_zeros(&bytes[..at]);
+            let end = at + leading_zeros(&bytes[at..]);
+            if end - start >= STRIDE || end == bytes.len() {
+                return start;
+            }
+        }
+        at += STRIDE;
+    }
+    bytes.len() - trailing_zeros(bytes)
 }
 
 fn keep<E>(parts: &mut Vec<Part>, bytes: &[u8], sink: &mut impl FnMut(ChunkId, &[u8]) -> Result<(), E>) -> Result<(), E> {
