@@ -91,6 +91,11 @@ id! {
     LinkId
 }
 
+impl ServerId {
+    /// The service itself, as the author of what it restores. Its epoch is 0, and no agent has this id.
+    pub const SERVICE: Self = Self([0; 16]);
+}
+
 impl NodeId {
     /// The root directory of every share.
     pub const ROOT: Self = Self([0; 16]);

@@ -5,6 +5,7 @@ use std::convert::Infallible;
 
 use super::operation::{Answer, Digest};
 use super::records::{Records, Share};
+use super::restore::Revisions;
 use crate::content::{ChunkId, ManifestId};
 use crate::ids::{Epoch, Incarnation, NodeId, OperationId, ServerId, Version};
 use crate::name::Case;
@@ -141,5 +142,11 @@ impl Records for MemoryRecords {
 
     fn missing(&self, manifest: ManifestId) -> Result<Vec<ChunkId>, Infallible> {
         Ok(if self.contents.contains(&manifest) { Vec::new() } else { vec![ChunkId::from_bytes(*manifest.as_bytes())] })
+    }
+}
+
+impl Revisions for MemoryRecords {
+    fn revision(&self, node: NodeId, version: Version) -> Result<Option<Node>, Infallible> {
+        Ok(self.revisions(node).iter().find(|node| node.versions.last == version).cloned())
     }
 }

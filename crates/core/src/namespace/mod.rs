@@ -14,6 +14,7 @@ mod memory;
 mod operation;
 mod overlay;
 mod records;
+mod restore;
 #[cfg(test)]
 mod tests;
 
@@ -23,3 +24,4 @@ pub use feed::{Page, page};
 pub use memory::MemoryRecords;
 pub use operation::{Answer, Based, Batch, Change, Digest, Operation, Refusal};
 pub use records::{Records, Share};
+pub use restore::{Draw, Restoration, Restored, Revisions, restore};

@@ -1,7 +1,7 @@
 //! Builds the manifest of content that is read once from front to back.
 //!
 //! It does not keep chunks; they go to the sink. A long run of zeros is a hole, whether the file system keeps it as one
-//! or as data, so that two sites with the same bytes have the same version of a file.
+//! or as data, so that two servers with the same bytes have the same version of a file.
 //!
 //! Invariant: the same bytes give the same manifest, in whatever pieces they are told.
 
