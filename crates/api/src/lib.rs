@@ -10,6 +10,7 @@ pub mod error;
 pub mod limits;
 pub mod management;
 pub mod path;
+pub mod revisions;
 pub mod share;
 pub mod sync;
 pub mod wire;

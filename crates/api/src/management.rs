@@ -16,6 +16,32 @@ use crate::sync::{Counts, Direction, EndpointReport, EndpointState, InitialUploa
 /// Fraction of the namespace that a plan may delete without a confirmation, where the group says nothing.
 pub const MAX_DELETE_FRACTION: f64 = 0.5;
 
+/// How long a group keeps what was deleted or replaced.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Keep {
+    /// Days after which a version that was replaced or deleted may go.
+    pub days: u32,
+    /// So many versions of each file stay however old they are; 0: none.
+    pub versions: u32,
+    /// Nothing goes at all.
+    pub hold: bool,
+}
+
+/// What to change of [`Keep`]; what is absent stays.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeepChange {
+    /// See [`Keep::days`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub days: Option<u32>,
+    /// See [`Keep::versions`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub versions: Option<u32>,
+    /// See [`Keep::hold`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<bool>,
+}
+
 /// A new sync group.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -34,6 +60,9 @@ pub struct NewGroup {
     /// See [`crate::sync::Assignment::max_delete_fraction`]; none: [`MAX_DELETE_FRACTION`].
     #[serde(default)]
     pub max_delete_fraction: Option<f64>,
+    /// How long old versions are kept; what is absent is the service's default.
+    #[serde(default)]
+    pub keep: KeepChange,
 }
 
 /// A quota as it is set.
@@ -59,6 +88,9 @@ pub struct GroupChange {
     /// New fraction, from 0 to 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_delete_fraction: Option<f64>,
+    /// How long old versions are kept.
+    #[serde(default)]
+    pub keep: KeepChange,
 }
 
 /// A sync group and its share.
@@ -80,6 +112,8 @@ pub struct Group {
     pub exclusions: Vec<String>,
     /// See [`crate::sync::Assignment::max_delete_fraction`].
     pub max_delete_fraction: f64,
+    /// How long old versions are kept.
+    pub keep: Keep,
     /// The newest version.
     pub head: Version,
     /// This life of the share.

@@ -11,7 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use isotherm_api::sync::InitialUpload;
 use isotherm_core::name::Case;
 
-use crate::size;
+use crate::{moment, size};
 
 /// Where the service listens when nothing else is said.
 pub(crate) const SERVICE_URL: &str = "http://127.0.0.1:7811";
@@ -67,6 +67,19 @@ pub(crate) enum Command {
     /// What is known of one file on this server
     #[command(subcommand)]
     File(FileCommand),
+    /// What a path of a share has been: its versions, also of deleted files
+    Versions(Versions),
+    /// Brings a file or a whole directory back to what it was at a moment
+    ///
+    /// What was deleted or changed since comes back; what was made since stays, unless --exact says otherwise. What a
+    /// restore replaces can be restored itself. Exit code 3 if something was left alone.
+    Restore(Restore),
+    /// Brings back what was deleted, a directory with what was deleted with it
+    Undelete(Undelete),
+    /// Undoes what one server did in a span of time, such as an encryption by malware
+    ///
+    /// What somebody else has changed since is left alone and listed. Exit code 3 if there is any such.
+    Undo(Undo),
     /// Conflict copies that nobody has dealt with
     ///
     /// Exit code 3 if there are any.
@@ -211,6 +224,23 @@ pub(crate) struct GroupSettings {
     /// Part of all files that may be deleted at once without a confirmation, such as 25%; 20 deletes are always free
     #[arg(long, value_name = "PERCENT", value_parser = size::parse_percent)]
     pub(crate) delete_limit: Option<f64>,
+    /// Days after which versions that were replaced or deleted may go; 30 if nothing is said
+    #[arg(long, value_name = "DAYS")]
+    pub(crate) keep_days: Option<u32>,
+    /// So many versions of each file stay however old they are
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) keep_versions: Option<u32>,
+    /// Keep every version, whatever its age, until this is `off`
+    #[arg(long, value_name = "on|off", value_parser = parse_switch)]
+    pub(crate) hold: Option<bool>,
+}
+
+fn parse_switch(text: &str) -> Result<bool, String> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err("say `on` or `off`".to_owned()),
+    }
 }
 
 /// [`Case`] as a word of the command line.
@@ -336,6 +366,75 @@ pub(crate) enum FileCommand {
         #[command(flatten)]
         format: Format,
     },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Versions {
+    /// Path in the share, such as `plans/house.dwg`
+    pub(crate) path: String,
+    /// The group; needed if there are several
+    #[arg(long, value_name = "NAME")]
+    pub(crate) group: Option<String>,
+    #[command(flatten)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RestoreOptions {
+    /// The group; needed if there are several
+    #[arg(long, value_name = "NAME")]
+    pub(crate) group: Option<String>,
+    /// Only show what would be done
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Restore {
+    /// Path in the share, as it is or was; `/` for everything
+    pub(crate) path: String,
+    /// The moment, such as `2026-03-29 14:30` or an age such as `2h`
+    #[arg(long, value_name = "TIME", value_parser = moment::parse, conflicts_with = "version")]
+    pub(crate) as_of: Option<u64>,
+    /// A version of `isotherm versions`
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) version: Option<u64>,
+    /// Makes a new file of that version here, and leaves the present one alone
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["exact", "dry_run"])]
+    pub(crate) to: Option<String>,
+    /// Also delete what was made since
+    #[arg(long)]
+    pub(crate) exact: bool,
+    #[command(flatten)]
+    pub(crate) options: RestoreOptions,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Undelete {
+    /// Path in the share that was deleted
+    pub(crate) path: String,
+    #[command(flatten)]
+    pub(crate) options: RestoreOptions,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Undo {
+    /// The server whose changes are undone
+    #[arg(long, value_name = "NAME")]
+    pub(crate) server: String,
+    /// Since when, such as `2026-03-29 14:30` or an age such as `2h`
+    #[arg(long, value_name = "TIME", value_parser = moment::parse)]
+    pub(crate) from: u64,
+    /// Until when; without it until now
+    #[arg(long, value_name = "TIME", value_parser = moment::parse)]
+    pub(crate) until: Option<u64>,
+    /// Only this path of the share and what is below it
+    #[arg(long, value_name = "PATH")]
+    pub(crate) path: Option<String>,
+    #[command(flatten)]
+    pub(crate) options: RestoreOptions,
 }
 
 #[derive(Debug, Args)]

@@ -5,7 +5,7 @@
 //! **Invariant:** `set` sends only what the user named.
 
 use isotherm_api::Client;
-use isotherm_api::management::{EndpointStatus, Group, GroupChange, GroupStatus, NewGroup, Quota};
+use isotherm_api::management::{EndpointStatus, Group, GroupChange, GroupStatus, Keep, KeepChange, NewGroup, Quota};
 use isotherm_core::name::Case;
 
 use crate::args::{GroupCommand, GroupSettings};
@@ -47,12 +47,18 @@ fn new_group(name: String, case: Case, settings: GroupSettings) -> NewGroup {
         Some(Quota::Bytes(bytes)) => Some(bytes),
         Some(Quota::Unlimited) | None => None,
     };
-    NewGroup { name, case, quota, exclusions: settings.exclude, max_delete_fraction: settings.delete_limit }
+    let keep = keep(&settings);
+    NewGroup { name, case, quota, exclusions: settings.exclude, max_delete_fraction: settings.delete_limit, keep }
+}
+
+fn keep(settings: &GroupSettings) -> KeepChange {
+    KeepChange { days: settings.keep_days, versions: settings.keep_versions, hold: settings.hold }
 }
 
 fn change(settings: GroupSettings, no_exclusions: bool) -> GroupChange {
+    let keep = keep(&settings);
     let exclusions = (no_exclusions || !settings.exclude.is_empty()).then_some(settings.exclude);
-    GroupChange { quota: settings.quota, exclusions, max_delete_fraction: settings.delete_limit }
+    GroupChange { quota: settings.quota, exclusions, max_delete_fraction: settings.delete_limit, keep }
 }
 
 fn list(groups: &[Group]) -> String {
@@ -91,8 +97,18 @@ fn settings_of(group: &Group) -> String {
         ("quota", quota(group)),
         ("delete limit", format!("{}% at once without a confirmation", (group.max_delete_fraction * 1000.0).round() / 10.0)),
         ("exclusions", exclusions),
+        ("old versions", kept(group.keep)),
         ("version", group.head.to_string()),
     ])
+}
+
+fn kept(keep: Keep) -> String {
+    let days = plural(u64::from(keep.days), "day");
+    match (keep.hold, keep.versions) {
+        (true, _) => "all are kept (hold)".to_owned(),
+        (false, 0) => format!("kept for {days}"),
+        (false, versions) => format!("kept for {days}, and the last {versions} of each file"),
+    }
 }
 
 fn show(shown: &GroupStatus, now_ms: u64) -> String {

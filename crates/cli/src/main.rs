@@ -18,13 +18,16 @@ mod file;
 mod group;
 mod log;
 mod manual;
+mod moment;
 mod output;
 mod problems;
 mod progress;
+mod restore;
 mod run;
 mod server;
 mod size;
 mod status;
+mod versions;
 mod wait;
 
 use std::process::ExitCode;
@@ -92,6 +95,10 @@ async fn ask(url: String, command: Command) -> Result<Answer, Failure> {
         Command::Wait(wait) => wait::run(&client()?, wait).await,
         Command::Conflicts(of) => problems::conflicts(&client()?, of).await,
         Command::Problems(of) => problems::problems(&client()?, of).await,
+        Command::Versions(of) => versions::run(&client()?, of).await,
+        Command::Restore(wanted) => restore::run(&client()?, wanted).await,
+        Command::Undelete(wanted) => restore::undelete(&client()?, wanted).await,
+        Command::Undo(wanted) => restore::undo(&client()?, wanted).await,
         Command::File(command) => file::run(command),
         Command::Doctor(doctor) => doctor::run(&url, doctor).await,
         Command::Service(_) | Command::Agent(_) | Command::Demo(_) | Command::Man | Command::Completions { .. } => {

@@ -81,6 +81,7 @@ impl Service {
             quota: None,
             exclusions: vec!["*.bak".to_owned()],
             max_delete_fraction: None,
+            keep: isotherm_api::management::KeepChange::default(),
         };
         self.wait(self.client.create_group(&group)).unwrap();
     }

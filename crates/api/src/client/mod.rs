@@ -5,6 +5,7 @@
 //! **Invariant:** nothing the service sends makes the client allocate without limit, and a broken answer is an error.
 
 mod management;
+mod revisions;
 mod share;
 mod streams;
 mod sync;

@@ -105,6 +105,7 @@ async fn prepare_share(client: &Client, folders: &Folders) -> Result<bool, Failu
         quota: None,
         exclusions: Vec::new(),
         max_delete_fraction: None,
+        keep: isotherm_api::management::KeepChange::default(),
     };
     client.create_group(&group).await?;
     Ok(true)

@@ -225,7 +225,7 @@ mod tests {
         };
         let group = serde_json::json!({
             "id": "2c27ebff899f85f4d6f700347bfb6781", "name": "demo", "case": "sensitive", "fold_version": 1, "quota": null,
-            "usage": 4_404_019, "exclusions": [], "max_delete_fraction": 0.5, "head": 2, "incarnation": 1, "barrier": 0,
+            "usage": 4_404_019, "exclusions": [], "max_delete_fraction": 0.5, "keep": {"days": 30, "versions": 0, "hold": false}, "head": 2, "incarnation": 1, "barrier": 0,
             "endpoints": 2, "created_ms": 0
         });
         let status = serde_json::json!({

@@ -6,9 +6,9 @@
 //! **Invariants:** a node that has changed since the caller looked at it is left alone; no name that somebody uses is
 //! taken from him.
 
+use super::apply;
 use super::operation::{Answer, Based, Batch, Change, Operation, Refusal};
 use super::records::Records;
-use super::apply;
 use crate::ids::{Epoch, NodeId, OperationId, ServerId, Version};
 use crate::node::{Node, Place};
 
@@ -63,7 +63,7 @@ pub type Draw<'a> = &'a mut dyn FnMut() -> [u8; 16];
 /// Those of the records; then nothing may be kept.
 pub fn restore<R: Revisions>(records: &mut R, wanted: Restoration, draw: Draw<'_>) -> Result<Restored, R::Error> {
     let Some(now) = records.node(wanted.node)? else { return Ok(Restored::Gone) };
-    if now.versions.last != wanted.expected {
+    if now.versions.last != wanted.expected && !was_revived(records, &now, wanted.expected)? {
         return Ok(Restored::Changed);
     }
     let then = match wanted.target {
@@ -91,6 +91,12 @@ pub fn restore<R: Revisions>(records: &mut R, wanted: Restoration, draw: Draw<'_
     })
 }
 
+/// Whether a deleted directory came back since only because something in it did.
+fn was_revived<R: Revisions>(records: &R, now: &Node, expected: Version) -> Result<bool, R::Error> {
+    let deleted = records.revision(now.id, expected)?.is_some_and(|node| node.deleted);
+    Ok(deleted && now.author == ServerId::SERVICE && now.is_live())
+}
+
 fn remove<R: Records>(records: &mut R, now: &Node, draw: Draw<'_>) -> Result<Restored, R::Error> {
     if now.deleted {
         return Ok(Restored::Done(now.versions.last));
@@ -113,8 +119,8 @@ fn changes(now: &Node, then: &Node) -> Vec<Change> {
     let metadata = (now.metadata != then.metadata).then(|| Based { base: base.metadata, value: then.metadata.clone() });
     let content = (now.content != then.content).then(|| Based { base: base.content, value: then.content.clone() });
     let update = (metadata.is_some() || content.is_some()).then_some(Change::Update { node, metadata, content });
-    let moved = (now.place != then.place)
-        .then(|| Change::Move { node, place: Based { base: base.place, value: then.place.clone() } });
+    let moved =
+        (now.place != then.place).then(|| Change::Move { node, place: Based { base: base.place, value: then.place.clone() } });
     update.into_iter().chain(moved).collect()
 }
 

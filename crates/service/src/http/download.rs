@@ -32,7 +32,7 @@ const AHEAD: usize = 2;
 const ZEROS: &[u8] = &[0; 256 * 1024];
 
 /// Group and path of `/v1/groups/{name}/{kind}/{path}`. The router's own parameters are text; a path is bytes.
-fn parts_of(uri: &Uri) -> Result<(String, Vec<u8>), Fault> {
+pub(super) fn parts_of(uri: &Uri) -> Result<(String, Vec<u8>), Fault> {
     let mut parts = uri.path().splitn(6, '/').skip(3);
     let group = parts.next().unwrap_or_default().to_owned();
     let raw = parts.nth(1).unwrap_or_default();

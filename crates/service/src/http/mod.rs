@@ -10,6 +10,7 @@ mod body;
 mod download;
 mod guard;
 mod management;
+mod revisions;
 mod share;
 mod stream;
 mod sync;
@@ -72,6 +73,10 @@ pub(crate) fn router(state: Arc<State>) -> Router {
         .route("/v1/groups/{name}", get(management::group).patch(management::change_group).delete(management::delete_group))
         .route("/v1/groups/{name}/barrier", post(barrier::set))
         .route("/v1/groups/{name}/barrier/{number}", get(barrier::show))
+        .route("/v1/groups/{name}/versions/{*path}", get(revisions::versions))
+        .route("/v1/groups/{name}/restore/plan", post(revisions::plan))
+        .route("/v1/groups/{name}/restore/apply", post(revisions::apply_plan))
+        .route("/v1/groups/{name}/restore/copy", post(revisions::copy))
         .route("/v1/groups/{name}/conflicts", get(management::conflicts))
         .route("/v1/groups/{name}/files/{*path}", get(download::file))
         .route("/v1/groups/{name}/tree", get(download::tree))

@@ -57,7 +57,14 @@ impl World {
         let sql = schema::open(&folder.path().join("records.sqlite")).unwrap();
         // What this suite asks for is not durability.
         sql.pragma_update(None, "synchronous", "OFF").unwrap();
-        let new = NewGroup { name: "g".into(), case, quota: None, exclusions: Vec::new(), max_delete_fraction: None };
+        let new = NewGroup {
+            name: "g".into(),
+            case,
+            quota: None,
+            exclusions: Vec::new(),
+            max_delete_fraction: None,
+            keep: isotherm_api::management::KeepChange::default(),
+        };
         create_group(&sql, GROUP, LIFE, &new, 1).unwrap();
         let who = Attach { name: "munich".into(), server: Some(SERVER) };
         attach(&sql, &who, SERVER, 1).unwrap();

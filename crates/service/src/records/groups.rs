@@ -5,7 +5,7 @@
 //! **Invariant:** every change here writes the audit log and the revision in the same transaction.
 
 use isotherm_api::Code;
-use isotherm_api::management::{AuditEntry, Group, GroupChange, MAX_DELETE_FRACTION, NewGroup, Quota};
+use isotherm_api::management::{AuditEntry, Group, GroupChange, Keep, KeepChange, MAX_DELETE_FRACTION, NewGroup, Quota};
 use isotherm_core::fold::FOLD_VERSION;
 use isotherm_core::ids::{Cursor, GroupId, Incarnation, Version};
 use isotherm_core::name::Case;
@@ -15,7 +15,7 @@ use super::codec::{signed, unsigned};
 use crate::fault::Fault;
 
 const COLUMNS: &str = "id, name, insensitive, fold_version, quota, used, exclusions, max_delete_fraction, head, incarnation,
-    barrier, created_ms, (SELECT count(*) FROM endpoint WHERE endpoint.share = share.num)";
+    barrier, created_ms, (SELECT count(*) FROM endpoint WHERE endpoint.share = share.num), keep_days, keep_versions, hold";
 
 fn read(row: &Row<'_>) -> Result<Group, Fault> {
     let name: String = row.get(1)?;
@@ -36,6 +36,7 @@ fn read(row: &Row<'_>) -> Result<Group, Fault> {
         barrier: unsigned(row.get(10)?),
         created_ms: unsigned(row.get(11)?),
         endpoints: unsigned(row.get(12)?),
+        keep: Keep { days: row.get(13)?, versions: row.get(14)?, hold: row.get(15)? },
     })
 }
 
@@ -88,8 +89,16 @@ pub(crate) fn create_group(
         new.max_delete_fraction.unwrap_or(MAX_DELETE_FRACTION),
         signed(now_ms)
     ])?;
+    keep(connection, id, new.keep)?;
     audit(connection, now_ms, "group.create", &new.name, &json(new))?;
     group(connection, &new.name)
+}
+
+fn keep(connection: &Connection, id: GroupId, change: KeepChange) -> Result<(), Fault> {
+    let sql = "UPDATE share SET keep_days = coalesce(?2, keep_days), keep_versions = coalesce(?3, keep_versions),
+        hold = coalesce(?4, hold) WHERE id = ?1";
+    connection.prepare_cached(sql)?.execute(params![id.0, change.days, change.versions, change.hold])?;
+    Ok(())
 }
 
 /// Changes a group.
@@ -108,6 +117,7 @@ pub(crate) fn change_group(connection: &Connection, name: &str, change: &GroupCh
     if let Some(fraction) = change.max_delete_fraction {
         connection.execute("UPDATE share SET max_delete_fraction = ?2 WHERE id = ?1", params![id.0, fraction])?;
     }
+    keep(connection, id, change.keep)?;
     audit(connection, now_ms, "group.set", name, &json(change))?;
     group(connection, name)
 }

@@ -12,6 +12,7 @@ mod conformance;
 mod endpoints;
 mod groups;
 mod readers;
+mod revisions;
 mod schema;
 mod servers;
 mod share;
@@ -24,9 +25,10 @@ pub(crate) use endpoints::{
     remove_endpoint,
 };
 pub(crate) use groups::{
-    audit_log, change_group, create_group, delete_group, group, group_by_id, groups, renew, renew_if_behind, revision,
+    audit, audit_log, change_group, create_group, delete_group, group, group_by_id, groups, renew, renew_if_behind, revision,
     set_barrier,
 };
+pub(crate) use revisions::{Moment, Revision, expire, server_name};
 pub(crate) use servers::{ServerRow, attach, check_epoch, delete_server, servers};
 pub(crate) use share::SqlRecords;
 pub(crate) use tree::{Found, conflicts, find, list, snapshot};

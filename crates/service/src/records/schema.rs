@@ -1,6 +1,6 @@
 //! The tables, and how a database is opened.
 //!
-//! There is one format; a change of it is a new number in the data folder and a migration here.
+//! A change of the tables is a new number and a step in `upgrade`; tables of earlier releases are kept by the tests.
 //!
 //! **Invariant:** a database that is damaged or of another format is refused before anything is read from it.
 
@@ -9,14 +9,16 @@ use std::time::Duration;
 
 use isotherm_api::Code;
 use isotherm_core::fold::FOLD_VERSION;
-use rusqlite::{Connection, OpenFlags};
+use isotherm_core::name::Case;
+use rusqlite::{Connection, OpenFlags, params};
 
+use super::codec::decode_node;
 use crate::fault::Fault;
 
 /// Number in the database's header: "isoT".
 const APPLICATION_ID: i64 = 0x6973_6f54;
 /// Version of the tables.
-const TABLES: i64 = 1;
+const TABLES: i64 = 2;
 /// How long a connection waits for a lock; only a checkpoint ever holds one.
 const BUSY: Duration = Duration::from_secs(10);
 /// Memory for pages of the writing connection in KiB.
@@ -34,7 +36,8 @@ CREATE TABLE share (
     num INTEGER PRIMARY KEY AUTOINCREMENT, id BLOB NOT NULL UNIQUE, name TEXT NOT NULL UNIQUE,
     incarnation INTEGER NOT NULL, head INTEGER NOT NULL, horizon INTEGER NOT NULL,
     insensitive INTEGER NOT NULL, fold_version INTEGER NOT NULL, quota INTEGER, used INTEGER NOT NULL,
-    exclusions TEXT NOT NULL, max_delete_fraction REAL NOT NULL, barrier INTEGER NOT NULL, created_ms INTEGER NOT NULL
+    exclusions TEXT NOT NULL, max_delete_fraction REAL NOT NULL, barrier INTEGER NOT NULL, created_ms INTEGER NOT NULL,
+    keep_days INTEGER NOT NULL DEFAULT 30, keep_versions INTEGER NOT NULL DEFAULT 0, hold INTEGER NOT NULL DEFAULT 0
 );
 CREATE TABLE node (
     share INTEGER NOT NULL REFERENCES share(num), id BLOB NOT NULL, parent BLOB NOT NULL,
@@ -45,11 +48,14 @@ CREATE TABLE node (
 CREATE UNIQUE INDEX node_by_name ON node (share, parent, key) WHERE deleted = 0;
 CREATE UNIQUE INDEX node_by_version ON node (share, last);
 CREATE INDEX node_by_conflict ON node (share, conflict_of) WHERE conflict_of IS NOT NULL AND deleted = 0;
+CREATE INDEX node_by_old_name ON node (share, parent, key) WHERE deleted = 1;
 CREATE TABLE revision (
     share INTEGER NOT NULL REFERENCES share(num), id BLOB NOT NULL, last INTEGER NOT NULL,
     manifest BLOB, at_ms INTEGER NOT NULL, replaced_ms INTEGER NOT NULL, data BLOB NOT NULL,
-    PRIMARY KEY (share, id, last)
+    parent BLOB, key BLOB, PRIMARY KEY (share, id, last)
 ) WITHOUT ROWID;
+CREATE INDEX revision_by_name ON revision (share, parent, key);
+CREATE INDEX revision_by_age ON revision (share, replaced_ms);
 CREATE TABLE operation (
     share INTEGER NOT NULL REFERENCES share(num), id BLOB NOT NULL, digest BLOB NOT NULL, answer BLOB NOT NULL,
     at_ms INTEGER NOT NULL, PRIMARY KEY (share, id)
@@ -75,6 +81,7 @@ CREATE INDEX chunk_by_pack ON chunk (pack);
 CREATE TABLE manifest (
     id BLOB PRIMARY KEY, bytes BLOB NOT NULL, chunks BLOB, at_ms INTEGER NOT NULL, complete_at INTEGER
 ) WITHOUT ROWID;
+CREATE INDEX manifest_by_age ON manifest (at_ms);
 CREATE TABLE audit (
     num INTEGER PRIMARY KEY AUTOINCREMENT, at_ms INTEGER NOT NULL, action TEXT NOT NULL, subject TEXT NOT NULL,
     detail TEXT NOT NULL
@@ -95,7 +102,7 @@ pub(super) fn open(file: &Path) -> Result<Connection, Fault> {
     let application = pragma("application_id").map_err(named)?;
     let tables = pragma("user_version").map_err(named)?;
     let is_new = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0)).map_err(named)? == 0;
-    if !is_new && (application != APPLICATION_ID || tables != TABLES) {
+    if !is_new && (application != APPLICATION_ID || !(1..=TABLES).contains(&tables)) {
         let message = format!("Records database {} has tables of version {tables}, this release knows {TABLES}", file.display());
         return Err(Fault::invalid(message));
     }
@@ -115,7 +122,49 @@ pub(super) fn open(file: &Path) -> Result<Connection, Fault> {
         return Err(damaged(check));
     }
     check_fold(&connection, file)?;
+    upgrade(&connection, tables).map_err(|fault| Fault::new(fault.code, format!("{}: {}", file.display(), fault.message)))?;
     Ok(connection)
+}
+
+/// What tables of version 1 lack: how long versions are kept, and the names that nodes had.
+const FROM_1: &str = "
+ALTER TABLE share ADD COLUMN keep_days INTEGER NOT NULL DEFAULT 30;
+ALTER TABLE share ADD COLUMN keep_versions INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE share ADD COLUMN hold INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE revision ADD COLUMN parent BLOB;
+ALTER TABLE revision ADD COLUMN key BLOB;
+CREATE INDEX node_by_old_name ON node (share, parent, key) WHERE deleted = 1;
+CREATE INDEX revision_by_name ON revision (share, parent, key);
+CREATE INDEX revision_by_age ON revision (share, replaced_ms);
+CREATE INDEX manifest_by_age ON manifest (at_ms);
+";
+
+/// Brings tables of an earlier release to the present version, in one transaction.
+fn upgrade(connection: &Connection, tables: i64) -> Result<(), Fault> {
+    if tables == TABLES {
+        return Ok(());
+    }
+    let transaction = connection.unchecked_transaction()?;
+    transaction.execute_batch(FROM_1)?;
+    name_revisions(&transaction)?;
+    transaction.pragma_update(None, "user_version", TABLES)?;
+    transaction.commit()?;
+    tracing::info!(from = tables, to = TABLES, "Records were brought to this release's tables");
+    Ok(())
+}
+
+fn name_revisions(connection: &Connection) -> Result<(), Fault> {
+    let sql = "SELECT revision.share, revision.id, last, data, insensitive FROM revision JOIN share ON share.num = revision.share";
+    let mut statement = connection.prepare(sql)?;
+    let mut rows = statement.query([])?;
+    let mut named = connection.prepare("UPDATE revision SET parent = ?4, key = ?5 WHERE share = ?1 AND id = ?2 AND last = ?3")?;
+    while let Some(row) = rows.next()? {
+        let (share, id, last): (i64, [u8; 16], i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        let node = decode_node(row.get_ref(3)?.as_blob().map_err(rusqlite::Error::from)?)?;
+        let case = if row.get(4)? { Case::Insensitive } else { Case::Sensitive };
+        named.execute(params![share, id, last, node.place.parent.0, node.place.name.key(case)])?;
+    }
+    Ok(())
 }
 
 /// A share folds names by the table that it was made with, for ever.

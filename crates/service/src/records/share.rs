@@ -66,10 +66,15 @@ impl<'c> SqlRecords<'c> {
         self.num
     }
 
+    /// The transaction.
+    pub(super) fn connection(&self) -> &'c Connection {
+        self.connection
+    }
+
     /// Moves the present version of a node, if there is one, to the revisions.
     fn keep_revision(&self, node: NodeId) -> Result<(), Fault> {
-        let sql = "INSERT INTO revision (share, id, last, manifest, at_ms, replaced_ms, data)
-            SELECT share, id, last, manifest, at_ms, ?3, data FROM node WHERE share = ?1 AND id = ?2";
+        let sql = "INSERT INTO revision (share, id, last, manifest, at_ms, replaced_ms, data, parent, key)
+            SELECT share, id, last, manifest, at_ms, ?3, data, parent, key FROM node WHERE share = ?1 AND id = ?2";
         self.connection.prepare_cached(sql)?.execute(params![self.num, node.0, signed(self.now_ms)])?;
         Ok(())
     }

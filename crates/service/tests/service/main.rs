@@ -14,4 +14,5 @@ mod full;
 mod killed;
 mod management;
 mod raw;
+mod revisions;
 mod world;

@@ -54,8 +54,12 @@ async fn groups_have_one_name_each_and_go_without_endpoints() {
     let mut bad = group("bad", Case::Sensitive);
     bad.exclusions = vec!["[".into()];
     assert_eq!(code(client.create_group(&bad)).await, Code::Invalid);
-    let change =
-        GroupChange { quota: Some(Quota::Bytes(5)), exclusions: Some(vec!["*.tmp".into()]), max_delete_fraction: Some(0.25) };
+    let change = GroupChange {
+        quota: Some(Quota::Bytes(5)),
+        exclusions: Some(vec!["*.tmp".into()]),
+        max_delete_fraction: Some(0.25),
+        ..GroupChange::default()
+    };
     let changed = client.change_group("plans", &change).await.unwrap();
     assert_eq!((changed.quota, changed.exclusions.len(), changed.max_delete_fraction), (Some(5), 1, 0.25));
     assert_eq!(client.group("plans").await.unwrap(), changed);
@@ -168,7 +172,7 @@ async fn a_barrier_is_reached_when_all_endpoints_agree_with_the_share() {
     assert!(!missing.reached && missing.missing[0].reason.contains("No report"));
     let node = world.writer.node();
     world.writer.commit(create(node, NodeId::ROOT, b"a", Content::Directory)).await;
-    for (version, reached, reason) in [(0, barrier, "version 0 of 1"), (1, 0, "barrier 0")] {
+    for (version, reached, reason) in [(0, barrier, "version 0 of 1"), (1, 0, "not looked at the whole folder")] {
         client.report(world.writer.server, &report(&world.writer, made.id, version, reached)).await.unwrap();
         let status = client.barrier("plans", barrier, 0).await.unwrap();
         assert!(status.missing[0].reason.contains(reason), "{status:?}");

@@ -82,7 +82,14 @@ impl World {
 }
 
 pub(crate) fn group(name: &str, case: Case) -> NewGroup {
-    NewGroup { name: name.into(), case, quota: None, exclusions: Vec::new(), max_delete_fraction: None }
+    NewGroup {
+        name: name.into(),
+        case,
+        quota: None,
+        exclusions: Vec::new(),
+        max_delete_fraction: None,
+        keep: isotherm_api::management::KeepChange::default(),
+    }
 }
 
 /// A server that writes to the group `plans`.

@@ -1,0 +1,222 @@
+//! What nodes were: the versions of a path, the nodes that a restore is about, and what is not kept any longer.
+//!
+//! It reads, but for [`expire`]. What a restore changes goes through core's rules like any commit.
+//!
+//! **Invariant:** what is offered here can be read: content that retention let go is not offered.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use isotherm_api::management::Keep;
+use isotherm_core::ids::{GroupId, NodeId, ServerId, Version};
+use isotherm_core::name::Name;
+use isotherm_core::namespace::{Records as _, Revisions};
+use isotherm_core::node::{Kind, Node};
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use super::codec::{decode_node, signed, unsigned};
+use super::share::SqlRecords;
+use crate::fault::Fault;
+
+const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+/// Most directories above a node; deeper ones only a damaged tree has.
+const DEPTH_MAX: usize = 4096;
+
+/// A node as it was for a while.
+#[derive(Clone, Debug)]
+pub(crate) struct Revision {
+    pub(crate) node: Node,
+    pub(crate) at_ms: u64,
+    /// When the next version came; none for the present one.
+    pub(crate) replaced_ms: Option<u64>,
+}
+
+/// A moment that a restore goes back to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Moment {
+    Time(u64),
+    Version(Version),
+}
+
+impl Revisions for SqlRecords<'_> {
+    fn revision(&self, node: NodeId, version: Version) -> Result<Option<Node>, Fault> {
+        if let Some(now) = self.node(node)?.filter(|now| now.versions.last == version) {
+            return Ok(Some(now));
+        }
+        let sql = "SELECT data FROM revision WHERE share = ?1 AND id = ?2 AND last = ?3";
+        let mut statement = self.connection().prepare_cached(sql)?;
+        let mut rows = statement.query(params![self.num(), node.0, signed(version.0)])?;
+        rows.next()?.map(|row| decode_node(row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?)).transpose()
+    }
+}
+
+impl SqlRecords<'_> {
+    /// All that is kept of a node, newest first.
+    pub(crate) fn versions(&self, node: NodeId) -> Result<Vec<Revision>, Fault> {
+        let sql = "SELECT data, at_ms, NULL AS replaced_ms, last FROM node WHERE share = ?1 AND id = ?2
+            UNION ALL SELECT data, at_ms, replaced_ms, last FROM revision WHERE share = ?1 AND id = ?2 ORDER BY last DESC";
+        let mut statement = self.connection().prepare_cached(sql)?;
+        let mut rows = statement.query(params![self.num(), node.0])?;
+        let mut found = Vec::new();
+        while let Some(row) = rows.next()? {
+            found.push(Revision {
+                node: decode_node(row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?)?,
+                at_ms: unsigned(row.get(1)?),
+                replaced_ms: row.get::<_, Option<i64>>(2)?.map(unsigned),
+            });
+        }
+        Ok(found)
+    }
+
+    /// The version of a node that held at a moment; none if there was none, or it is not kept.
+    pub(crate) fn version_at(&self, node: NodeId, moment: Moment) -> Result<Option<Node>, Fault> {
+        let (column, value) = match moment {
+            Moment::Time(ms) => ("at_ms", ms),
+            Moment::Version(version) => ("last", version.0),
+        };
+        let sql = format!(
+            "SELECT data FROM (
+                SELECT data, last, at_ms FROM node WHERE share = ?1 AND id = ?2
+                UNION ALL SELECT data, last, at_ms FROM revision WHERE share = ?1 AND id = ?2)
+            WHERE {column} <= ?3 ORDER BY last DESC LIMIT 1"
+        );
+        let mut statement = self.connection().prepare_cached(&sql)?;
+        let mut rows = statement.query(params![self.num(), node.0, signed(value)])?;
+        rows.next()?.map(|row| decode_node(row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?)).transpose()
+    }
+
+    /// Nodes whose present version is older than `before` and younger than the moment, newest first.
+    pub(crate) fn changed_since(&self, moment: Moment, before: Option<Version>, limit: usize) -> Result<Vec<Revision>, Fault> {
+        let sql = "SELECT data, at_ms FROM node WHERE share = ?1 AND last < ?2 ORDER BY last DESC LIMIT ?3";
+        let mut statement = self.connection().prepare_cached(sql)?;
+        let before = before.map_or(i64::MAX, |before| signed(before.0));
+        let mut rows = statement.query(params![self.num(), before, limit as i64])?;
+        let mut found = Vec::new();
+        while let Some(row) = rows.next()? {
+            let node = decode_node(row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?)?;
+            let at_ms = unsigned(row.get(1)?);
+            let is_after = match moment {
+                Moment::Time(ms) => at_ms > ms,
+                Moment::Version(version) => node.versions.last > version,
+            };
+            if !is_after {
+                break;
+            }
+            found.push(Revision { node, at_ms, replaced_ms: None });
+        }
+        Ok(found)
+    }
+
+    /// All nodes that have or had this path, the present one first, then those that lost it last.
+    pub(crate) fn ever_at(&self, path: &[u8]) -> Result<Vec<NodeId>, Fault> {
+        let mut parents = vec![NodeId::ROOT];
+        for part in path.split(|&byte| byte == b'/').filter(|part| !part.is_empty()) {
+            let Ok(name) = Name::new(part) else { return Ok(Vec::new()) };
+            let key = name.key(self.share()?.case);
+            let mut found = Vec::new();
+            for parent in parents {
+                for node in self.ever_named(parent, &key)? {
+                    if !found.contains(&node) {
+                        found.push(node);
+                    }
+                }
+            }
+            parents = found;
+        }
+        Ok(parents)
+    }
+
+    fn ever_named(&self, parent: NodeId, key: &[u8]) -> Result<Vec<NodeId>, Fault> {
+        let sql = "SELECT id, max(rank) FROM (
+                SELECT id, 9223372036854775807 AS rank FROM node WHERE share = ?1 AND parent = ?2 AND key = ?3 AND deleted = 0
+                UNION ALL SELECT id, last FROM node WHERE share = ?1 AND parent = ?2 AND key = ?3 AND deleted = 1
+                UNION ALL SELECT id, last FROM revision WHERE share = ?1 AND parent = ?2 AND key = ?3)
+            GROUP BY id ORDER BY 2 DESC";
+        let mut statement = self.connection().prepare_cached(sql)?;
+        let rows = statement.query_map(params![self.num(), parent.0, key], |row| row.get(0).map(NodeId))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// Deleted nodes that were in this directory when they were deleted.
+    pub(crate) fn deleted_in(&self, parent: NodeId) -> Result<Vec<Revision>, Fault> {
+        let sql = "SELECT data, at_ms FROM node WHERE share = ?1 AND parent = ?2 AND deleted = 1";
+        let mut statement = self.connection().prepare_cached(sql)?;
+        let mut rows = statement.query(params![self.num(), parent.0])?;
+        let mut found = Vec::new();
+        while let Some(row) = rows.next()? {
+            let node = decode_node(row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?)?;
+            found.push(Revision { node, at_ms: unsigned(row.get(1)?), replaced_ms: None });
+        }
+        Ok(found)
+    }
+
+    /// The path of a node as it is now, through directories that may be deleted.
+    pub(crate) fn path_now(&self, node: &Node, known: &mut BTreeMap<NodeId, Vec<u8>>) -> Result<Vec<u8>, Fault> {
+        let mut parts: Vec<Name> = vec![node.place.name.clone()];
+        let mut at = node.place.parent;
+        let mut seen = BTreeSet::new();
+        let mut path = loop {
+            if at == NodeId::ROOT {
+                break Vec::new();
+            }
+            if let Some(path) = known.get(&at) {
+                break path.clone();
+            }
+            let Some(parent) = self.node(at)?.filter(|_| seen.len() < DEPTH_MAX && seen.insert(at)) else { break Vec::new() };
+            at = parent.place.parent;
+            parts.push(parent.place.name);
+        };
+        for part in parts.iter().rev() {
+            if !path.is_empty() {
+                path.push(b'/');
+            }
+            path.extend_from_slice(part.as_bytes());
+        }
+        if node.kind() == Kind::Directory {
+            known.insert(node.id, path.clone());
+        }
+        Ok(path)
+    }
+
+    /// Whether a node lies in a directory or is it, as its place was at a moment.
+    pub(crate) fn was_below(&self, node: &Node, above: NodeId, moment: Moment) -> Result<bool, Fault> {
+        if above == NodeId::ROOT || node.id == above {
+            return Ok(true);
+        }
+        let mut at = node.place.parent;
+        for _ in 0..DEPTH_MAX {
+            if at == above {
+                return Ok(true);
+            }
+            if at == NodeId::ROOT {
+                return Ok(false);
+            }
+            let Some(parent) = self.version_at(at, moment)? else { return Ok(false) };
+            at = parent.place.parent;
+        }
+        Ok(false)
+    }
+}
+
+/// Lets go what a group does not keep any longer, at most `limit` rows; gives how many went. Their content becomes garbage.
+pub(crate) fn expire(connection: &Connection, group: GroupId, keep: Keep, now_ms: u64, limit: usize) -> Result<usize, Fault> {
+    if keep.hold {
+        return Ok(0);
+    }
+    let records = SqlRecords::open(connection, group, now_ms)?;
+    let until = signed(now_ms.saturating_sub(u64::from(keep.days) * DAY_MS));
+    let sql = "DELETE FROM revision WHERE (share, id, last) IN (
+        SELECT share, id, last FROM revision AS old WHERE share = ?1 AND replaced_ms < ?2
+            AND (SELECT count(*) FROM revision AS newer
+                WHERE newer.share = ?1 AND newer.id = old.id AND newer.last > old.last) >= ?3
+        LIMIT ?4)";
+    // The present version is the newest, so one fewer of the others is kept beside it.
+    let beside = i64::from(keep.versions.saturating_sub(1));
+    let beside = if keep.versions == 0 { 0 } else { beside };
+    Ok(connection.prepare_cached(sql)?.execute(params![records.num(), until, beside, limit as i64])?)
+}
+
+/// The name of a server that wrote something; none if it is forgotten.
+pub(crate) fn server_name(connection: &Connection, server: ServerId) -> Result<Option<String>, Fault> {
+    let mut statement = connection.prepare_cached("SELECT name FROM server WHERE id = ?1")?;
+    Ok(statement.query_row([&server.0], |row| row.get(0)).optional()?)
+}
