@@ -14,7 +14,7 @@ use isotherm_api::share::{ManifestAnswer, PackStored};
 use isotherm_core::content::pack::{check_header, read_footer};
 use isotherm_core::content::{ChunkId, Decoded, Footer, Manifest, ManifestId, ManifestIndex, PackEntry, PackError, PackId};
 use isotherm_store::{ChunkStore, Location, PackStore};
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex, RwLock, Semaphore};
 
 use crate::clock::now_ms;
 use crate::fault::Fault;
@@ -30,6 +30,9 @@ pub(crate) struct ContentStore {
     objects: Arc<dyn ChunkStore>,
     packs: PackStore,
     uploads: Semaphore,
+    /// Held for reading while a pack is stored and made known, for writing while packs are deleted.
+    stores: RwLock<()>,
+    collecting: Mutex<()>,
 }
 
 /// A manifest that is checked and waits to be kept.
@@ -43,7 +46,14 @@ struct Checked {
 impl ContentStore {
     pub(crate) fn new(database: Arc<Database>, objects: Arc<dyn ChunkStore>) -> Self {
         let packs = PackStore::new(Arc::clone(&objects));
-        Self { database, objects, packs, uploads: Semaphore::new(UPLOADS_MAX) }
+        Self {
+            database,
+            objects,
+            packs,
+            uploads: Semaphore::new(UPLOADS_MAX),
+            stores: RwLock::default(),
+            collecting: Mutex::default(),
+        }
     }
 
     /// Waits for room to receive a pack. To be held while its body is in memory.
@@ -60,9 +70,35 @@ impl ContentStore {
             .map_err(|error| Fault::invalid(format!("Pack is refused: {error}")))?;
         let stored = PackStored { pack, chunks: entries.len() as u32 };
         let row = PackRow { id: pack, len: bytes.len() as u64 };
-        self.objects.put(&PackStore::key_of(pack), bytes).await?;
+        let _stores = self.storing().await;
+        self.put_object(pack, bytes).await?;
         self.database.write(move |connection| records::index_pack(connection, row, &entries, now_ms()), |()| {}).await?;
         Ok(stored)
+    }
+
+    /// One collection at a time.
+    pub(crate) async fn collecting(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, Fault> {
+        let busy = |_| Fault::new(isotherm_api::Code::InUse, "Garbage is being collected already".to_owned());
+        self.collecting.try_lock().map_err(busy)
+    }
+
+    /// To be held from before a pack is stored until its chunks are known.
+    pub(crate) async fn storing(&self) -> tokio::sync::RwLockReadGuard<'_, ()> {
+        self.stores.read().await
+    }
+
+    /// To be held while packs are deleted.
+    pub(crate) async fn no_stores(&self) -> tokio::sync::RwLockWriteGuard<'_, ()> {
+        self.stores.write().await
+    }
+
+    pub(crate) fn packs(&self) -> &PackStore {
+        &self.packs
+    }
+
+    /// Stores a checked pack; the caller holds [`Self::storing`].
+    pub(crate) async fn put_object(&self, pack: PackId, bytes: Bytes) -> Result<(), Fault> {
+        Ok(self.objects.put(&PackStore::key_of(pack), bytes).await?)
     }
 
     /// Which chunks are there; they stay for a day.

@@ -10,6 +10,7 @@
 //! transaction is durable.
 
 mod clock;
+mod collect;
 mod content;
 mod fault;
 mod folder;
@@ -17,7 +18,9 @@ mod http;
 mod live;
 mod records;
 
+pub use collect::Collected;
 pub use fault::Fault;
+pub use records::Ages;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -138,6 +141,14 @@ impl Service {
         Ok(service)
     }
 
+    /// Collects garbage now. A running service does so by itself every few hours.
+    ///
+    /// # Errors
+    /// `in_use`: it is being done already; those of the database and the store.
+    pub async fn collect(&self, ages: Ages) -> Result<Collected, ServiceError> {
+        Ok(collect::collect(&self.state, ages).await?)
+    }
+
     /// Gives every share a new incarnation, so that all agents start over. [`Service::open`] does so on a data folder that
     /// was put back from a copy: it may hand out versions again that agents have seen on other changes.
     ///
@@ -181,6 +192,7 @@ impl Service {
             }
         });
         let serving = axum::serve(listener, http::router(Arc::clone(&self.state))).with_graceful_shutdown(stop);
+        let collecting = tokio::spawn(collect::run_regularly(Arc::clone(&self.state)));
         let stopped = self.state.live.stopped();
         let too_long = async {
             stopped.await;
@@ -190,6 +202,7 @@ impl Service {
             served = serving.into_future() => served.map_err(ServiceError::Listen)?,
             () = too_long => tracing::warn!("Requests were cut off because they did not end in time"),
         }
+        collecting.abort();
         // Connections that are closing still hold the state for a moment.
         drop(self.state);
         if tokio::time::timeout(GRACE, self.released.changed()).await.is_err() {

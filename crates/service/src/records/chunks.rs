@@ -1,6 +1,6 @@
 //! Where chunks lie, and the manifests.
 //!
-//! It reads no pack. Condemned chunks are as good as gone here; collecting them is not done here.
+//! It reads no pack. Condemned chunks are as good as gone here; `garbage` condemns and collects them.
 //!
 //! **Invariant:** a chunk row names a pack that is durable, because rows are written after the pack.
 
@@ -13,7 +13,7 @@ use crate::fault::Fault;
 
 /// How long a chunk that was uploaded, or found by `have`, is safe from collection: the longest that an upload may
 /// take between its first chunk and its commit, or between two questions.
-const PIN_MS: u64 = 24 * 60 * 60 * 1000;
+pub(super) const PIN_MS: u64 = 24 * 60 * 60 * 1000;
 
 /// A stored pack.
 #[derive(Clone, Copy, Debug)]

@@ -10,6 +10,7 @@ mod codec;
 #[cfg(test)]
 mod conformance;
 mod endpoints;
+mod garbage;
 mod groups;
 mod readers;
 mod revisions;
@@ -23,6 +24,10 @@ pub(crate) use chunks::{PackRow, chunk_location, index_pack, manifest_bytes, pin
 pub(crate) use endpoints::{
     EndpointRow, change_endpoint, confirm_deletes, create_endpoint, delete_endpoint, endpoint, endpoints, endpoints_of,
     remove_endpoint,
+};
+pub use garbage::Ages;
+pub(crate) use garbage::{
+    Mark, PackUse, condemn, forget_manifests, forget_packs, live_chunks, mark, pack_uses, repack, unnamed_chunks,
 };
 pub(crate) use groups::{
     audit, audit_log, change_group, create_group, delete_group, group, group_by_id, groups, renew, renew_if_behind, revision,

@@ -154,7 +154,8 @@ fn upgrade(connection: &Connection, tables: i64) -> Result<(), Fault> {
 }
 
 fn name_revisions(connection: &Connection) -> Result<(), Fault> {
-    let sql = "SELECT revision.share, revision.id, last, data, insensitive FROM revision JOIN share ON share.num = revision.share";
+    let sql =
+        "SELECT revision.share, revision.id, last, data, insensitive FROM revision JOIN share ON share.num = revision.share";
     let mut statement = connection.prepare(sql)?;
     let mut rows = statement.query([])?;
     let mut named = connection.prepare("UPDATE revision SET parent = ?4, key = ?5 WHERE share = ?1 AND id = ?2 AND last = ?3")?;

@@ -15,7 +15,7 @@ use isotherm_core::namespace::{Answer, Digest, Records, Share};
 use isotherm_core::node::Node;
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, params};
 
-use super::chunks::listed_chunks;
+use super::chunks::{PIN_MS, listed_chunks};
 use super::codec::{decode_answer, decode_node, encode_answer, encode_node, kind_code, signed, unsigned};
 use crate::fault::Fault;
 
@@ -207,17 +207,22 @@ impl Records for SqlRecords<'_> {
     }
 
     fn missing(&self, manifest: ManifestId) -> Result<Vec<ChunkId>, Fault> {
-        let sql = "SELECT bytes, chunks, complete_at, (SELECT value FROM meta WHERE key = 'condemnations')
+        let sql = "SELECT bytes, chunks, complete_at, (SELECT value FROM meta WHERE key = 'condemnations'), at_ms
             FROM manifest WHERE id = ?1";
-        type Row = (Vec<u8>, Option<Vec<u8>>, Option<i64>, i64);
+        type Row = (Vec<u8>, Option<Vec<u8>>, Option<i64>, i64, i64);
         let found: Option<Row> = self
             .connection
             .prepare_cached(sql)?
-            .query_row([manifest.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
+            .query_row([manifest.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?)))
             .optional()?;
-        let Some((bytes, listed, complete_at, condemnations)) = found else {
+        let Some((bytes, listed, complete_at, condemnations, at_ms)) = found else {
             return Ok(vec![ChunkId::from_bytes(*manifest.as_bytes())]);
         };
+        // A collection that has begun does not see the commit that asks; it sees this.
+        if self.now_ms > 0 && unsigned(at_ms) + PIN_MS / 2 < self.now_ms {
+            let mut statement = self.connection.prepare_cached("UPDATE manifest SET at_ms = ?2 WHERE id = ?1")?;
+            statement.execute(params![manifest.as_bytes(), signed(self.now_ms)])?;
+        }
         // Found complete, and nothing was condemned since then.
         if complete_at == Some(condemnations) {
             return Ok(Vec::new());

@@ -11,6 +11,7 @@ mod download;
 mod feed;
 mod folder;
 mod full;
+mod garbage;
 mod killed;
 mod management;
 mod raw;

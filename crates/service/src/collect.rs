@@ -1,0 +1,229 @@
+//! Garbage collection: lets old versions go, and then what nothing names any more.
+//!
+//! One run: expire revisions, mark what is named, condemn the rest, delete packs that hold nothing else for long enough,
+//! and rewrite packs that are mostly dead or small. It decides nothing about single chunks beyond the records' rules.
+//!
+//! **Invariants:** a run that is cut off anywhere has lost nothing, and the next one goes on; an object is deleted after
+//! its rows, and while no pack is being stored.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use isotherm_core::content::pack::PACK_TARGET;
+use isotherm_core::content::{ChunkId, PackBuilder};
+use isotherm_store::Location;
+use serde::{Deserialize, Serialize};
+
+use crate::State;
+use crate::clock::now_ms;
+use crate::fault::Fault;
+use crate::records::{self, Ages, Mark, PackRow, PackUse};
+
+/// Revisions that one transaction lets go, and chunks that one looks at: writers wait no longer than for this.
+const PIECE: usize = 2_000;
+/// Packs whose objects one step deletes.
+const PACKS_PIECE: usize = 64;
+/// A pack of which less than this part is named is rewritten: a half costs as much as it frees.
+const LIVE_PART: f64 = 0.5;
+/// Packs below this are small, in bytes.
+const SMALL: u64 = PACK_TARGET as u64 / 8;
+/// So many small packs are worth being made one.
+const SMALL_MIN: usize = 16;
+
+/// What a run has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Collected {
+    /// Versions that were not to be kept any longer.
+    pub expired_versions: u64,
+    /// Contents that nothing names any more.
+    pub forgotten_contents: u64,
+    /// Chunks that nothing names any more.
+    pub condemned_chunks: u64,
+    /// Packs that were deleted.
+    pub deleted_packs: u64,
+    /// Their bytes.
+    pub deleted_bytes: u64,
+    /// Packs whose chunks were put into others.
+    pub rewritten_packs: u64,
+}
+
+/// After the start of a service, until its agents have found it again.
+const FIRST_AFTER: Duration = Duration::from_secs(10 * 60);
+/// Between two runs. Content lives for days, so hours do not matter.
+const EVERY: Duration = Duration::from_secs(6 * 60 * 60);
+
+/// Collects now and then, until the service stops.
+pub(crate) async fn run_regularly(state: Arc<State>) {
+    let mut pause = FIRST_AFTER;
+    loop {
+        tokio::select! {
+            () = state.live.stopped() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+        pause = EVERY;
+        tokio::select! {
+            // What is cut off goes on in the next run.
+            () = state.live.stopped() => return,
+            outcome = collect(&state, Ages::default()) => {
+                if let Err(fault) = outcome {
+                    tracing::error!(%fault, "Garbage cannot be collected");
+                }
+            }
+        }
+    }
+}
+
+/// One run.
+pub(crate) async fn collect(state: &Arc<State>, ages: Ages) -> Result<Collected, Fault> {
+    let _alone = state.content.collecting().await?;
+    let mut done = Collected { expired_versions: expire(state).await?, ..Collected::default() };
+    let marked_ms = now_ms();
+    let connection = state.database.long_reader()?;
+    let mark = tokio::task::spawn_blocking(move || -> Result<Mark, Fault> {
+        let transaction = connection.unchecked_transaction()?;
+        records::mark(&transaction, marked_ms, ages)
+    })
+    .await??;
+    let mark = Arc::new(mark);
+    done.condemned_chunks = condemn(state, &mark, marked_ms, ages).await?;
+    let forget = Arc::clone(&mark);
+    let forgotten =
+        state.database.write(move |connection| records::forget_manifests(connection, &forget, marked_ms, ages), |_| {}).await?;
+    done.forgotten_contents = forgotten as u64;
+    drop(mark);
+    done.rewritten_packs = rewrite(state).await?;
+    (done.deleted_packs, done.deleted_bytes) = delete(state, ages).await?;
+    tracing::info!(?done, "Garbage was collected");
+    Ok(done)
+}
+
+async fn expire(state: &State) -> Result<u64, Fault> {
+    let mut expired = 0;
+    for group in state.database.read(records::groups).await? {
+        loop {
+            let expire =
+                move |connection: &rusqlite::Connection| records::expire(connection, group.id, group.keep, now_ms(), PIECE);
+            let gone = state.database.write(expire, |_| {}).await?;
+            expired += gone as u64;
+            if gone < PIECE {
+                break;
+            }
+        }
+    }
+    Ok(expired)
+}
+
+async fn condemn(state: &State, mark: &Arc<Mark>, marked_ms: u64, ages: Ages) -> Result<u64, Fault> {
+    let mut condemned = 0;
+    let mut after: Option<ChunkId> = None;
+    loop {
+        let looked = Arc::clone(mark);
+        let page = move |connection: &rusqlite::Connection| records::unnamed_chunks(connection, &looked, after, PIECE);
+        let (unnamed, next) = state.database.read(page).await?;
+        if !unnamed.is_empty() {
+            let condemn =
+                move |connection: &rusqlite::Connection| records::condemn(connection, &unnamed, marked_ms, now_ms(), ages);
+            condemned += state.database.write(condemn, |_| {}).await? as u64;
+        }
+        after = next;
+        if after.is_none() {
+            return Ok(condemned);
+        }
+    }
+}
+
+async fn delete(state: &State, ages: Ages) -> Result<(u64, u64), Fault> {
+    let (mut packs, mut bytes) = (0, 0);
+    loop {
+        // Until its objects are gone, the same pack must not be stored again.
+        let _nobody_stores = state.content.no_stores().await;
+        let forget = move |connection: &rusqlite::Connection| records::forget_packs(connection, now_ms(), ages, PACKS_PIECE);
+        let gone: Vec<PackRow> = state.database.write(forget, |_| {}).await?;
+        let ids: Vec<_> = gone.iter().map(|pack| pack.id).collect();
+        state.content.packs().delete_packs(&ids).await?;
+        packs += gone.len() as u64;
+        bytes += gone.iter().map(|pack| pack.len).sum::<u64>();
+        if gone.len() < PACKS_PIECE {
+            return Ok((packs, bytes));
+        }
+    }
+}
+
+/// Puts what is left of mostly dead packs, and many small ones, into new ones.
+async fn rewrite(state: &State) -> Result<u64, Fault> {
+    let uses = state.database.read(records::pack_uses).await?;
+    let mut rewritten = 0;
+    for group in groups_to_rewrite(uses) {
+        rewritten += group.len() as u64;
+        rewrite_group(state, group).await?;
+    }
+    Ok(rewritten)
+}
+
+/// Packs whose live chunks together make about one pack.
+fn groups_to_rewrite(uses: Vec<PackUse>) -> Vec<Vec<i64>> {
+    let is_dead = |pack: &PackUse| (pack.live as f64) < LIVE_PART * pack.len as f64;
+    let (dead, others): (Vec<PackUse>, Vec<PackUse>) = uses.into_iter().partition(is_dead);
+    let small: Vec<PackUse> = others.into_iter().filter(|pack| pack.len < SMALL).collect();
+    let small = if small.len() < SMALL_MIN { Vec::new() } else { small };
+    let mut groups: Vec<Vec<i64>> = Vec::new();
+    let mut filled = u64::MAX;
+    for pack in dead.into_iter().chain(small) {
+        if filled.saturating_add(pack.live) > PACK_TARGET as u64 {
+            groups.push(Vec::new());
+            filled = 0;
+        }
+        filled += pack.live;
+        groups.last_mut().expect("a group was begun").push(pack.num);
+    }
+    groups
+}
+
+async fn rewrite_group(state: &State, packs: Vec<i64>) -> Result<(), Fault> {
+    let wanted = packs.clone();
+    let read = move |connection: &rusqlite::Connection| {
+        let mut all: Vec<Location> = Vec::new();
+        for num in wanted {
+            all.extend(records::live_chunks(connection, num)?);
+        }
+        Ok(all)
+    };
+    let locations = state.database.read(read).await?;
+    let mut chunks: Vec<(ChunkId, Bytes)> = Vec::with_capacity(locations.len());
+    for (location, bytes) in locations.iter().zip(state.content.packs().read_chunks(&locations).await) {
+        match bytes {
+            Ok(bytes) => chunks.push((location.entry.chunk, bytes)),
+            // A damaged pack stays as it is: a check finds it, and its other chunks may still be read.
+            Err(error) => {
+                tracing::error!(%error, pack = %location.pack, "Pack is not rewritten");
+                return Ok(());
+            }
+        }
+    }
+    let sealing = tokio::task::spawn_blocking(move || {
+        let mut builder = PackBuilder::new();
+        let mut sealed = Vec::new();
+        for (chunk, bytes) in chunks {
+            builder.push(chunk, &bytes)?;
+            if builder.is_ripe() {
+                sealed.push(std::mem::take(&mut builder).finish());
+            }
+        }
+        if !builder.is_empty() {
+            sealed.push(builder.finish());
+        }
+        Ok(sealed)
+    });
+    let sealed = sealing
+        .await?
+        .map_err(|error: isotherm_core::content::PackError| Fault::corrupt(format!("Pack that is rewritten: {error}")))?;
+    for (id, bytes, entries) in sealed {
+        let row = PackRow { id, len: bytes.len() as u64 };
+        let old = packs.clone();
+        let _stores = state.content.storing().await;
+        state.content.put_object(id, bytes.into()).await?;
+        state.database.write(move |connection| records::repack(connection, &old, row, &entries, now_ms()), |()| {}).await?;
+    }
+    Ok(())
+}
