@@ -5,6 +5,7 @@
 //!
 //! **Invariant:** whoever links this crate can talk to a service, and gets none of a service's dependencies.
 
+pub mod check;
 pub mod client;
 pub mod error;
 pub mod limits;

@@ -10,6 +10,7 @@
 
 mod agents;
 mod args;
+mod check;
 mod demo;
 mod doctor;
 mod endpoint;
@@ -35,7 +36,7 @@ use std::process::ExitCode;
 use clap::{ArgMatches, CommandFactory, FromArgMatches};
 use isotherm_api::Client;
 
-use args::{Arguments, Command};
+use args::{Arguments, Command, ServiceCommand};
 use failure::Failure;
 use output::Answer;
 
@@ -72,7 +73,7 @@ fn answer(arguments: Arguments) -> Result<Answer, Failure> {
 
 async fn dispatch(Arguments { service, command }: Arguments) -> Result<Answer, Failure> {
     match command {
-        Command::Service(command) => run::service(command).await,
+        Command::Service(ServiceCommand::Run { data, listen, log }) => run::service(data, listen, log).await,
         Command::Agent(command) => run::agent(service, command).await,
         Command::Demo(demo) => demo::run(demo).await,
         Command::Man => Ok(manual::page()?.into()),
@@ -95,13 +96,18 @@ async fn ask(url: String, command: Command) -> Result<Answer, Failure> {
         Command::Wait(wait) => wait::run(&client()?, wait).await,
         Command::Conflicts(of) => problems::conflicts(&client()?, of).await,
         Command::Problems(of) => problems::problems(&client()?, of).await,
+        Command::Service(ServiceCommand::Check { deep, format }) => check::run(&client()?, deep, format).await,
         Command::Versions(of) => versions::run(&client()?, of).await,
         Command::Restore(wanted) => restore::run(&client()?, wanted).await,
         Command::Undelete(wanted) => restore::undelete(&client()?, wanted).await,
         Command::Undo(wanted) => restore::undo(&client()?, wanted).await,
         Command::File(command) => file::run(command),
         Command::Doctor(doctor) => doctor::run(&url, doctor).await,
-        Command::Service(_) | Command::Agent(_) | Command::Demo(_) | Command::Man | Command::Completions { .. } => {
+        Command::Service(ServiceCommand::Run { .. })
+        | Command::Agent(_)
+        | Command::Demo(_)
+        | Command::Man
+        | Command::Completions { .. } => {
             unreachable!("these run until they are told to stop, or need no service; `dispatch` has taken them")
         }
     }

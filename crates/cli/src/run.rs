@@ -13,7 +13,7 @@ use isotherm_service::{Options, Service, ServiceError};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::args::{AgentCommand, ServiceCommand};
+use crate::args::{AgentCommand, Log};
 use crate::failure::{Exit, Failure};
 use crate::log;
 use crate::output::{self, Answer};
@@ -41,8 +41,7 @@ pub(crate) fn stop_signal() -> impl Future<Output = ()> + Send + 'static {
     }
 }
 
-pub(crate) async fn service(command: ServiceCommand) -> Result<Answer, Failure> {
-    let ServiceCommand::Run { data, listen, log } = command;
+pub(crate) async fn service(data: PathBuf, listen: SocketAddr, log: Log) -> Result<Answer, Failure> {
     log::start(log.log_level, log::Sink::Stderr);
     let stop = stop_signal();
     let (service, listener) = open_service(data, listen).await?;

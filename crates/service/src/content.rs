@@ -13,7 +13,7 @@ use isotherm_api::limits::{MANIFESTS_MAX, PACK_BODY_MAX};
 use isotherm_api::share::{ManifestAnswer, PackStored};
 use isotherm_core::content::pack::{check_header, read_footer};
 use isotherm_core::content::{ChunkId, Decoded, Footer, Manifest, ManifestId, ManifestIndex, PackEntry, PackError, PackId};
-use isotherm_store::{ChunkStore, Location, PackStore};
+use isotherm_store::{ChunkStore, Location, PackStore, StoreErrorKind};
 use tokio::sync::{Mutex, RwLock, Semaphore};
 
 use crate::clock::now_ms;
@@ -98,7 +98,16 @@ impl ContentStore {
 
     /// Stores a checked pack; the caller holds [`Self::storing`].
     pub(crate) async fn put_object(&self, pack: PackId, bytes: Bytes) -> Result<(), Fault> {
-        Ok(self.objects.put(&PackStore::key_of(pack), bytes).await?)
+        let key = PackStore::key_of(pack);
+        match self.objects.put(&key, bytes.clone()).await {
+            // Other bytes under the name of these ones can only be damaged.
+            Err(error) if error.kind == StoreErrorKind::Exists => {
+                tracing::warn!(%pack, "Pack is stored anew, because the stored one is damaged");
+                self.objects.delete_many(std::slice::from_ref(&key)).await?;
+                Ok(self.objects.put(&key, bytes).await?)
+            }
+            stored => Ok(stored?),
+        }
     }
 
     /// Which chunks are there; they stay for a day.

@@ -9,6 +9,7 @@
 //! a transaction that it shares with whatever else waits, and `live::Live` wakes the readers of the feed once the
 //! transaction is durable.
 
+mod check;
 mod clock;
 mod collect;
 mod content;
@@ -106,6 +107,7 @@ pub(crate) struct State {
     pub(crate) database: Arc<Database>,
     pub(crate) content: ContentStore,
     pub(crate) live: Live,
+    pub(crate) checks: check::Checks,
     /// After the database and the packs, so that it is given free when both are closed.
     folder: DataFolder,
     /// Last of all.
@@ -131,7 +133,7 @@ impl Service {
         let database = Arc::new(database);
         let content = ContentStore::new(Arc::clone(&database), objects);
         let (sender, released) = watch::channel(());
-        let state = State { database, content, live: Live::new(), folder, _released: sender };
+        let state = State { database, content, live: Live::new(), checks: check::Checks::default(), folder, _released: sender };
         let service = Self { state: Arc::new(state), released };
         // A new life first: if this is interrupted, it is begun once more.
         if service.state.folder.is_copy()? {

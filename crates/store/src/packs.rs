@@ -115,6 +115,15 @@ impl PackStore {
         .map_err(stopped)?
     }
 
+    /// The length of a stored pack in bytes; none if it is not there.
+    pub async fn len(&self, pack: PackId) -> Result<Option<u64>, StoreError> {
+        match self.store.size(&Self::key_of(pack)).await {
+            Ok(len) => Ok(Some(len)),
+            Err(error) if error.kind == StoreErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Deletes packs; one that is not there counts as deleted.
     pub async fn delete_packs(&self, packs: &[PackId]) -> Result<(), StoreError> {
         let keys: Vec<Key> = packs.iter().map(|pack| Self::key_of(*pack)).collect();

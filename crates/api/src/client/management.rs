@@ -9,6 +9,7 @@ use isotherm_core::ids::EndpointId;
 use reqwest::Method;
 
 use super::Client;
+use crate::check::{CheckRequest, CheckStatus};
 use crate::error::{ApiError, Code};
 use crate::limits::name_problem;
 use crate::management::{
@@ -66,6 +67,22 @@ impl Client {
     /// `not_found`; `in_use`: it has endpoints.
     pub async fn delete_group(&self, name: &str) -> Result<(), ApiError> {
         self.json(Method::DELETE, &format!("/v1/groups/{}", part(name)?), NOTHING).await
+    }
+
+    /// Starts a check of all that the service keeps.
+    ///
+    /// # Errors
+    /// `in_use`: one is running.
+    pub async fn start_check(&self, deep: bool) -> Result<Option<CheckStatus>, ApiError> {
+        self.json(Method::POST, "/v1/check", Some(&CheckRequest { deep })).await
+    }
+
+    /// The check that runs, or the last one since the service was started.
+    ///
+    /// # Errors
+    /// None of its own.
+    pub async fn check(&self) -> Result<Option<CheckStatus>, ApiError> {
+        self.json(Method::GET, "/v1/check", NOTHING).await
     }
 
     /// All servers, by name.

@@ -8,6 +8,7 @@ use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use globset::Glob;
+use isotherm_api::check::CheckRequest;
 use isotherm_api::limits::name_problem;
 use isotherm_api::management::{
     Endpoint, EndpointChange, EndpointStatus, Group, GroupChange, GroupStatus, NewEndpoint, NewGroup, Problems, Server,
@@ -99,6 +100,16 @@ pub(super) async fn delete_group(State(state): Shared, Path(name): Path<String>)
     let delete = move |connection: &Connection| records::delete_group(connection, &name, now_ms());
     state.database.write(delete, move |group| woken.live.share_deleted(*group)).await?;
     Ok(body::json(&()))
+}
+
+pub(super) async fn start_check(State(state): Shared, request: Body) -> Answered {
+    let wanted: CheckRequest = body::from_json(request).await?;
+    crate::check::start(&state, wanted.deep)?;
+    check(State(state)).await
+}
+
+pub(super) async fn check(State(state): Shared) -> Answered {
+    Ok(body::json(&state.checks.status()))
 }
 
 fn shown_servers(state: &Service, connection: &Connection) -> Result<Vec<Server>, Fault> {

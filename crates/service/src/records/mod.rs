@@ -5,6 +5,7 @@
 //!
 //! **Invariant:** whoever gets an answer from [`Database::write`] can pull the plug: the answer is on disk.
 
+mod audit;
 mod chunks;
 mod codec;
 #[cfg(test)]
@@ -20,6 +21,7 @@ mod share;
 mod tree;
 mod writer;
 
+pub(crate) use audit::{check_names, chunks_in, contents_with, hurt_files, known_packs};
 pub(crate) use chunks::{PackRow, chunk_location, index_pack, manifest_bytes, pin, present, put_manifest};
 pub(crate) use endpoints::{
     EndpointRow, change_endpoint, confirm_deletes, create_endpoint, delete_endpoint, endpoint, endpoints, endpoints_of,
@@ -27,7 +29,7 @@ pub(crate) use endpoints::{
 };
 pub use garbage::Ages;
 pub(crate) use garbage::{
-    Mark, PackUse, condemn, forget_manifests, forget_packs, live_chunks, mark, pack_uses, repack, unnamed_chunks,
+    Mark, PackUse, condemn, forget_manifests, forget_packs, live_chunks, mark, pack_uses, repack, set_aside, unnamed_chunks,
 };
 pub(crate) use groups::{
     audit, audit_log, change_group, create_group, delete_group, group, group_by_id, groups, renew, renew_if_behind, revision,

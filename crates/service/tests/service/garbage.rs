@@ -78,7 +78,7 @@ async fn what_is_named_stays_and_the_rest_goes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn case_11_condemned_chunks_are_asked_for_again() {
     let _no_forks = FORKS.read().await;
-    let mut world = World::new().await;
+    let world = World::new().await;
     let bytes = noise(5, 200_000);
     let content = world.writer.upload(&[Data::Bytes(&bytes)]).await;
     let chunk = ChunkId::of(&bytes);

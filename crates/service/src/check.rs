@@ -1,0 +1,193 @@
+//! Checks that everything the records name is there and, if asked, that every stored byte is what it was.
+//!
+//! One check at a time, beside the service's other work. A chunk that is found damaged is condemned: it counts as absent
+//! from then on, so that the next upload of the same bytes puts it back.
+//!
+//! **Invariant:** a check deletes nothing.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_util::TryStreamExt as _;
+use isotherm_api::check::{CheckPhase, CheckStatus, FINDINGS_MAX};
+use isotherm_core::content::{ChunkId, ManifestId, PackId};
+use rusqlite::Connection;
+
+use crate::State;
+use crate::clock::now_ms;
+use crate::fault::Fault;
+use crate::records;
+
+/// The check that runs, or the last one.
+#[derive(Debug, Default)]
+pub(crate) struct Checks(Mutex<Option<CheckStatus>>);
+
+impl Checks {
+    pub(crate) fn status(&self) -> Option<CheckStatus> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn change(&self, change: impl FnOnce(&mut CheckStatus)) {
+        if let Some(status) = self.0.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+            change(status);
+        }
+    }
+
+    fn find(&self, finding: String) {
+        tracing::error!(finding, "Check found damage");
+        self.change(|status| {
+            status.findings_count += 1;
+            if status.findings.len() < FINDINGS_MAX {
+                status.findings.push(finding);
+            }
+        });
+    }
+
+    /// Begins a check unless one runs.
+    fn begin(&self, deep: bool) -> Result<(), Fault> {
+        let mut status = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if status.as_ref().is_some_and(|status| status.phase != CheckPhase::Done) {
+            return Err(Fault::new(isotherm_api::Code::InUse, "A check is running already".to_owned()));
+        }
+        *status = Some(CheckStatus {
+            deep,
+            phase: CheckPhase::Names,
+            done_bytes: 0,
+            all_bytes: 0,
+            nodes: 0,
+            contents: 0,
+            chunks: 0,
+            packs: 0,
+            stray_packs: 0,
+            findings: Vec::new(),
+            findings_count: 0,
+            hurt: Vec::new(),
+            hurt_count: 0,
+            failed: None,
+            started_ms: now_ms(),
+        });
+        Ok(())
+    }
+}
+
+/// Starts a check in the background.
+pub(crate) fn start(state: &Arc<State>, deep: bool) -> Result<(), Fault> {
+    state.checks.begin(deep)?;
+    let state = Arc::clone(state);
+    tokio::spawn(async move {
+        let outcome = tokio::select! {
+            outcome = check(&state, deep) => outcome,
+            () = state.live.stopped() => Err(Fault::stopping()),
+        };
+        state.checks.change(|status| {
+            status.phase = CheckPhase::Done;
+            status.failed = outcome.err().map(|fault| fault.message);
+        });
+    });
+    Ok(())
+}
+
+async fn long<T: Send + 'static>(
+    state: &State,
+    work: impl FnOnce(&Connection) -> Result<T, Fault> + Send + 'static,
+) -> Result<T, Fault> {
+    let connection = state.database.long_reader()?;
+    tokio::task::spawn_blocking(move || {
+        let transaction = connection.unchecked_transaction()?;
+        work(&transaction)
+    })
+    .await?
+}
+
+async fn check(state: &Arc<State>, deep: bool) -> Result<(), Fault> {
+    let checks = &state.checks;
+    let names = long(state, records::check_names).await?;
+    checks.change(|status| {
+        (status.nodes, status.contents, status.chunks) = (names.nodes, names.contents, names.chunks);
+        status.phase = CheckPhase::Packs;
+    });
+    names.findings.into_iter().for_each(|finding| checks.find(finding));
+    let mut lost = BTreeSet::new();
+    let packs = check_packs(state, &mut lost).await?;
+    if deep {
+        checks.change(|status| status.phase = CheckPhase::Bytes);
+        check_bytes(state, packs, &mut lost).await?;
+    }
+    checks.change(|status| status.phase = CheckPhase::Files);
+    set_aside(state, &lost).await?;
+    let broken: BTreeSet<ManifestId> = names.broken;
+    let hurt = move |connection: &Connection| {
+        let mut contents = records::contents_with(connection, &lost)?;
+        contents.extend(broken);
+        records::hurt_files(connection, &contents, FINDINGS_MAX)
+    };
+    let (files, count) = long(state, hurt).await?;
+    checks.change(|status| (status.hurt, status.hurt_count) = (files, count));
+    Ok(())
+}
+
+/// Compares the stored packs with the known ones; gives those that are wanted and there.
+async fn check_packs(state: &State, lost: &mut BTreeSet<ChunkId>) -> Result<Vec<(PackId, u64)>, Fault> {
+    // Listed before the records are read: what is stored in between is then known and not listed, and is asked for alone.
+    let listed: std::collections::BTreeMap<PackId, u64> = state.content.packs().list_packs().try_collect().await?;
+    let known = long(state, records::known_packs).await?;
+    state.checks.change(|status| {
+        status.packs = known.len() as u64;
+        status.stray_packs = listed.keys().filter(|pack| !known.contains_key(pack)).count() as u64;
+        status.all_bytes = known.values().filter(|(_, wanted)| *wanted).map(|(len, _)| len).sum();
+    });
+    let mut present = Vec::new();
+    for (pack, (len, wanted)) in known {
+        if !wanted {
+            continue;
+        }
+        let found = match listed.get(&pack) {
+            Some(found) => Some(*found),
+            None => state.content.packs().len(pack).await?,
+        };
+        if found == Some(len) {
+            present.push((pack, len));
+            continue;
+        }
+        state.checks.find(match found {
+            None => format!("Pack {pack} is lost: the records know it and the store does not have it"),
+            Some(found) => format!("Pack {pack} has {found} bytes, and should have {len}"),
+        });
+        lost.extend(long(state, move |connection| records::chunks_in(connection, pack)).await?);
+    }
+    Ok(present)
+}
+
+async fn check_bytes(state: &State, packs: Vec<(PackId, u64)>, lost: &mut BTreeSet<ChunkId>) -> Result<(), Fault> {
+    for (pack, len) in packs {
+        if let Err(error) = state.content.packs().verify(pack).await {
+            let damaged = damaged_chunks(state, pack).await?;
+            // A pack may have been rewritten and deleted since it was listed: then nothing is wanted of it.
+            if !damaged.is_empty() {
+                state.checks.find(format!("Pack {pack}: {error}; {} chunks of it are lost", damaged.len()));
+                lost.extend(damaged);
+            }
+        }
+        state.checks.change(|status| status.done_bytes += len);
+    }
+    Ok(())
+}
+
+/// The wanted chunks of a damaged pack that cannot be read.
+async fn damaged_chunks(state: &State, pack: PackId) -> Result<Vec<ChunkId>, Fault> {
+    let mut damaged = Vec::new();
+    for chunk in long(state, move |connection| records::chunks_in(connection, pack)).await? {
+        if state.content.chunk(chunk).await.is_err() {
+            damaged.push(chunk);
+        }
+    }
+    Ok(damaged)
+}
+
+async fn set_aside(state: &State, lost: &BTreeSet<ChunkId>) -> Result<(), Fault> {
+    if lost.is_empty() {
+        return Ok(());
+    }
+    let lost = lost.clone();
+    state.database.write(move |connection| records::set_aside(connection, &lost), |()| {}).await
+}
