@@ -8,6 +8,7 @@
 // A task runner talks to a person at a terminal: printing is its purpose.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod bench;
 mod packages;
 mod product;
 mod steps;
@@ -31,6 +32,7 @@ cargo xtask COMMAND
   packages                     the Debian packages that tests need: installs them when root, else says what is missing
   demo [ARGS]...               build the program and run `isotherm demo ARGS`
   sim [ARGS]...                build the simulation optimised and run it; without ARGS it shows its own help
+  bench sync [ARGS]...         measures the released program on data of its own; bench/results keeps the numbers
   help                         this text
 
 Exit codes: 0 done, 1 failed, 2 usage.
@@ -60,6 +62,7 @@ fn dispatch(command: &str, rest: &[String]) -> Result<ExitCode> {
         },
         "demo" => product::demo(&root, rest)?,
         "sim" => product::simulate(&root, rest)?,
+        "bench" => bench::run(&root, rest)?,
         "tidy" | "docs" | "packages" if !rest.is_empty() => {
             return Ok(usage(&format!("{command} takes no arguments, got {rest:?}")));
         }

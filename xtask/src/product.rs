@@ -18,6 +18,13 @@ pub(crate) fn demo(root: &Path, arguments: &[String]) -> Result<()> {
     become_program(&target(root).join("debug/isotherm"), &["demo"], arguments)
 }
 
+/// Builds the released program; gives its path.
+pub(crate) fn released(root: &Path) -> Result<PathBuf> {
+    packages::ensure(packages::FOR_BUILD)?;
+    build(root, &["build", "--release", "-p", "isotherm-cli"])?;
+    Ok(target(root).join("release/isotherm"))
+}
+
 /// Builds the simulation optimised and runs it with the arguments; returns only on failure.
 pub(crate) fn simulate(root: &Path, arguments: &[String]) -> Result<()> {
     packages::ensure(packages::FOR_BUILD)?;
