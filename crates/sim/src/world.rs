@@ -309,6 +309,8 @@ impl World {
                 operations: 7,
                 steps: 5,
                 read_files: 4,
+                // In some worlds every file is a large one.
+                bulk_bytes: if self.options.seed % 3 == 1 { 0 } else { Limits::default().bulk_bytes },
                 deletes_free: u64::MAX / 2,
                 ..Limits::default()
             },

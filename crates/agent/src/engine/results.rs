@@ -18,10 +18,7 @@ const HOLDS_AFTER: u32 = 3;
 
 impl<C: Catalog> Engine<C> {
     pub(super) fn read(&mut self, results: Vec<(NodeId, ReadResult)>, now: Millis) {
-        let bulk = self.settings.limits.bulk_bytes;
-        let large = results.len() == 1
-            && self.catalog.record(results[0].0).is_some_and(|record| record.here().is_some_and(|local| local.print.size > bulk));
-        self.read_ended(large);
+        self.reads_ended(results.iter().map(|(node, _)| *node));
         for (node, result) in results {
             self.work.busy.remove(&node);
             let Some(handle) = self.work.reading.remove(&node) else { continue };

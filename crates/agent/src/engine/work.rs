@@ -34,7 +34,9 @@ pub(super) struct Work {
     /// Files being read, by their inode.
     pub(super) reading: BTreeMap<NodeId, Handle>,
     reads: usize,
-    large_reads: usize,
+    /// Large files that have a lane to themselves. Counted by what was sent: the file may be another one when the
+    /// result comes.
+    large_reads: BTreeSet<NodeId>,
     /// Files that were written to while they were read.
     pub(super) stale_reads: BTreeSet<NodeId>,
     outbox: VecDeque<Intent>,
@@ -293,7 +295,7 @@ impl<C: Catalog> Engine<C> {
                 let Some(request) = self.read_request(node) else { continue };
                 let large = request.size > limits.bulk_bytes;
                 // One place is always left for small files.
-                if large && (!batch.is_empty() || self.work.large_reads + 1 >= limits.reads) {
+                if large && (!batch.is_empty() || self.work.large_reads.len() + 1 >= limits.reads) {
                     kept_back.push_back(node);
                     if kept_back.len() > limits.read_files {
                         break;
@@ -313,7 +315,7 @@ impl<C: Catalog> Engine<C> {
                 return;
             }
             self.work.reads += 1;
-            self.work.large_reads += usize::from(batch[0].size > limits.bulk_bytes);
+            self.work.large_reads.extend(batch.first().filter(|first| first.size > limits.bulk_bytes).map(|first| first.node));
             batch.iter().for_each(|request| {
                 self.work.reading.insert(request.node, request.handle.clone());
             });
@@ -334,9 +336,11 @@ impl<C: Catalog> Engine<C> {
         Some(ReadRequest { node, handle: local.handle, size: local.print.size, tries })
     }
 
-    pub(super) fn read_ended(&mut self, large: bool) {
+    pub(super) fn reads_ended(&mut self, nodes: impl Iterator<Item = NodeId>) {
         self.work.reads = self.work.reads.saturating_sub(1);
-        self.work.large_reads -= usize::from(large && self.work.large_reads > 0);
+        nodes.for_each(|node| {
+            self.work.large_reads.remove(&node);
+        });
     }
 
     /// Sends the next batch, storing it first. What was sent and not answered goes again before anything new.
