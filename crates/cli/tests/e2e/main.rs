@@ -10,6 +10,7 @@
 
 mod demo;
 mod program;
+mod revisions;
 mod service;
 mod sync;
 mod world;

@@ -220,7 +220,10 @@ impl Page<'_, '_> {
         }
         let then = versions.iter().skip_while(|revision| is_its(revision)).map(|revision| revision.node.clone()).next();
         if !versions.first().is_some_and(is_its) {
-            return self.add(now, Some(now), RestoreAction::Skip);
+            // Unless it has come back already to what it was before.
+            let earlier = versions.iter().skip_while(|revision| !is_its(revision)).find(|revision| !is_its(revision));
+            let is_back = earlier.is_some_and(|revision| is_same(&revision.node, now));
+            return if is_back { Ok(()) } else { self.add(now, Some(now), RestoreAction::Skip) };
         }
         // An older version that is not kept any more must not look as if the node had been made by this server.
         let is_whole =
@@ -259,6 +262,11 @@ impl Page<'_, '_> {
         }
         Ok(None)
     }
+}
+
+fn is_same(a: &Node, b: &Node) -> bool {
+    (a.deleted && b.deleted)
+        || (a.deleted == b.deleted && a.place == b.place && a.metadata == b.metadata && a.content == b.content)
 }
 
 /// Restores the nodes of a plan, and answers for each in order.

@@ -1,0 +1,84 @@
+//! What was deleted, replaced or encrypted comes back through the real program, on both servers.
+
+use std::fs;
+use std::path::Path;
+
+use crate::world::{World, can_sync};
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> = entries.filter(|name| !name.starts_with('.')).collect();
+    names.sort();
+    names
+}
+
+fn version_at(world: &World, path: &str, from_newest: usize) -> String {
+    let versions = world.run(&["versions", path, "--json"]).expect(0).json();
+    versions[from_newest]["version"].to_string()
+}
+
+#[test]
+fn old_versions_deleted_folders_and_the_work_of_one_server() {
+    if !can_sync("revisions::old_versions_deleted_folders_and_the_work_of_one_server") {
+        return;
+    }
+    let mut world = World::new();
+    world.start_agent("detroit");
+    world.start_agent("munich");
+    let folders = world.share("plans", &["detroit", "munich"]);
+    let (detroit, munich) = (&folders[0], &folders[1]);
+    fs::create_dir(detroit.join("house")).unwrap();
+    for number in 0..5 {
+        fs::write(detroit.join(format!("house/d{number}.dwg")), format!("drawing {number}")).unwrap();
+    }
+    fs::write(detroit.join("plan.txt"), "one").unwrap();
+    world.wait();
+
+    // Saved by rename as editors do, and still one file with a history.
+    for text in ["two", "three"] {
+        fs::write(detroit.join("plan.tmp"), text).unwrap();
+        fs::rename(detroit.join("plan.tmp"), detroit.join("plan.txt")).unwrap();
+        world.wait();
+    }
+    let first = version_at(&world, "plan.txt", 2);
+    world.run(&["restore", "plan.txt", "--version", &first, "--to", "plan-old.txt"]).expect(0);
+    world.run(&["restore", "plan.txt", "--version", &first]).expect(0);
+    world.wait();
+    for folder in &folders {
+        assert_eq!(fs::read_to_string(folder.join("plan.txt")).unwrap(), "one");
+        assert_eq!(fs::read_to_string(folder.join("plan-old.txt")).unwrap(), "one");
+    }
+
+    fs::remove_dir_all(munich.join("house")).unwrap();
+    world.wait();
+    assert!(!detroit.join("house").exists());
+    let would = world.run(&["undelete", "house", "--dry-run"]).expect(0).out;
+    assert!(would.contains("Would be 6 undeleted") && !detroit.join("house").exists(), "{would}");
+    world.run(&["undelete", "house"]).expect(0);
+    world.wait();
+    assert_eq!(fs::read_to_string(detroit.join("house/d3.dwg")).unwrap(), "drawing 3");
+
+    let began = std::time::SystemTime::now();
+    for name in names(&munich.join("house")) {
+        let path = munich.join("house").join(&name);
+        fs::write(&path, "noise").unwrap();
+        fs::rename(&path, munich.join("house").join(format!("{name}.locked"))).unwrap();
+    }
+    fs::write(munich.join("README-PAY.txt"), "pay").unwrap();
+    world.wait();
+    assert!(detroit.join("house/d0.dwg.locked").exists());
+    // A second more than needed may reach back to deletes of munich: the restore lies between, so they stay undone.
+    let age = format!("{}s", began.elapsed().unwrap().as_secs() + 1);
+    let report = world.run(&["undo", "--server", "munich", "--from", &age, "--json"]).expect(0).json();
+    assert_eq!((report["reverted"].as_u64(), report["deleted"].as_u64()), (Some(5), Some(1)), "{report}");
+    world.wait();
+    for folder in &folders {
+        assert_eq!(names(folder), ["house", "plan-old.txt", "plan.txt"]);
+        assert_eq!(names(&folder.join("house")), ["d0.dwg", "d1.dwg", "d2.dwg", "d3.dwg", "d4.dwg"]);
+        assert_eq!(fs::read_to_string(folder.join("house/d3.dwg")).unwrap(), "drawing 3");
+    }
+    world.run(&["service", "check", "--deep"]).expect(0);
+    world.run(&["restore", "nothing/here", "--as-of", "1h"]).expect(1);
+    world.run(&["restore", "plan.txt"]).expect(2);
+    world.run(&["restore", "plan.txt", "--as-of", "yesterday"]).expect(2);
+}
