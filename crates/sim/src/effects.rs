@@ -5,7 +5,7 @@ use isotherm_agent::engine::{Away, Effect, Event, ReadResult, SnapshotPart, Step
 use isotherm_core::ids::{Cursor, Timestamp};
 use isotherm_core::namespace::{Batch, Operation, Records, apply, check, page};
 use isotherm_core::node::{FileContent, Node};
-use isotherm_core::plan::Step;
+use isotherm_core::plan::{Action as Act, Step};
 use isotherm_core::trees::Handle;
 
 use crate::perform::{content_entry, look, perform};
@@ -82,6 +82,7 @@ impl World {
         volume.sync();
         let (manifest, bytes) = content_entry(inode.bytes);
         self.records.add_content(manifest);
+        self.uploaded.insert(manifest, self.now);
         self.contents.insert(manifest, bytes);
         let content = FileContent { manifest, size: 1, modified: Timestamp(inode.modified), link: None };
         ReadResult::Content { content, print }
@@ -153,7 +154,7 @@ impl World {
         self.check_namespace();
     }
 
-    fn check_namespace(&mut self) {
+    pub(crate) fn check_namespace(&mut self) {
         let Ok(share) = self.records.share();
         self.outcome.wrong.extend(check(share, self.records.nodes()));
         let named = self.records.nodes().filter(|node| node.place.name.as_bytes().windows(2).any(|pair| pair == b"-s"));
@@ -161,7 +162,13 @@ impl World {
     }
 
     fn perform_steps(&mut self, number: usize, steps: &[Step]) {
-        if self.lost(number) {
+        let content = |step: &Step| match &step.action {
+            Act::Create { content, .. } | Act::Replace { content, .. } => content.file().map(|file| file.manifest),
+            _ => None,
+        };
+        // What was replaced long ago cannot be fetched any more; the feed tells what is there instead.
+        let collected = steps.iter().filter_map(content).any(|manifest| !self.records.has_content(manifest));
+        if self.lost(number) || collected {
             let results = steps.iter().map(|step| (step.clone(), StepResult::Away(away()))).collect();
             self.deliver(number, Event::Performed(results));
             return;

@@ -8,7 +8,8 @@
 
 mod effects;
 pub mod perform;
-pub mod rng;
+pub mod restore;
+mod rng;
 pub mod users;
 pub mod verify;
 pub mod volume;

@@ -72,6 +72,12 @@ pub(crate) fn verify(world: &mut World) {
     let nodes = world.records.nodes().filter(|node| node.is_live());
     let (all, conflicts) =
         nodes.fold((0, 0), |(all, conflicts), node| (all + 1, conflicts + usize::from(node.conflict_of.is_some())));
+    let nodes = world.records.nodes().filter(|node| node.is_live());
+    let named = nodes.filter_map(|node| node.content.file()).map(|file| file.manifest);
+    let collected: Vec<_> = named.filter(|manifest| !world.records.has_content(*manifest)).collect();
+    if !collected.is_empty() {
+        wrong.push(format!("contents of live nodes were collected: {collected:?}"));
+    }
     if all != first.len() {
         wrong.push(format!("the share has {all} live nodes, volume 0 has {}", first.len()));
     }

@@ -72,6 +72,10 @@ pub(crate) enum Action {
     Start(usize),
     Part(usize, bool),
     RollBack(usize),
+    /// An administrator restores something.
+    Restore,
+    /// Old versions and garbage go.
+    Collect,
     Tick(usize, u64),
 }
 
@@ -98,6 +102,8 @@ pub(crate) struct World {
     pub(crate) sites: Vec<Site>,
     pub(crate) ledger: Ledger,
     pub(crate) contents: Contents,
+    /// When contents were uploaded last.
+    pub(crate) uploaded: BTreeMap<ManifestId, Time>,
     /// What has ever had a name that an agent gave it in a conflict. That is a rename, and a rename beats a delete.
     pub(crate) copied: BTreeSet<ManifestId>,
     /// A volume went back to an older state.
@@ -152,6 +158,7 @@ impl World {
             sites,
             ledger: Ledger::default(),
             contents: Contents::new(),
+            uploaded: BTreeMap::new(),
             copied: BTreeSet::new(),
             went_back: false,
             calendar: BTreeMap::new(),
@@ -189,6 +196,8 @@ impl World {
             self.at(at, Action::Work(number));
         }
         self.plan_scribblers();
+        self.plan_restores();
+        self.plan_collections();
         if !self.options.faults {
             return;
         }
@@ -218,6 +227,29 @@ impl World {
             let number = usize::try_from(rng.below(self.options.agents as u64)).unwrap_or(0);
             let at = rng.below(CALM_AFTER / 2);
             self.at(at, Action::Scribble(number, None, at + rng.below(CALM_AFTER / 2)));
+        }
+    }
+
+    /// In some worlds an administrator restores nodes.
+    fn plan_restores(&mut self) {
+        if self.options.seed % 5 != 2 {
+            return;
+        }
+        let mut rng = Rng::new(self.options.seed.rotate_left(32));
+        for _ in 0..=rng.below(8) {
+            let at = rng.below(CALM_AFTER);
+            self.at(at, Action::Restore);
+        }
+    }
+
+    /// In some worlds garbage is collected again and again.
+    fn plan_collections(&mut self) {
+        if self.options.seed % 3 == 2 {
+            let mut rng = Rng::new(self.options.seed.rotate_left(16));
+            for _ in 0..=rng.below(20) {
+                let at = rng.below(CALM_AFTER + 5_000);
+                self.at(at, Action::Collect);
+            }
         }
     }
 
@@ -263,6 +295,8 @@ impl World {
             Action::Crash(number, power) => self.crash(number, power),
             Action::Part(number, parted) => self.sites[number].parted = parted,
             Action::RollBack(number) => self.roll_back(number),
+            Action::Restore => self.restore_something(),
+            Action::Collect => self.collect(),
             Action::Work(number) => {
                 let reports = self.user(number);
                 self.report(number, reports);

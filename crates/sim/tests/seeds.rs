@@ -50,6 +50,8 @@ const FOUND: &[(u64, &str)] = &[
     (891, "what a step of an earlier run had left was taken for a node's file while another step made that file"),
     (1353, "a directory that a step of an earlier run had made was not looked into"),
     (20992, "a hard link was taken for what a move of an earlier run had left"),
+    (77, "a conflict copy whose content was collected before its commit was sent for ever, and its file never read again"),
+    (98, "the same with a file of several names, of which one was read again and got the old content from the others"),
     (13, "a large file that was replaced while it was read kept its lane for ever, and after three of them none was sent"),
     (3972, "a file that was deleted while its rename was on the way came back: the own rename beat the delete"),
     (5280, "a base was made of a content that the share did not have, and the content replaced"),

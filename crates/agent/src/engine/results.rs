@@ -152,6 +152,12 @@ impl<C: Catalog> Engine<C> {
                         self.freed(&before.place);
                     }
                 }
+                Answer::Missing(_) => {
+                    all = false;
+                    // A conflict copy has no file yet: the losing one still belongs to the node that it is a copy of.
+                    let from = sent.intent.rebind.map(|(from, _)| from);
+                    from.into_iter().chain([change.node()]).for_each(|node| self.unread(node, now));
+                }
                 other => {
                     all = false;
                     self.not_applied(change, other, now);
@@ -170,7 +176,7 @@ impl<C: Catalog> Engine<C> {
     fn not_applied(&mut self, change: &Change, answer: Answer, now: Millis) {
         let node = change.node();
         match answer {
-            Answer::Applied(_) | Answer::Skipped => {}
+            Answer::Applied(_) | Answer::Skipped | Answer::Missing(_) => {}
             Answer::Conflict(current) => {
                 // An operation that was sent before is answered as it was then. What the feed has passed is known here,
                 // and a node that is not was deleted since and forgotten.
@@ -180,7 +186,6 @@ impl<C: Catalog> Engine<C> {
                 }
                 self.back_off(node, now);
             }
-            Answer::Missing(_) => self.unread(node, now),
             Answer::Refused(Refusal::Fenced) => self.stop(Stop::Fenced),
             Answer::Refused(Refusal::Incarnation) => self.start_over(),
             Answer::Refused(Refusal::NoNode) if matches!(change, Change::Create { .. }) => {
@@ -203,12 +208,17 @@ impl<C: Catalog> Engine<C> {
     }
 
     /// The share lacks content that was there when the file was read: read it again.
+    /// What was read is not in the share any more: the file is read and sent again, whichever name it is read by.
     fn unread(&mut self, node: NodeId, now: Millis) {
-        if let Some(mut record) = self.catalog.record(node)
-            && let Some(local) = record.local.as_mut().filter(|local| local.kind() == Kind::File)
-        {
-            local.content = LocalContent::Unread;
-            self.catalog.put(record);
+        let handle = self.catalog.record(node).and_then(|record| record.local).map(|local| local.handle);
+        for node in handle.map(|handle| self.catalog.by_handle(&handle)).unwrap_or_default() {
+            if let Some(mut record) = self.catalog.record(node)
+                && let Some(local) = record.local.as_mut().filter(|local| local.kind() == Kind::File)
+            {
+                local.content = LocalContent::Unread;
+                self.catalog.put(record);
+                self.around(node);
+            }
         }
         self.back_off(node, now);
     }

@@ -53,6 +53,31 @@ impl MemoryRecords {
         self.contents.insert(manifest);
     }
 
+    /// Whether a content is completely stored.
+    #[must_use]
+    pub fn has_content(&self, manifest: ManifestId) -> bool {
+        self.contents.contains(&manifest)
+    }
+
+    /// Lets versions go that were replaced before the share had this version, as retention does.
+    pub fn expire(&mut self, before: Version) {
+        for revisions in self.revisions.values_mut() {
+            // The last one is the present state; one that was replaced was so by its successor.
+            let kept = revisions.windows(2).position(|pair| pair[1].versions.last >= before);
+            revisions.drain(..kept.unwrap_or(revisions.len() - 1));
+        }
+    }
+
+    /// Lets contents go that neither a live node nor a kept version names, and that are not `pinned`.
+    pub fn collect(&mut self, pinned: impl Fn(ManifestId) -> bool) {
+        let named = |node: &Node| node.content.file().map(|file| file.manifest);
+        let live = self.nodes.values().filter(|node| node.is_live()).filter_map(named);
+        // A deletion's own state names what was deleted; only an earlier version brings it back.
+        let kept = self.revisions.values().flatten().filter(|node| node.is_live()).filter_map(named);
+        let named: BTreeSet<ManifestId> = live.chain(kept).collect();
+        self.contents.retain(|manifest| named.contains(manifest) || pinned(*manifest));
+    }
+
     /// All nodes, deleted ones too.
     pub fn nodes(&self) -> impl Iterator<Item = &Node> {
         self.nodes.values()

@@ -1,0 +1,53 @@
+//! What happens in the share beside the servers' work: an administrator brings nodes back to what they were, retention
+//! lets old versions go, and what nothing names is collected.
+
+use isotherm_core::ids::{NodeId, Version};
+use isotherm_core::namespace::{Records, Restoration, restore};
+use isotherm_core::node::Node;
+
+use crate::world::{Time, World};
+
+/// How long an upload is safe from collection. Short, so that uploads whose commit comes later are collected: they have
+/// to be asked for again.
+const PIN: Time = 1_000;
+
+impl World {
+    /// Restores some node to some version of it, or deletes it as an exact restore does.
+    pub(crate) fn restore_something(&mut self) {
+        let nodes: Vec<NodeId> = self.records.nodes().map(|node| node.id).collect();
+        let Some(node) = self.rng.pick(&nodes).copied() else { return };
+        let versions = self.records.revisions(node).to_vec();
+        let (Some(now), Some(then)) = (versions.last().cloned(), self.rng.pick(&versions).cloned()) else { return };
+        let target = (!self.rng.chance(15)).then_some(then.versions.last);
+        let wanted = Restoration { node, expected: now.versions.last, target };
+        let mut draws: Vec<[u8; 16]> = (0..100).map(|_| self.rng.id()).collect();
+        let mut draw = || draws.pop().expect("a restore makes few operations");
+        let Ok(outcome) = restore(&mut self.records, wanted, &mut draw);
+        if self.options.trace {
+            self.outcome.trace.push(format!("{:>6} restore {wanted:?}: {outcome:?}", self.now));
+        }
+        // Whoever restores gives up what is there, and wants what was.
+        for node in [&now, &then] {
+            self.settle_with_ledger(node);
+        }
+        self.check_namespace();
+    }
+
+    /// Lets old versions go, and then the content that nothing needs.
+    pub(crate) fn collect(&mut self) {
+        let Ok(share) = self.records.share();
+        let before = Version(share.head.0.saturating_sub(self.rng.below(30)));
+        self.records.expire(before);
+        let (now, uploaded) = (self.now, &self.uploaded);
+        self.records.collect(|manifest| uploaded.get(&manifest).is_some_and(|at| now < at + PIN));
+    }
+
+    /// Neither must this content live on, nor must it be gone.
+    fn settle_with_ledger(&mut self, node: &Node) {
+        let bytes = node.content.file().and_then(|file| self.contents.get(&file.manifest)).copied();
+        if let Some(bytes) = bytes {
+            self.ledger.owed.remove(&bytes);
+            self.ledger.given_back(bytes);
+        }
+    }
+}
