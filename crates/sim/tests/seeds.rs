@@ -52,6 +52,7 @@ const FOUND: &[(u64, &str)] = &[
     (20992, "a hard link was taken for what a move of an earlier run had left"),
     (77, "a conflict copy whose content was collected before its commit was sent for ever, and its file never read again"),
     (98, "the same with a file of several names, of which one was read again and got the old content from the others"),
+    (4897, "a move and a new large content of one file were handed out at once, and their results taken for each other's"),
     (13, "a large file that was replaced while it was read kept its lane for ever, and after three of them none was sent"),
     (3972, "a file that was deleted while its rename was on the way came back: the own rename beat the delete"),
     (5280, "a base was made of a content that the share did not have, and the content replaced"),

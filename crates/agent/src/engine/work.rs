@@ -251,15 +251,20 @@ impl<C: Catalog> Engine<C> {
         let limits = &self.settings.limits;
         let (mut ordinary, mut bulk) = (Vec::new(), Vec::new());
         let mut left = Vec::new();
+        let (mut ordinary_nodes, mut bulk_nodes) = (BTreeSet::new(), BTreeSet::new());
         for step in steps {
             let large = content_bytes(&step) > limits.bulk_bytes;
             let (place_in, under_way) =
                 if large { (&mut bulk, self.work.performing[1]) } else { (&mut ordinary, self.work.performing[0]) };
             let depends = matches!(&step.action, Action::Create { at, .. } if matches!(at.parent, Parent::Planned(_)));
+            // A node has work under way in one effect only: what else it needs is planned again after that.
+            let other = if large { &ordinary_nodes } else { &bulk_nodes };
+            let elsewhere = other.contains(&step.node);
             let full = place_in.len() >= if large { 4 } else { limits.steps };
-            if under_way || full || (large && depends) || self.work.busy.contains(&step.node) {
+            if under_way || full || elsewhere || (large && depends) || self.work.busy.contains(&step.node) {
                 left.push(step.node);
             } else {
+                if large { &mut bulk_nodes } else { &mut ordinary_nodes }.insert(step.node);
                 place_in.push(step);
             }
         }
