@@ -146,13 +146,8 @@ impl<C: Catalog> Engine<C> {
             self.effects.push(Effect::Look(requests));
         }
         self.end_scan(now);
-        let open = self.local.lost.iter().filter(|(_, lost)| !lost.probed || lost.scans_begun < self.local.scans_whole);
-        let open: Vec<NodeId> = open.map(|(node, _)| *node).take(self.settings.limits.look_names).collect();
-        if !self.local.probing && !open.is_empty() {
-            self.local.probing = true;
-            let handles = open.iter().filter_map(|node| Some((*node, self.catalog.record(*node)?.local?.handle)));
-            let handles: Vec<_> = handles.collect();
-            self.effects.push(Effect::Probe(handles));
+        if !self.local.probing {
+            self.probe_lost();
         }
     }
 
