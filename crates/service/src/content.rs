@@ -103,8 +103,7 @@ impl ContentStore {
             // Other bytes under the name of these ones can only be damaged.
             Err(error) if error.kind == StoreErrorKind::Exists => {
                 tracing::warn!(%pack, "Pack is stored anew, because the stored one is damaged");
-                self.objects.delete_many(std::slice::from_ref(&key)).await?;
-                Ok(self.objects.put(&key, bytes).await?)
+                Ok(self.objects.replace(&key, bytes).await?)
             }
             stored => Ok(stored?),
         }

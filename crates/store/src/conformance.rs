@@ -29,6 +29,7 @@ pub async fn all(store: &dyn ChunkStore) {
     missing_object(store).await;
     ranges(store).await;
     put_again(store).await;
+    replaced(store).await;
     deletes(store).await;
     listing(store).await;
     concurrent_puts(store).await;
@@ -99,6 +100,17 @@ pub async fn put_again(store: &dyn ChunkStore) {
     ok(store.delete_many(std::slice::from_ref(&key)).await);
     ok(store.put(&key, Bytes::from_static(b"other")).await);
     assert_eq!(ok(store.get(&key).await), "other");
+    ok(store.delete_many(&[key]).await);
+}
+
+/// A damaged object is replaced in one step, and a missing one made.
+pub async fn replaced(store: &dyn ChunkStore) {
+    let key = key("conformance/replaced");
+    for bytes in ["where none was", "damaged", "whole and longer than before", ""] {
+        ok(store.replace(&key, Bytes::from_static(bytes.as_bytes())).await);
+        assert_eq!(ok(store.get(&key).await), bytes);
+        assert_eq!(list(store, Some(&self::key("conformance"))).await, [Listed { key: key.clone(), len: bytes.len() as u64 }]);
+    }
     ok(store.delete_many(&[key]).await);
 }
 

@@ -126,6 +126,10 @@ impl ChunkStore for FaultyStore {
         self.call(key.as_str(), move || self.inner.put(key, bytes))
     }
 
+    fn replace<'a>(&'a self, key: &'a Key, bytes: Bytes) -> BoxFuture<'a, Result<(), StoreError>> {
+        self.call(key.as_str(), move || self.inner.replace(key, bytes))
+    }
+
     fn get<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Bytes, StoreError>> {
         self.call(key.as_str(), move || self.inner.get(key))
     }

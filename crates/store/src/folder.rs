@@ -57,6 +57,11 @@ impl ChunkStore for FolderStore {
         self.on_disk(move |disk| disk.put(&key, &bytes)).boxed()
     }
 
+    fn replace<'a>(&'a self, key: &'a Key, bytes: Bytes) -> BoxFuture<'a, Result<(), StoreError>> {
+        let key = key.clone();
+        self.on_disk(move |disk| disk.replace(&key, &bytes)).boxed()
+    }
+
     fn get<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Bytes, StoreError>> {
         let key = key.clone();
         self.on_disk(move |disk| disk.read(&key, None)).boxed()

@@ -152,6 +152,14 @@ impl ChunkStore for ObjectFolder {
         self.put_once(key, bytes).boxed()
     }
 
+    fn replace<'a>(&'a self, key: &'a Key, bytes: Bytes) -> BoxFuture<'a, Result<(), StoreError>> {
+        async move {
+            let put = self.store.put(&self.path(key), bytes.into()).await;
+            put.map(drop).map_err(|error| map_error(key, error))
+        }
+        .boxed()
+    }
+
     fn get<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Bytes, StoreError>> {
         async move {
             let got = self.store.get(&self.path(key)).await.map_err(|error| map_error(key, error))?;

@@ -32,6 +32,10 @@ pub trait ChunkStore: fmt::Debug + Send + Sync {
     /// bytes are refused with `Exists`, and the object stays as it was. After an error the object is whole or absent.
     fn put<'a>(&'a self, key: &'a Key, bytes: Bytes) -> BoxFuture<'a, Result<(), StoreError>>;
 
+    /// Writes an object in the place of a damaged one, or where there is none. At every moment, also if power fails, there
+    /// is the old object or the new one, whole. Only for bytes that the key names.
+    fn replace<'a>(&'a self, key: &'a Key, bytes: Bytes) -> BoxFuture<'a, Result<(), StoreError>>;
+
     /// The whole object.
     fn get<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Bytes, StoreError>>;
 

@@ -80,6 +80,21 @@ impl Disk {
         named
     }
 
+    /// Writes the object in the place of another; see the trait.
+    pub(super) fn replace(&self, key: &Key, bytes: &[u8]) -> Result<(), StoreError> {
+        let failed = |error: io::Error| StoreError::from_io(key, "cannot be replaced", error);
+        let folder = self.make_folders(key).map_err(failed)?;
+        let name = self.next.fetch_add(1, Ordering::Relaxed).to_string();
+        let renamed = self
+            .write_temporary(&name, bytes)
+            .and_then(|()| Ok(fs::renameat(&self.temporary, &name, &folder, key.last())?));
+        if let Err(error) = renamed {
+            let _ = fs::unlinkat(&self.temporary, &name, AtFlags::empty());
+            return Err(failed(error));
+        }
+        fs::fsync(&folder).map_err(|error| failed(error.into()))
+    }
+
     /// The object's bytes, or those of a range.
     pub(super) fn read(&self, key: &Key, range: Option<Range<u64>>) -> Result<Bytes, StoreError> {
         let (mut file, len) = self.open_object(key)?;
