@@ -13,7 +13,7 @@ use isotherm_core::trees::Trees;
 use crate::perform::{Contents, recover};
 use crate::rng::Rng;
 use crate::users::{Ledger, User};
-use crate::volume::{Ino, ROOT, STAGING, TICK, Volume, handle};
+use crate::volume::{Ino, ROOT, STAGING, TICK, Volume, handle, manifest};
 
 /// What kind of world.
 #[derive(Clone, Copy, Debug)]
@@ -321,9 +321,7 @@ impl World {
         site.run += 1;
         site.cursor = Version(0);
         site.epoch = records.attach(site.id);
-        recover(&mut site.volume, &|node, bytes| {
-            records.history(node, usize::MAX).is_ok_and(|history| history.contains(&crate::volume::manifest(bytes)))
-        });
+        recover(&mut site.volume, &|node, bytes| catalog.record(node).is_some_and(|record| record.is_safe(&manifest(bytes))));
         let Ok(share) = self.records.share();
         let servers: BTreeMap<ServerId, String> =
             self.sites.iter().enumerate().map(|(at, site)| (site.id, format!("s{at}"))).collect();

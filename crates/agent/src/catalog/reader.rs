@@ -26,9 +26,7 @@ pub trait Recorded {
 
 impl KnownContent for CatalogReader {
     fn safe_contents(&self, node: NodeId) -> Vec<Content> {
-        let Some(record) = self.record(node) else { return Vec::new() };
-        let remote = record.remote.map(|node| node.content);
-        remote.into_iter().chain(record.synced.map(|synced| synced.content)).collect()
+        self.record(node).iter().flat_map(Record::safe_contents).cloned().collect()
     }
 
     fn place(&self, node: NodeId) -> Option<(Handle, Name)> {

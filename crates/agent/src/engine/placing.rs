@@ -31,6 +31,10 @@ impl<C: Catalog> Engine<C> {
         let kept = self.catalog.value(PLACING).and_then(|bytes| postcard::from_bytes::<Vec<Step>>(&bytes).ok());
         let steps = kept.into_iter().flatten();
         self.placing.left = steps.filter_map(|step| Some((target(&step)?, step))).collect();
+        // Their targets come first: what the start gave back under another name must not be taken for a move of the file
+        // that has been replaced.
+        let targets: Vec<Place> = self.placing.left.keys().cloned().collect();
+        targets.iter().for_each(|place| self.look_at(place));
     }
 
     /// Keeps steps that are about to be performed.
@@ -82,6 +86,11 @@ impl<C: Catalog> Engine<C> {
                 let step = step.clone();
                 self.placing.left.remove(&place);
                 self.displaced(&place, step.node);
+                let before = self.catalog.record(step.node).and_then(|record| record.here().map(|local| local.place.clone()));
+                if let Some(before) = before.filter(|before| *before != place && !matches!(step.action, Action::Move { .. })) {
+                    // Its former file was given back there, and is a file of its own.
+                    self.look_at(&before);
+                }
                 if seen.kind == Kind::Directory {
                     self.scan_from(step.node);
                 }
@@ -106,7 +115,8 @@ impl<C: Catalog> Engine<C> {
                 made(content, metadata, place, seen)
             }
             Action::Replace { expected, content, metadata, link_to: None } if !known => {
-                let replaced = record.here().is_some_and(|local| local.place == place && local.handle == expected.handle);
+                // Wherever it was seen since: its former file may have been given back under another name.
+                let replaced = record.here().is_some_and(|local| local.handle == expected.handle);
                 made(content, metadata, place, seen).filter(|_| replaced)
             }
             // A file with several names may have been given this one by a user.

@@ -19,6 +19,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use crate::content::ManifestId;
 use crate::ids::{LinkId, NodeId, Version};
 use crate::name::Name;
 use crate::node::{Content, Kind, Metadata, Node, Place};
@@ -74,6 +75,19 @@ impl Record {
     #[must_use]
     pub fn is_lost(&self) -> bool {
         self.local.as_ref().is_some_and(|local| local.lost)
+    }
+
+    /// Contents that the share holds or has held, as far as this server knows: they may be removed here. What the share
+    /// has replaced or deleted since, and perhaps collected, counts too.
+    pub fn safe_contents(&self) -> impl Iterator<Item = &Content> {
+        let remote = self.remote.iter().map(|node| &node.content);
+        remote.chain(self.synced.iter().map(|synced| &synced.content))
+    }
+
+    /// Whether a file's content is one of [`Record::safe_contents`].
+    #[must_use]
+    pub fn is_safe(&self, manifest: &ManifestId) -> bool {
+        self.safe_contents().filter_map(Content::file).any(|file| file.manifest == *manifest)
     }
 
     /// Whether this server may hold something that the share does not have yet: a change, a new name, or a delete.
