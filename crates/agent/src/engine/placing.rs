@@ -5,7 +5,7 @@
 //! performed, and after a crash their targets are recognised when they are first seen: by inode, or by name, size and
 //! modification time. The bytes are still read before anything rests on them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use isotherm_core::ids::NodeId;
 use isotherm_core::node::{Content, Kind, Metadata, Place};
@@ -14,6 +14,7 @@ use isotherm_core::plan::settle;
 use isotherm_core::plan::{Action, Step};
 use isotherm_core::trees::{Local, LocalContent, Record, same_metadata};
 
+use super::local::LocalSide;
 use super::{Catalog, Engine};
 
 const PLACING: &str = "placing";
@@ -26,6 +27,13 @@ pub(super) struct Placing {
     left: BTreeMap<Place, Step>,
 }
 
+impl Placing {
+    /// Whether it will be known soon what a step of an earlier run has done to the node.
+    pub(super) fn is_open(&self, node: NodeId, local: &LocalSide) -> bool {
+        self.left.iter().any(|(place, step)| step.node == node && local.awaits(place))
+    }
+}
+
 impl<C: Catalog> Engine<C> {
     pub(super) fn recall_placing(&mut self) {
         let kept = self.catalog.value(PLACING).and_then(|bytes| postcard::from_bytes::<Vec<Step>>(&bytes).ok());
@@ -35,6 +43,23 @@ impl<C: Catalog> Engine<C> {
         // that has been replaced.
         let targets: Vec<Place> = self.placing.left.keys().cloned().collect();
         targets.iter().for_each(|place| self.look_at(place));
+        let parents: BTreeSet<NodeId> = targets.iter().map(|place| place.parent).collect();
+        let made: BTreeSet<NodeId> = self.placing.left.values().map(|step| step.node).collect();
+        parents.difference(&made).for_each(|parent| self.go_on_below(*parent));
+    }
+
+    /// It is known where a directory is: what was to be placed in it is looked at, or can not be there.
+    fn go_on_below(&mut self, directory: NodeId) {
+        let here = directory == NodeId::PARKED || self.catalog.record(directory).is_some_and(|record| record.local.is_some());
+        let below = self.placing.left.keys().filter(|place| place.parent == directory).cloned();
+        for place in below.collect::<Vec<_>>() {
+            if here {
+                self.look_at(&place);
+            } else if let Some(step) = self.placing.left.remove(&place) {
+                self.around(step.node);
+                self.go_on_below(step.node);
+            }
+        }
     }
 
     /// Keeps steps that are about to be performed.
@@ -57,9 +82,10 @@ impl<C: Catalog> Engine<C> {
 
     /// Everything was looked at: what was not found by now is not there.
     pub(super) fn forget_placing(&mut self) {
-        if !self.placing.left.is_empty() {
-            self.placing.left.clear();
+        let left = std::mem::take(&mut self.placing.left);
+        if !left.is_empty() {
             self.keep_placing();
+            left.values().for_each(|step| self.around(step.node));
         }
     }
 
@@ -74,35 +100,36 @@ impl<C: Catalog> Engine<C> {
         if self.placing.left.is_empty() || !self.is_believed(listing) {
             return;
         }
-        let mut found = false;
-        for seen in &listing.seen {
-            let place = Place { parent: listing.directory, name: seen.name.clone() };
-            let Some(step) = self.placing.left.get(&place) else { continue };
-            // Other work is under way on the node already: what is here cannot be its file too.
-            if self.work.busy.contains(&step.node) {
-                continue;
+        let covered = self.placing.left.keys().filter(|place| listing.covers(place));
+        let covered: Vec<Place> = covered.cloned().collect();
+        for place in &covered {
+            let Some(step) = self.placing.left.remove(place) else { continue };
+            let seen = listing.seen.iter().find(|seen| seen.name == place.name);
+            if let Some(local) = seen.and_then(|seen| self.left_by(&step, place.clone(), seen)) {
+                self.take_placed(&step, local);
             }
-            if let Some(local) = self.left_by(step, place.clone(), seen) {
-                let step = step.clone();
-                self.placing.left.remove(&place);
-                self.displaced(&place, step.node);
-                let before = self.catalog.record(step.node).and_then(|record| record.here().map(|local| local.place.clone()));
-                if let Some(before) = before.filter(|before| *before != place && !matches!(step.action, Action::Move { .. })) {
-                    // Its former file was given back there, and is a file of its own.
-                    self.look_at(&before);
-                }
-                if seen.kind == Kind::Directory {
-                    self.scan_from(step.node);
-                }
-                let strays = settle::performed(&mut self.catalog, &step, Some(local));
-                strays.into_iter().for_each(|stray| self.around(stray));
-                self.around(step.node);
-                found = true;
-            }
+            // Nothing was planned for it before this was known.
+            self.around(step.node);
+            self.go_on_below(step.node);
         }
-        if found {
+        if !covered.is_empty() {
             self.keep_placing();
         }
+    }
+
+    fn take_placed(&mut self, step: &Step, local: Local) {
+        let place = &local.place;
+        self.displaced(place, step.node);
+        let before = self.catalog.record(step.node).and_then(|record| record.here().map(|local| local.place.clone()));
+        if let Some(before) = before.filter(|before| before != place && !matches!(step.action, Action::Move { .. })) {
+            // Its former file was given back there, and is a file of its own.
+            self.look_at(&before);
+        }
+        if local.kind() == Kind::Directory {
+            self.scan_from(step.node);
+        }
+        let strays = settle::performed(&mut self.catalog, step, Some(local));
+        strays.into_iter().for_each(|stray| self.around(stray));
     }
 
     /// What is seen at the target of a step, if the step has made it.

@@ -69,6 +69,18 @@ pub struct Listing {
     pub seen: Vec<Seen>,
 }
 
+impl Listing {
+    /// Whether it says what is at the place, or that nothing is.
+    #[must_use]
+    pub fn covers(&self, place: &Place) -> bool {
+        let named = match &self.scope {
+            Scope::All => true,
+            Scope::Names(names) => names.contains(&place.name),
+        };
+        named && place.parent == self.directory
+    }
+}
+
 /// The names that a listing speaks of.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Scope {

@@ -40,8 +40,12 @@ impl LocalSide {
         if local.passing().is_some() || (local.content == LocalContent::Unread && self.restless.contains(&local.place)) {
             return false;
         }
-        self.looking_at.contains(&local.place)
-            || self.dirty.get(&local.place.parent).is_some_and(|names| names.contains_key(&local.place.name))
+        self.awaits(&local.place)
+    }
+
+    /// Whether a place is being looked at, or will be as soon as it rests.
+    pub(in crate::engine) fn awaits(&self, place: &Place) -> bool {
+        self.looking_at.contains(place) || self.dirty.get(&place.parent).is_some_and(|names| names.contains_key(&place.name))
     }
 
     /// The oldest report that was not looked at yet.
