@@ -198,11 +198,9 @@ impl<C: Catalog> Engine<C> {
             self.local.scan.iter_mut().for_each(|scan| scan.whole = false);
             self.scan_by(now + self.settings.limits.search_after_ms);
         }
-        let looked_at: Vec<Place> = listings
-            .iter()
-            .flat_map(|listing| listing.seen.iter().map(|seen| Place { parent: listing.directory, name: seen.name.clone() }))
-            .filter(|place| except.contains(place))
-            .collect();
+        // Also places where nothing was seen: a name that a user took away while a step worked there is told nowhere else.
+        let looked_at = except.iter().filter(|place| listings.iter().any(|listing| listing.covers(place)));
+        let looked_at: Vec<Place> = looked_at.cloned().collect();
         listings.iter().for_each(|listing| self.recognise(listing));
         let ids = &mut self.ids;
         let observed = observe(&mut self.catalog, &listings, &except, &mut || NodeId(ids()));

@@ -28,6 +28,11 @@ pub(super) struct Placing {
 }
 
 impl Placing {
+    /// Nodes that steps under way move.
+    pub(super) fn moving(&self) -> impl Iterator<Item = NodeId> {
+        self.under_way.values().filter(|step| matches!(step.action, Action::Move { .. })).map(|step| step.node)
+    }
+
     /// Whether it will be known soon what a step of an earlier run has done to the node.
     pub(super) fn is_open(&self, node: NodeId, local: &LocalSide) -> bool {
         self.left.iter().any(|(place, step)| step.node == node && local.awaits(place))

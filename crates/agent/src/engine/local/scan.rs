@@ -27,6 +27,8 @@ impl<C: Catalog> Engine<C> {
         self.local.scan = Some(Scan { queue: BTreeSet::from([NodeId::ROOT, NodeId::PARKED]), whole: true, evidence });
         self.local.scans_begun += 1;
         self.local.unentered.clear();
+        // What is being moved already may be seen at neither place.
+        self.local.moving.extend(self.placing.moving());
         self.local.scan_due = None;
         self.local.last_scan = now;
         self.local.unbroken = self.settings.watched;
