@@ -258,6 +258,7 @@ impl<C: Catalog> Engine<C> {
             self.local.note(directory, name, now, Evidence::Unwatched);
         }
         self.local.list.extend(observed.list);
+        self.withdraw(&observed.changed);
         for node in &observed.changed {
             let record = self.catalog.record(*node);
             if record.as_ref().is_none_or(|record| !record.is_lost()) {

@@ -385,6 +385,25 @@ impl<C: Catalog> Engine<C> {
         }
     }
 
+    /// What was about to be said of files that are gone meanwhile is not said any more: what was written to them would
+    /// beat the news that they were deleted.
+    pub(super) fn withdraw(&mut self, changed: &BTreeSet<NodeId>) {
+        let queued = changed.iter().filter(|node| self.work.busy.contains(*node));
+        let gone = |node: &NodeId| self.catalog.record(*node).is_none_or(|record| record.local.is_none());
+        let gone: BTreeSet<NodeId> = queued.copied().filter(gone).collect();
+        if gone.is_empty() || self.work.outbox.is_empty() {
+            return;
+        }
+        let outbox = std::mem::take(&mut self.work.outbox);
+        let (withdrawn, left): (VecDeque<_>, VecDeque<_>) =
+            outbox.into_iter().partition(|intent| intent_nodes(intent).iter().any(|node| gone.contains(node)));
+        self.work.outbox = left;
+        for node in withdrawn.iter().flat_map(intent_nodes) {
+            self.work.busy.remove(&node);
+            self.wake([node]);
+        }
+    }
+
     /// What an earlier run sent and never saw answered is under way again.
     pub(super) fn resume_sent(&mut self) {
         for sent in self.catalog.sent() {
