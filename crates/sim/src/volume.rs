@@ -177,10 +177,10 @@ impl Volume {
     }
 
     /// Every file that has a name anywhere, those that the agent has put aside too.
-    pub fn files(&self) -> impl Iterator<Item = &Inode> {
+    pub fn files(&self) -> impl Iterator<Item = (Ino, &Inode)> {
         let named: BTreeSet<&Ino> = self.live.names.values().collect();
         let files = self.live.inodes.iter().filter(move |(ino, _)| named.contains(ino));
-        files.map(|(_, inode)| inode).filter(|inode| inode.kind == Kind::File)
+        files.map(|(ino, inode)| (*ino, inode)).filter(|(_, inode)| inode.kind == Kind::File)
     }
 
     /// Whether `at` is `above` or below it.

@@ -369,7 +369,7 @@ impl World {
         catalog.crash();
         site.catalog = Some(catalog);
         if power {
-            let before = live_contents(&site.volume);
+            let before = live_files(&site.volume);
             site.volume.lose_power();
             self.forgive(number, &before);
         }
@@ -378,14 +378,14 @@ impl World {
     }
 
     /// What was only on this volume, and not durable there, is gone with its power: no program was told otherwise.
-    fn forgive(&mut self, number: usize, before: &BTreeSet<u32>) {
-        let after = live_contents(&self.sites[number].volume);
+    fn forgive(&mut self, number: usize, before: &BTreeMap<Ino, u32>) {
+        let after = live_files(&self.sites[number].volume);
         let elsewhere: BTreeSet<u32> = self
             .sites
             .iter()
             .enumerate()
             .filter(|(at, _)| *at != number)
-            .flat_map(|(_, site)| live_contents(&site.volume))
+            .flat_map(|(_, site)| live_files(&site.volume).into_values())
             .collect();
         let shared: BTreeSet<_> = self
             .records
@@ -394,8 +394,11 @@ impl World {
             .filter_map(|node| node.content.file())
             .map(|file| file.manifest)
             .collect();
-        after.difference(before).for_each(|bytes| self.ledger.given_back(*bytes));
-        for bytes in before.difference(&after) {
+        // By inode: a removed file may come back beside another one of the same content.
+        let back = after.iter().filter(|(ino, bytes)| before.get(*ino) != Some(bytes));
+        back.for_each(|(_, bytes)| self.ledger.given_back(*bytes));
+        let left: BTreeSet<u32> = after.values().copied().collect();
+        for bytes in before.values().filter(|bytes| !left.contains(bytes)) {
             if !elsewhere.contains(bytes) && !shared.contains(&crate::volume::manifest(*bytes)) {
                 self.ledger.owed.remove(bytes);
             }
@@ -415,7 +418,7 @@ impl World {
             }
             Some(old) => {
                 self.crash(number, false);
-                let before = live_contents(&self.sites[number].volume);
+                let before = live_files(&self.sites[number].volume);
                 self.sites[number].volume.roll_back(&old);
                 self.sites[number].rolled_back = true;
                 self.went_back = true;
@@ -492,6 +495,6 @@ impl World {
     }
 }
 
-fn live_contents(volume: &Volume) -> BTreeSet<u32> {
-    volume.files().map(|inode| inode.bytes).collect()
+fn live_files(volume: &Volume) -> BTreeMap<Ino, u32> {
+    volume.files().map(|(ino, inode)| (ino, inode.bytes)).collect()
 }

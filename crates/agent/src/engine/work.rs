@@ -252,6 +252,7 @@ impl<C: Catalog> Engine<C> {
         let (mut ordinary, mut bulk) = (Vec::new(), Vec::new());
         let mut left = Vec::new();
         let (mut ordinary_nodes, mut bulk_nodes) = (BTreeSet::new(), BTreeSet::new());
+        let mut taken = [Places::new(), Places::new()];
         for step in steps {
             let large = content_bytes(&step) > limits.bulk_bytes;
             let (place_in, under_way) =
@@ -259,12 +260,16 @@ impl<C: Catalog> Engine<C> {
             let depends = matches!(&step.action, Action::Create { at, .. } if matches!(at.parent, Parent::Planned(_)));
             // A node has work under way in one effect only: what else it needs is planned again after that.
             let other = if large { &ordinary_nodes } else { &bulk_nodes };
-            let elsewhere = other.contains(&step.node);
+            let used = places(&step);
+            // The same goes for a name: the results of the two come in any order.
+            let crossed = |place| self.work.held.contains(place) || taken[usize::from(!large)].contains(place);
+            let elsewhere = other.contains(&step.node) || used.iter().any(crossed);
             let full = place_in.len() >= if large { 4 } else { limits.steps };
             if under_way || full || elsewhere || (large && depends) || self.work.busy.contains(&step.node) {
                 left.push(step.node);
             } else {
                 if large { &mut bulk_nodes } else { &mut ordinary_nodes }.insert(step.node);
+                taken[usize::from(large)].extend(used);
                 place_in.push(step);
             }
         }
