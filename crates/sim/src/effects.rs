@@ -1,8 +1,8 @@
 //! What engines ask for, done in the world: looks, messages to the share, moves on the volume. Messages are late, lost
 //! or repeated; users and failures come in between.
 
-use isotherm_agent::engine::{Away, Effect, Event, ReadResult, SnapshotPart, StepResult};
-use isotherm_core::ids::{Cursor, Timestamp};
+use isotherm_agent::engine::{Away, Catalog as _, Effect, Event, ReadResult, SnapshotPart, StepResult};
+use isotherm_core::ids::{Cursor, Incarnation, Timestamp};
 use isotherm_core::namespace::{Batch, Operation, Records, apply, check, page};
 use isotherm_core::node::{FileContent, Node};
 use isotherm_core::plan::{Action as Act, Step};
@@ -11,7 +11,7 @@ use isotherm_core::trees::Handle;
 use crate::perform::{content_entry, look, perform};
 use crate::users::User;
 use crate::volume::{Volume, ino};
-use crate::world::{Action, INCARNATION, World};
+use crate::world::{Action, World};
 
 impl World {
     fn deliver(&mut self, number: usize, event: Event) {
@@ -21,7 +21,7 @@ impl World {
 
     /// Whether a message is lost on its way.
     fn lost(&mut self, number: usize) -> bool {
-        self.sites[number].parted || (self.options.faults && !self.calm() && self.rng.chance(4))
+        self.down || self.sites[number].parted || (self.options.faults && !self.calm() && self.rng.chance(4))
     }
 
     pub(crate) fn perform(&mut self, number: usize, effect: Effect) {
@@ -102,10 +102,10 @@ impl World {
         }
         // Within a run a position never goes back; a crash may take a catalog back to an older one.
         let asked = &mut self.sites[number].cursor;
-        if cursor.version < *asked {
-            self.outcome.wrong.push(format!("server {number} asked from {} after {asked}", cursor.version));
+        if let Some(before) = asked.filter(|asked| asked.incarnation == cursor.incarnation && cursor.version < asked.version) {
+            self.outcome.wrong.push(format!("server {number} asked from {} after {}", cursor.version, before.version));
         }
-        *asked = cursor.version;
+        *asked = Some(cursor);
         self.deliver(number, Event::Page(Ok(page)));
     }
 
@@ -131,7 +131,9 @@ impl World {
 
     fn send(&mut self, number: usize, operations: Vec<Operation>) {
         let site = &self.sites[number];
-        let batch = Batch { server: site.id, epoch: site.epoch, incarnation: INCARNATION, operations };
+        let known = site.engine.as_ref().and_then(|engine| engine.catalog().cursor());
+        let incarnation = known.map_or(Incarnation(0), |cursor| cursor.incarnation);
+        let batch = Batch { server: site.id, epoch: site.epoch, incarnation, operations };
         if self.lost(number) {
             // The request may have arrived all the same, now or much later; only the answer is lost for sure.
             if self.rng.chance(50) {
@@ -206,6 +208,6 @@ impl World {
     }
 }
 
-fn away() -> Away {
+pub(crate) fn away() -> Away {
     Away { text: "The service cannot be reached".to_owned(), retry: true }
 }

@@ -7,6 +7,7 @@
 //! **Invariant:** nothing here asks the real clock, a thread or the operating system for anything.
 
 mod effects;
+mod faults;
 pub mod perform;
 pub mod restore;
 mod rng;

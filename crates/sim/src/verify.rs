@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use isotherm_agent::engine::{Catalog, Engine, MemoryCatalog};
-use isotherm_core::ids::NodeId;
+use isotherm_core::ids::{Cursor, NodeId};
 use isotherm_core::name::{Case, Name};
 use isotherm_core::namespace::Records;
 use isotherm_core::node::{Kind, Place};
@@ -15,13 +15,14 @@ use crate::world::{Site, World};
 /// Whether every engine runs, agrees, and has read the share to its head.
 pub(crate) fn at_rest(world: &mut World) -> bool {
     let Ok(share) = world.records.share();
+    let head = Cursor { incarnation: share.incarnation, version: share.head };
     let now = world.now();
     world.sites.iter_mut().all(|site| {
         // What a user did in the last moments is reported to the engine first.
         now > site.reported_until
             && site.engine.as_mut().is_some_and(|engine| {
                 let status = engine.status(now);
-                status.agreed && status.cursor.is_some_and(|cursor| cursor.version == share.head)
+                status.agreed && status.cursor == Some(head)
             })
     })
 }

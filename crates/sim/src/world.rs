@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use isotherm_agent::engine::{Effect, Engine, Event, Limits, MemoryCatalog, Settings};
 use isotherm_core::content::ManifestId;
-use isotherm_core::ids::{Epoch, Incarnation, ServerId, Version};
+use isotherm_core::ids::{Cursor, Epoch, Incarnation, ServerId};
 use isotherm_core::name::Case;
 use isotherm_core::namespace::{Batch, MemoryRecords, Records};
 use isotherm_core::plan::{Authority, Rules};
@@ -52,9 +52,8 @@ pub struct Outcome {
 /// Milliseconds of simulated time.
 pub type Time = u64;
 
-pub(crate) const INCARNATION: Incarnation = Incarnation(1);
 /// The end of the time in which users work and things fail.
-const CALM_AFTER: Time = 60_000;
+pub(crate) const CALM_AFTER: Time = 60_000;
 /// Events after which a world that does not come to rest is given up.
 const EVENTS_MAX: u64 = 40_000;
 /// After which everybody must have come to rest.
@@ -76,6 +75,13 @@ pub(crate) enum Action {
     Restore,
     /// Old versions and garbage go.
     Collect,
+    /// The service ends, or starts.
+    Service(bool),
+    /// Its data are copied, and put back later.
+    Backup,
+    PutBack,
+    /// It forgets what was deleted.
+    Forget,
     Tick(usize, u64),
 }
 
@@ -84,16 +90,16 @@ pub(crate) struct Site {
     pub(crate) id: ServerId,
     pub(crate) volume: Volume,
     pub(crate) engine: Option<Engine<MemoryCatalog>>,
-    catalog: Option<MemoryCatalog>,
+    pub(crate) catalog: Option<MemoryCatalog>,
     /// Counts the runs of the agent; what belongs to an earlier one is dropped.
     pub(crate) run: u64,
     pub(crate) epoch: Epoch,
     pub(crate) parted: bool,
-    rolled_back: bool,
-    old: Option<Volume>,
-    next_tick: Option<Time>,
+    pub(crate) rolled_back: bool,
+    pub(crate) old: Option<Volume>,
+    pub(crate) next_tick: Option<Time>,
     pub(crate) reported_until: Time,
-    pub(crate) cursor: Version,
+    pub(crate) cursor: Option<Cursor>,
 }
 
 /// Everything there is.
@@ -106,9 +112,14 @@ pub(crate) struct World {
     pub(crate) uploaded: BTreeMap<ManifestId, Time>,
     /// What has ever had a name that an agent gave it in a conflict. That is a rename, and a rename beats a delete.
     pub(crate) copied: BTreeSet<ManifestId>,
-    /// A volume went back to an older state.
+    /// The service does not run.
+    pub(crate) down: bool,
+    pub(crate) backup: Option<MemoryRecords>,
+    /// How many lives the share has had.
+    pub(crate) lives: u64,
+    /// A volume, or the service, went back to an older state.
     pub(crate) went_back: bool,
-    calendar: BTreeMap<(Time, u64), Action>,
+    pub(crate) calendar: BTreeMap<(Time, u64), Action>,
     pub(crate) now: Time,
     order: u64,
     pub(crate) rng: Rng,
@@ -132,7 +143,7 @@ impl World {
     fn new(options: Options) -> Self {
         let mut rng = Rng::new(options.seed);
         let case = if rng.chance(20) { Case::Insensitive } else { Case::Sensitive };
-        let records = MemoryRecords::new(INCARNATION, case);
+        let records = MemoryRecords::new(Incarnation(1), case);
         let sites = (0..options.agents).map(|number| {
             // Clocks are off by hours.
             let skew = i64::try_from(rng.below(20_000)).unwrap_or(0);
@@ -149,7 +160,7 @@ impl World {
                 old: None,
                 next_tick: None,
                 reported_until: 0,
-                cursor: Version(0),
+                cursor: None,
             }
         });
         let sites = sites.collect();
@@ -160,6 +171,9 @@ impl World {
             contents: Contents::new(),
             uploaded: BTreeMap::new(),
             copied: BTreeSet::new(),
+            down: false,
+            backup: None,
+            lives: 1,
             went_back: false,
             calendar: BTreeMap::new(),
             now: 0,
@@ -189,70 +203,6 @@ impl World {
         self.now >= CALM_AFTER
     }
 
-    fn plan_faults(&mut self) {
-        for _ in 0..self.options.actions {
-            let number = self.some_site();
-            let at = self.rng.below(CALM_AFTER);
-            self.at(at, Action::Work(number));
-        }
-        self.plan_scribblers();
-        self.plan_restores();
-        self.plan_collections();
-        if !self.options.faults {
-            return;
-        }
-        for _ in 0..self.rng.below(6) {
-            let (number, at, power) = (self.some_site(), self.rng.below(CALM_AFTER), self.rng.chance(40));
-            self.at(at, Action::Crash(number, power));
-        }
-        for _ in 0..self.rng.below(4) {
-            let (number, at) = (self.some_site(), self.rng.below(CALM_AFTER));
-            let length = self.rng.below(20_000);
-            self.at(at, Action::Part(number, true));
-            self.at((at + length).min(CALM_AFTER), Action::Part(number, false));
-        }
-        if self.rng.chance(10) {
-            let (number, at) = (self.some_site(), self.rng.below(CALM_AFTER));
-            self.at(at, Action::RollBack(number));
-        }
-    }
-
-    /// Some worlds have programs that never stop writing for as long as the quiet time.
-    fn plan_scribblers(&mut self) {
-        let mut rng = Rng::new(!self.options.seed);
-        if !self.options.seed.is_multiple_of(4) {
-            return;
-        }
-        for _ in 0..=rng.below(2) {
-            let number = usize::try_from(rng.below(self.options.agents as u64)).unwrap_or(0);
-            let at = rng.below(CALM_AFTER / 2);
-            self.at(at, Action::Scribble(number, None, at + rng.below(CALM_AFTER / 2)));
-        }
-    }
-
-    /// In some worlds an administrator restores nodes.
-    fn plan_restores(&mut self) {
-        if self.options.seed % 5 != 2 {
-            return;
-        }
-        let mut rng = Rng::new(self.options.seed.rotate_left(32));
-        for _ in 0..=rng.below(8) {
-            let at = rng.below(CALM_AFTER);
-            self.at(at, Action::Restore);
-        }
-    }
-
-    /// In some worlds garbage is collected again and again.
-    fn plan_collections(&mut self) {
-        if self.options.seed % 3 == 2 {
-            let mut rng = Rng::new(self.options.seed.rotate_left(16));
-            for _ in 0..=rng.below(20) {
-                let at = rng.below(CALM_AFTER + 5_000);
-                self.at(at, Action::Collect);
-            }
-        }
-    }
-
     fn scribble(&mut self, number: usize, ino: Option<Ino>, until: Time) {
         let site = &mut self.sites[number];
         let (volume, ledger, rng) = (&mut site.volume, &mut self.ledger, &mut self.rng);
@@ -267,7 +217,7 @@ impl World {
         }
     }
 
-    fn some_site(&mut self) -> usize {
+    pub(crate) fn some_site(&mut self) -> usize {
         usize::try_from(self.rng.below(self.options.agents as u64)).unwrap_or(0)
     }
 
@@ -297,6 +247,10 @@ impl World {
             Action::RollBack(number) => self.roll_back(number),
             Action::Restore => self.restore_something(),
             Action::Collect => self.collect(),
+            Action::Service(runs) => self.service(runs),
+            Action::Backup => self.backup = Some(self.records.clone()),
+            Action::PutBack => self.put_back(),
+            Action::Forget => self.forget(),
             Action::Work(number) => {
                 let reports = self.user(number);
                 self.report(number, reports);
@@ -319,7 +273,7 @@ impl World {
         let Some(mut catalog) = site.catalog.take() else { return };
         catalog.crash();
         site.run += 1;
-        site.cursor = Version(0);
+        site.cursor = None;
         site.epoch = records.attach(site.id);
         recover(&mut site.volume, &|node, bytes| catalog.record(node).is_some_and(|record| record.is_safe(&manifest(bytes))));
         let Ok(share) = self.records.share();
@@ -357,74 +311,6 @@ impl World {
             Err(failure) => self.outcome.wrong.push(failure.to_string()),
         }
         self.feed(number, Event::Tick);
-    }
-
-    pub(crate) fn crash(&mut self, number: usize, power: bool) {
-        let site = &mut self.sites[number];
-        let Some(engine) = site.engine.take() else { return };
-        self.outcome.crashes += 1;
-        site.run += 1;
-        site.next_tick = None;
-        let mut catalog = engine.into_catalog();
-        catalog.crash();
-        site.catalog = Some(catalog);
-        if power {
-            let before = live_files(&site.volume);
-            site.volume.lose_power();
-            self.forgive(number, &before);
-        }
-        let pause = self.rng.below(8_000);
-        self.at((self.now + pause).min(CALM_AFTER), Action::Start(number));
-    }
-
-    /// What was only on this volume, and not durable there, is gone with its power: no program was told otherwise.
-    fn forgive(&mut self, number: usize, before: &BTreeMap<Ino, u32>) {
-        let after = live_files(&self.sites[number].volume);
-        let elsewhere: BTreeSet<u32> = self
-            .sites
-            .iter()
-            .enumerate()
-            .filter(|(at, _)| *at != number)
-            .flat_map(|(_, site)| live_files(&site.volume).into_values())
-            .collect();
-        let shared: BTreeSet<_> = self
-            .records
-            .nodes()
-            .filter(|node| node.is_live())
-            .filter_map(|node| node.content.file())
-            .map(|file| file.manifest)
-            .collect();
-        // By inode: a removed file may come back beside another one of the same content.
-        let back = after.iter().filter(|(ino, bytes)| before.get(*ino) != Some(bytes));
-        back.for_each(|(_, bytes)| self.ledger.given_back(*bytes));
-        let left: BTreeSet<u32> = after.values().copied().collect();
-        for bytes in before.values().filter(|bytes| !left.contains(bytes)) {
-            if !elsewhere.contains(bytes) && !shared.contains(&crate::volume::manifest(*bytes)) {
-                self.ledger.owed.remove(bytes);
-            }
-        }
-    }
-
-    /// The volume goes back to an older state; the catalog does not (row 15).
-    fn roll_back(&mut self, number: usize) {
-        if self.sites[number].engine.is_none() {
-            return;
-        }
-        match self.sites[number].old.take() {
-            None => {
-                self.sites[number].old = Some(self.sites[number].volume.clone());
-                let later = self.now + self.rng.below(10_000);
-                self.at(later.min(CALM_AFTER), Action::RollBack(number));
-            }
-            Some(old) => {
-                self.crash(number, false);
-                let before = live_files(&self.sites[number].volume);
-                self.sites[number].volume.roll_back(&old);
-                self.sites[number].rolled_back = true;
-                self.went_back = true;
-                self.forgive(number, &before);
-            }
-        }
     }
 
     /// A user does something on a volume.
@@ -493,8 +379,4 @@ impl World {
     pub(crate) fn now(&self) -> Time {
         self.now
     }
-}
-
-fn live_files(volume: &Volume) -> BTreeMap<Ino, u32> {
-    volume.files().map(|(ino, inode)| (ino, inode.bytes)).collect()
 }

@@ -151,7 +151,7 @@ impl<C: Catalog> Engine<C> {
             let Some(last) = nodes.last() else { break };
             after = Some(*last);
             for node in nodes.into_iter().filter(|node| !node.is_anchor()) {
-                self.settle_after_snapshot(node, seen.contains(&node), same_life, cursor);
+                self.settle_after_snapshot(node, seen.contains(&node), same_life);
             }
         }
         self.catalog.set_value(INCARNATION, None);
@@ -160,7 +160,7 @@ impl<C: Catalog> Engine<C> {
         self.remote.at_head = false;
     }
 
-    fn settle_after_snapshot(&mut self, node: NodeId, seen: bool, same_life: bool, cursor: Cursor) {
+    fn settle_after_snapshot(&mut self, node: NodeId, seen: bool, same_life: bool) {
         let Some(mut record) = self.catalog.record(node) else { return };
         let before = record.clone();
         if !same_life {
@@ -169,9 +169,9 @@ impl<C: Catalog> Engine<C> {
         }
         if !seen {
             record.remote = match record.remote.take() {
+                // Which version deleted it is not known. Whoever wants it back learns that by the answer.
                 Some(mut remote) if same_life && remote.is_live() => {
                     remote.deleted = true;
-                    remote.versions.last = cursor.version;
                     Some(remote)
                 }
                 Some(remote) if same_life => Some(remote),

@@ -68,6 +68,19 @@ impl MemoryRecords {
         }
     }
 
+    /// Forgets nodes whose deletion is older than a version and of which no earlier version is kept. Whoever has not heard
+    /// of the deletions starts over.
+    pub fn forget_deleted(&mut self, before: Version) {
+        let old = |node: &&Node| !node.is_live() && node.versions.last < before;
+        let gone: Vec<Node> = self.nodes.values().filter(old).cloned().collect();
+        for node in gone {
+            self.share.horizon = self.share.horizon.max(node.versions.last);
+            self.nodes.remove(&node.id);
+            self.by_version.remove(&node.versions.last);
+            self.revisions.remove(&node.id);
+        }
+    }
+
     /// Lets contents go that neither a live node nor a kept version names, and that are not `pinned`.
     pub fn collect(&mut self, pinned: impl Fn(ManifestId) -> bool) {
         let named = |node: &Node| node.content.file().map(|file| file.manifest);

@@ -85,9 +85,8 @@ impl Disk {
         let failed = |error: io::Error| StoreError::from_io(key, "cannot be replaced", error);
         let folder = self.make_folders(key).map_err(failed)?;
         let name = self.next.fetch_add(1, Ordering::Relaxed).to_string();
-        let renamed = self
-            .write_temporary(&name, bytes)
-            .and_then(|()| Ok(fs::renameat(&self.temporary, &name, &folder, key.last())?));
+        let renamed =
+            self.write_temporary(&name, bytes).and_then(|()| Ok(fs::renameat(&self.temporary, &name, &folder, key.last())?));
         if let Err(error) = renamed {
             let _ = fs::unlinkat(&self.temporary, &name, AtFlags::empty());
             return Err(failed(error));
