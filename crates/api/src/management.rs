@@ -114,6 +114,9 @@ pub struct Group {
     pub max_delete_fraction: f64,
     /// How long old versions are kept.
     pub keep: Keep,
+    /// What it takes in the store, as it was measured last; none before the first collection.
+    #[serde(default)]
+    pub space: Option<Space>,
     /// The newest version.
     pub head: Version,
     /// This life of the share.
@@ -124,6 +127,19 @@ pub struct Group {
     pub endpoints: u64,
     /// When it was made.
     pub created_ms: u64,
+}
+
+/// What a group takes in the store. Content that groups share counts for each of them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Space {
+    /// Bytes of all live files.
+    pub files: u64,
+    /// Bytes of the different chunks of live files and kept versions.
+    pub distinct: u64,
+    /// The same, compressed as they are stored.
+    pub stored: u64,
+    /// When this was measured.
+    pub measured_ms: u64,
 }
 
 /// A registered server.

@@ -163,6 +163,20 @@ pub(crate) enum ServiceCommand {
         #[command(flatten)]
         log: Log,
     },
+    /// Copies the data folder of a service, which may be running
+    ///
+    /// A second backup into the same folder copies only what is new. To put it back, stop the service and give it a copy of
+    /// the backup as its data folder. Exit code 3 if content is missing or damaged.
+    Backup {
+        /// The service's data folder
+        #[arg(long, value_name = "DIR")]
+        data: PathBuf,
+        /// Folder for the backup: empty, or that of an earlier one
+        #[arg(long, value_name = "DIR")]
+        to: PathBuf,
+        #[command(flatten)]
+        format: Format,
+    },
     /// Checks that everything the running service names is there
     ///
     /// Damaged content is listed with the files that it belongs to. Exit code 3 if there is any.

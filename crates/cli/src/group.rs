@@ -5,13 +5,13 @@
 //! **Invariant:** `set` sends only what the user named.
 
 use isotherm_api::Client;
-use isotherm_api::management::{EndpointStatus, Group, GroupChange, GroupStatus, Keep, KeepChange, NewGroup, Quota};
+use isotherm_api::management::{EndpointStatus, Group, GroupChange, GroupStatus, Keep, KeepChange, NewGroup, Quota, Space};
 use isotherm_core::name::Case;
 
 use crate::args::{GroupCommand, GroupSettings};
 use crate::failure::{Exit, Failure};
 use crate::output::{Answer, NOTHING, Table, details, plural, text};
-use crate::{size, status};
+use crate::{moment, size, status};
 
 pub(crate) async fn run(client: &Client, command: GroupCommand) -> Result<Answer, Failure> {
     match command {
@@ -94,12 +94,19 @@ fn settings_of(group: &Group) -> String {
         ("id", group.id.to_string()),
         ("case", case(group.case).to_owned()),
         ("size", size::bytes(group.usage)),
+        ("in the store", group.space.map_or_else(|| NOTHING.to_owned(), space)),
         ("quota", quota(group)),
         ("delete limit", format!("{}% at once without a confirmation", (group.max_delete_fraction * 1000.0).round() / 10.0)),
         ("exclusions", exclusions),
         ("old versions", kept(group.keep)),
         ("version", group.head.to_string()),
     ])
+}
+
+/// What is different is less than all files where they hold the same, and more where old versions are kept.
+fn space(space: Space) -> String {
+    let (distinct, stored) = (size::bytes(space.distinct), size::bytes(space.stored));
+    format!("{stored} stored, of {distinct} in different content with old versions; measured {}", moment::show(space.measured_ms))
 }
 
 fn kept(keep: Keep) -> String {

@@ -10,6 +10,7 @@
 
 mod agents;
 mod args;
+mod backup;
 mod check;
 mod demo;
 mod doctor;
@@ -74,6 +75,10 @@ fn answer(arguments: Arguments) -> Result<Answer, Failure> {
 async fn dispatch(Arguments { service, command }: Arguments) -> Result<Answer, Failure> {
     match command {
         Command::Service(ServiceCommand::Run { data, listen, log }) => run::service(data, listen, log).await,
+        Command::Service(ServiceCommand::Backup { data, to, format }) => tokio::select! {
+            answer = backup::run(&data, &to, format) => answer,
+            () = run::stop_signal() => Err(Failure::interrupted()),
+        },
         Command::Agent(command) => run::agent(service, command).await,
         Command::Demo(demo) => demo::run(demo).await,
         Command::Man => Ok(manual::page()?.into()),
@@ -103,7 +108,7 @@ async fn ask(url: String, command: Command) -> Result<Answer, Failure> {
         Command::Undo(wanted) => restore::undo(&client()?, wanted).await,
         Command::File(command) => file::run(command),
         Command::Doctor(doctor) => doctor::run(&url, doctor).await,
-        Command::Service(ServiceCommand::Run { .. })
+        Command::Service(ServiceCommand::Run { .. } | ServiceCommand::Backup { .. })
         | Command::Agent(_)
         | Command::Demo(_)
         | Command::Man

@@ -1,7 +1,8 @@
 //! Garbage collection: lets old versions go, and then what nothing names any more.
 //!
-//! One run: expire revisions, mark what is named, condemn the rest, delete packs that hold nothing else for long enough,
-//! and rewrite packs that are mostly dead or small. It decides nothing about single chunks beyond the records' rules.
+//! One run: let go what is old, mark what is named, measure what each group takes, condemn the rest, delete packs that
+//! hold nothing else for long enough, and rewrite packs that are mostly dead or small. It decides nothing about single
+//! chunks beyond the records' rules.
 //!
 //! **Invariants:** a run that is cut off anywhere has lost nothing, and the next one goes on; an object is deleted after
 //! its rows, and while no pack is being stored.
@@ -36,6 +37,10 @@ const SMALL_MIN: usize = 16;
 pub struct Collected {
     /// Versions that were not to be kept any longer.
     pub expired_versions: u64,
+    /// Nodes that were deleted so long ago that every server has heard of it, or starts over.
+    pub forgotten_nodes: u64,
+    /// Answers to operations that nobody repeats any more.
+    pub forgotten_answers: u64,
     /// Contents that nothing names any more.
     pub forgotten_contents: u64,
     /// Chunks that nothing names any more.
@@ -77,14 +82,22 @@ pub(crate) async fn run_regularly(state: Arc<State>) {
 /// One run.
 pub(crate) async fn collect(state: &Arc<State>, ages: Ages) -> Result<Collected, Fault> {
     let _alone = state.content.collecting().await?;
-    let mut done = Collected { expired_versions: expire(state).await?, ..Collected::default() };
+    let aged = crate::aging::age(state, ages).await?;
+    let mut done = Collected {
+        expired_versions: aged.versions,
+        forgotten_nodes: aged.nodes,
+        forgotten_answers: aged.answers,
+        ..Collected::default()
+    };
     let marked_ms = now_ms();
     let connection = state.database.long_reader()?;
-    let mark = tokio::task::spawn_blocking(move || -> Result<Mark, Fault> {
+    let (mark, space) = tokio::task::spawn_blocking(move || -> Result<(Mark, _), Fault> {
         let transaction = connection.unchecked_transaction()?;
-        records::mark(&transaction, marked_ms, ages)
+        let mark = records::mark(&transaction, marked_ms, ages)?;
+        Ok((mark, records::space::measure(&transaction, marked_ms)?))
     })
     .await??;
+    state.database.write(move |connection| records::space::keep(connection, &space), |()| {}).await?;
     let mark = Arc::new(mark);
     done.condemned_chunks = condemn(state, &mark, marked_ms, ages).await?;
     let forget = Arc::clone(&mark);
@@ -96,22 +109,6 @@ pub(crate) async fn collect(state: &Arc<State>, ages: Ages) -> Result<Collected,
     (done.deleted_packs, done.deleted_bytes) = delete(state, ages).await?;
     tracing::info!(?done, "Garbage was collected");
     Ok(done)
-}
-
-async fn expire(state: &State) -> Result<u64, Fault> {
-    let mut expired = 0;
-    for group in state.database.read(records::groups).await? {
-        loop {
-            let expire =
-                move |connection: &rusqlite::Connection| records::expire(connection, group.id, group.keep, now_ms(), PIECE);
-            let gone = state.database.write(expire, |_| {}).await?;
-            expired += gone as u64;
-            if gone < PIECE {
-                break;
-            }
-        }
-    }
-    Ok(expired)
 }
 
 async fn condemn(state: &State, mark: &Arc<Mark>, marked_ms: u64, ages: Ages) -> Result<u64, Fault> {

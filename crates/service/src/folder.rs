@@ -15,6 +15,8 @@ use crate::ServiceError;
 /// The format that this release writes and reads: the database's tables and the place of the packs.
 pub(crate) const FORMAT: u32 = 1;
 
+/// The database, in the data folder.
+pub(crate) const RECORDS: &str = "records.sqlite";
 const FORMAT_FILE: &str = "format";
 /// Tells which inode the records were when they were last served.
 const PLACE_FILE: &str = "place";
@@ -49,7 +51,7 @@ impl DataFolder {
     }
 
     pub(crate) fn database(&self) -> PathBuf {
-        self.path.join("records.sqlite")
+        self.path.join(RECORDS)
     }
 
     pub(crate) fn objects(&self) -> PathBuf {
@@ -65,6 +67,16 @@ impl DataFolder {
             Ok(text) => Ok(text != self.place()?),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(true),
             Err(source) => Err(ServiceError::Folder { path: self.path.clone(), what: "cannot be read", source }),
+        }
+    }
+
+    /// Whoever serves the folder next begins a new life of its shares.
+    pub(crate) fn unsettle(&self) -> Result<(), ServiceError> {
+        match fs::remove_file(self.path.join(PLACE_FILE)) {
+            Err(source) if source.kind() != ErrorKind::NotFound => {
+                Err(ServiceError::Folder { path: self.path.clone(), what: "cannot be written", source })
+            }
+            _ => Ok(()),
         }
     }
 
@@ -87,6 +99,15 @@ impl DataFolder {
     }
 }
 
+/// Refuses what is not a data folder of this format; makes nothing.
+pub(crate) fn require_format(path: &Path) -> Result<(), ServiceError> {
+    let file = path.join(FORMAT_FILE);
+    match fs::metadata(&file) {
+        Ok(_) => check_format(path),
+        Err(source) => Err(ServiceError::Folder { path: path.to_owned(), what: "is no data folder of a service", source }),
+    }
+}
+
 /// Reads the format file, or writes it where the folder is new.
 fn check_format(path: &Path) -> Result<(), ServiceError> {
     let file = path.join(FORMAT_FILE);
@@ -98,7 +119,7 @@ fn check_format(path: &Path) -> Result<(), ServiceError> {
     match File::open(&file) {
         Ok(open) => open.take(FORMAT_LEN_MAX).read_to_string(&mut text).map_err(io("cannot be read"))?,
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            let is_new = !path.join("records.sqlite").exists();
+            let is_new = !path.join(RECORDS).exists();
             if !is_new {
                 return Err(ServiceError::Format { path: file, found: "nothing".to_owned() });
             }

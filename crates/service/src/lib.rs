@@ -9,6 +9,8 @@
 //! a transaction that it shares with whatever else waits, and `live::Live` wakes the readers of the feed once the
 //! transaction is durable.
 
+mod aging;
+mod backup;
 mod check;
 mod clock;
 mod collect;
@@ -19,6 +21,7 @@ mod http;
 mod live;
 mod records;
 
+pub use backup::{Backup, Progress, backup};
 pub use collect::Collected;
 pub use fault::Fault;
 pub use records::Ages;

@@ -8,6 +8,7 @@
 // Logs of processes are shown where a test fails.
 #![allow(clippy::unwrap_used, clippy::print_stderr, clippy::print_stdout)]
 
+mod backup;
 mod demo;
 mod program;
 mod revisions;

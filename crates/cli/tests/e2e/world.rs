@@ -84,6 +84,16 @@ impl World {
         agent.ended().0
     }
 
+    /// Ends the service and starts it on another data folder, under the same address.
+    pub(crate) fn serve_again(&mut self, data: &Path) {
+        let address = self.url.strip_prefix("http://").unwrap();
+        let arguments = ["service", "run", "--data", data.to_str().unwrap(), "--listen", address];
+        self.service.signal(Signal::KILL);
+        until("the service has ended", || std::net::TcpStream::connect(address).is_err());
+        self.service = Running::start(&arguments);
+        assert!(self.service.line().starts_with("listening on "));
+    }
+
     /// Stops the service with a signal; gives its exit code.
     pub(crate) fn stop_service(self, signal: Signal) -> Option<i32> {
         drop(self.agents);

@@ -14,18 +14,22 @@ use super::chunks::{PackRow, listed_chunks};
 use super::codec::{signed, unsigned};
 use crate::fault::Fault;
 
-/// How long content lives that nothing names.
+const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+
+/// How long things live that nothing names any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ages {
     /// After its upload, or after an agent asked for it: the longest that an upload may take until its commit.
     pub pin_ms: u64,
     /// After it was condemned, for those who read it, or learned of it before.
     pub grace_ms: u64,
+    /// Deleted nodes and answers to operations: how long a server may be away and still hear of each deletion.
+    pub horizon_ms: u64,
 }
 
 impl Default for Ages {
     fn default() -> Self {
-        Self { pin_ms: super::chunks::PIN_MS, grace_ms: 24 * 60 * 60 * 1000 }
+        Self { pin_ms: super::chunks::PIN_MS, grace_ms: DAY_MS, horizon_ms: 90 * DAY_MS }
     }
 }
 
@@ -37,7 +41,7 @@ pub(crate) struct Mark {
     chunks: HashSet<u64>,
 }
 
-fn first(id: &[u8; 32]) -> u64 {
+pub(super) fn first(id: &[u8; 32]) -> u64 {
     u64::from_be_bytes(*id.first_chunk().expect("an id has 32 bytes"))
 }
 

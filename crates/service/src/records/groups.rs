@@ -15,9 +15,9 @@ use super::codec::{signed, unsigned};
 use crate::fault::Fault;
 
 const COLUMNS: &str = "id, name, insensitive, fold_version, quota, used, exclusions, max_delete_fraction, head, incarnation,
-    barrier, created_ms, (SELECT count(*) FROM endpoint WHERE endpoint.share = share.num), keep_days, keep_versions, hold";
+    barrier, created_ms, (SELECT count(*) FROM endpoint WHERE endpoint.share = share.num), keep_days, keep_versions, hold, num";
 
-fn read(row: &Row<'_>) -> Result<Group, Fault> {
+fn read(connection: &Connection, row: &Row<'_>) -> Result<Group, Fault> {
     let name: String = row.get(1)?;
     let exclusions: String = row.get(6)?;
     let exclusions = serde_json::from_str(&exclusions)
@@ -37,6 +37,7 @@ fn read(row: &Row<'_>) -> Result<Group, Fault> {
         created_ms: unsigned(row.get(11)?),
         endpoints: unsigned(row.get(12)?),
         keep: Keep { days: row.get(13)?, versions: row.get(14)?, hold: row.get(15)? },
+        space: super::space::last(connection, row.get(16)?)?,
     })
 }
 
@@ -46,7 +47,7 @@ pub(crate) fn groups(connection: &Connection) -> Result<Vec<Group>, Fault> {
     let mut rows = statement.query([])?;
     let mut groups = Vec::new();
     while let Some(row) = rows.next()? {
-        groups.push(read(row)?);
+        groups.push(read(connection, row)?);
     }
     Ok(groups)
 }
@@ -55,14 +56,14 @@ pub(crate) fn groups(connection: &Connection) -> Result<Vec<Group>, Fault> {
 pub(crate) fn group(connection: &Connection, name: &str) -> Result<Group, Fault> {
     let mut statement = connection.prepare_cached(&format!("SELECT {COLUMNS} FROM share WHERE name = ?1"))?;
     let mut rows = statement.query([name])?;
-    rows.next()?.map(read).transpose()?.ok_or_else(|| Fault::not_found("Group", name))
+    rows.next()?.map(|row| read(connection, row)).transpose()?.ok_or_else(|| Fault::not_found("Group", name))
 }
 
 /// One group by its id.
 pub(crate) fn group_by_id(connection: &Connection, id: GroupId) -> Result<Group, Fault> {
     let mut statement = connection.prepare_cached(&format!("SELECT {COLUMNS} FROM share WHERE id = ?1"))?;
     let mut rows = statement.query([&id.0])?;
-    rows.next()?.map(read).transpose()?.ok_or_else(|| Fault::not_found("Share", id))
+    rows.next()?.map(|row| read(connection, row)).transpose()?.ok_or_else(|| Fault::not_found("Share", id))
 }
 
 /// Makes a group and its empty share.
@@ -154,7 +155,7 @@ pub(crate) fn delete_group(connection: &Connection, name: &str, now_ms: u64) -> 
         return Err(Fault::new(Code::InUse, message));
     }
     let num: i64 = connection.query_row("SELECT num FROM share WHERE id = ?1", [&group.id.0], |row| row.get(0))?;
-    for table in ["operation", "revision", "node"] {
+    for table in ["operation", "revision", "node", "space"] {
         connection.execute(&format!("DELETE FROM {table} WHERE share = ?1"), [num])?;
     }
     connection.execute("DELETE FROM share WHERE num = ?1", [num])?;

@@ -10,19 +10,23 @@ mod chunks;
 mod codec;
 #[cfg(test)]
 mod conformance;
+mod copy;
 mod endpoints;
 mod garbage;
 mod groups;
+mod horizon;
 mod readers;
 mod revisions;
 mod schema;
 mod servers;
 mod share;
+pub(crate) mod space;
 mod tree;
 mod writer;
 
 pub(crate) use audit::{check_names, chunks_in, contents_with, hurt_files, known_packs};
 pub(crate) use chunks::{PackRow, chunk_location, index_pack, manifest_bytes, pin, present, put_manifest};
+pub(crate) use copy::{copy, packs_in};
 pub(crate) use endpoints::{
     EndpointRow, change_endpoint, confirm_deletes, create_endpoint, delete_endpoint, endpoint, endpoints, endpoints_of,
     remove_endpoint,
@@ -35,6 +39,7 @@ pub(crate) use groups::{
     audit, audit_log, change_group, create_group, delete_group, group, group_by_id, groups, renew, renew_if_behind, revision,
     set_barrier,
 };
+pub(crate) use horizon::{advance_clock, forget_answers, forget_deleted};
 pub(crate) use revisions::{Moment, Revision, expire, server_name};
 pub(crate) use servers::{ServerRow, attach, check_epoch, delete_server, servers};
 pub(crate) use share::SqlRecords;

@@ -18,9 +18,9 @@ use crate::fault::Fault;
 /// Number in the database's header: "isoT".
 const APPLICATION_ID: i64 = 0x6973_6f54;
 /// Version of the tables.
-const TABLES: i64 = 2;
+const TABLES: i64 = 3;
 /// How long a connection waits for a lock; only a checkpoint ever holds one.
-const BUSY: Duration = Duration::from_secs(10);
+pub(super) const BUSY: Duration = Duration::from_secs(10);
 /// Memory for pages of the writing connection in KiB.
 const CACHE_KIB: i64 = 64 * 1024;
 /// The write-ahead log is cut back to this many bytes after a long reader has let it grow.
@@ -82,6 +82,10 @@ CREATE TABLE manifest (
     id BLOB PRIMARY KEY, bytes BLOB NOT NULL, chunks BLOB, at_ms INTEGER NOT NULL, complete_at INTEGER
 ) WITHOUT ROWID;
 CREATE INDEX manifest_by_age ON manifest (at_ms);
+CREATE TABLE space (
+    share INTEGER PRIMARY KEY REFERENCES share(num), files INTEGER NOT NULL, distinct_bytes INTEGER NOT NULL,
+    stored INTEGER NOT NULL, measured_ms INTEGER NOT NULL
+);
 CREATE TABLE audit (
     num INTEGER PRIMARY KEY AUTOINCREMENT, at_ms INTEGER NOT NULL, action TEXT NOT NULL, subject TEXT NOT NULL,
     detail TEXT NOT NULL
@@ -139,14 +143,25 @@ CREATE INDEX revision_by_age ON revision (share, replaced_ms);
 CREATE INDEX manifest_by_age ON manifest (at_ms);
 ";
 
+/// What tables of version 2 lack: what groups take in the store.
+const FROM_2: &str = "
+CREATE TABLE space (
+    share INTEGER PRIMARY KEY REFERENCES share(num), files INTEGER NOT NULL, distinct_bytes INTEGER NOT NULL,
+    stored INTEGER NOT NULL, measured_ms INTEGER NOT NULL
+);
+";
+
 /// Brings tables of an earlier release to the present version, in one transaction.
 fn upgrade(connection: &Connection, tables: i64) -> Result<(), Fault> {
     if tables == TABLES {
         return Ok(());
     }
     let transaction = connection.unchecked_transaction()?;
-    transaction.execute_batch(FROM_1)?;
-    name_revisions(&transaction)?;
+    if tables < 2 {
+        transaction.execute_batch(FROM_1)?;
+        name_revisions(&transaction)?;
+    }
+    transaction.execute_batch(FROM_2)?;
     transaction.pragma_update(None, "user_version", TABLES)?;
     transaction.commit()?;
     tracing::info!(from = tables, to = TABLES, "Records were brought to this release's tables");

@@ -11,7 +11,7 @@ use isotherm_service::{Ages, Collected, Options, Service};
 
 use crate::world::{Data, FORKS, Running, World, create, noise};
 
-const AT_ONCE: Ages = Ages { pin_ms: 0, grace_ms: 0 };
+const AT_ONCE: Ages = Ages { pin_ms: 0, grace_ms: 0, horizon_ms: u64::MAX };
 
 async fn collect(folder: &Path, ages: Ages) -> Collected {
     // Ages count in whole milliseconds.
@@ -84,7 +84,7 @@ async fn case_11_condemned_chunks_are_asked_for_again() {
     let chunk = ChunkId::of(&bytes);
     let group = world.writer.group;
     let folder = world.stop().await;
-    let done = collect(folder.path(), Ages { pin_ms: 0, grace_ms: u64::MAX / 4 }).await;
+    let done = collect(folder.path(), Ages { grace_ms: u64::MAX / 4, ..AT_ONCE }).await;
     assert_eq!((done.condemned_chunks, done.deleted_packs), (1, 0));
     let running = Running::start(folder.path()).await;
     // Its pack is still there, and yet nobody may build on it.
@@ -124,5 +124,50 @@ async fn small_packs_become_one_and_everything_can_be_read() {
     for (number, bytes) in contents.iter().enumerate() {
         assert!(read(&running, format!("f{number}").as_bytes()).await == *bytes, "f{number}");
     }
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn case_26_deletions_are_forgotten_after_the_horizon_and_old_readers_start_over() {
+    let _no_forks = FORKS.read().await;
+    let mut world = World::new().await;
+    let (gone, at) = world.writer.create(b"gone", b"x").await;
+    let early = world.writer.start();
+    world.writer.create(b"stays", b"y").await;
+    let group = world.writer.group;
+    world.writer.commit(Change::Delete { node: gone, place: at, content: at }).await;
+    let (_, heard) = world.writer.follow(world.writer.start()).await;
+    let before = isotherm_core::ids::Cursor { version: Version(heard.version.0 - 1), ..heard };
+    let folder = world.stop().await;
+    let forget = Ages { horizon_ms: 0, ..AT_ONCE };
+    // As long as a version of it is kept, it can be undeleted.
+    assert_eq!(collect(folder.path(), forget).await.forgotten_nodes, 0);
+    let running = Running::start(folder.path()).await;
+    running.client.change_group("plans", &keep(0)).await.unwrap();
+    assert!(!running.client.feed(group, before, 10, 0).await.unwrap().start_over);
+    running.stop().await;
+    let done = collect(folder.path(), forget).await;
+    assert_eq!((done.forgotten_nodes, done.expired_versions), (1, 1), "{done:?}");
+    let running = Running::start(folder.path()).await;
+    assert!(running.client.feed(group, before, 10, 0).await.unwrap().start_over, "it has not heard of the deletion");
+    assert!(!running.client.feed(group, heard, 10, 0).await.unwrap().start_over);
+    assert!(!running.client.feed(group, early, 10, 0).await.unwrap().start_over, "whoever knows nothing misses nothing");
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_group_takes_is_measured() {
+    let _no_forks = FORKS.read().await;
+    let mut world = World::new().await;
+    let bytes = vec![b'a'; 60_000];
+    world.writer.create(b"one", &bytes).await;
+    world.writer.create(b"two", &bytes).await;
+    assert_eq!(world.client().group("plans").await.unwrap().space, None);
+    let folder = world.stop().await;
+    collect(folder.path(), AT_ONCE).await;
+    let running = Running::start(folder.path()).await;
+    let space = running.client.group("plans").await.unwrap().space.unwrap();
+    assert_eq!((space.files, space.distinct), (120_000, 60_000));
+    assert!(space.stored < 1_000, "{space:?}");
     running.stop().await;
 }

@@ -5,6 +5,7 @@
 //! **Invariant:** no test asserts a time; a deadline of a test only ends what would hang.
 #![allow(clippy::unwrap_used)]
 
+mod backup;
 mod check;
 mod commits;
 mod content;

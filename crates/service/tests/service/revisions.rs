@@ -6,6 +6,7 @@ use isotherm_core::ids::{NodeId, Version};
 use isotherm_core::name::Name;
 use isotherm_core::namespace::{Answer, Based, Change};
 use isotherm_core::node::{Content, Node, Place};
+use isotherm_service::{Ages, Options, Service};
 
 use crate::world::{Data, FORKS, Running, World, Writer, create};
 
@@ -146,13 +147,33 @@ async fn a_whole_share_as_of_a_version() {
     world.stop().await;
 }
 
-/// The folder was written by the release whose tables had version 1.
-#[tokio::test(flavor = "multi_thread")]
-async fn records_of_an_earlier_release_are_brought_forward() {
-    let _no_forks = FORKS.read().await;
-    let kept = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/formats/tables-1");
+/// A copy of a data folder that was written when the tables had this version.
+fn kept(tables: u32) -> tempfile::TempDir {
+    let kept = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/formats/tables-{tables}"));
     let folder = tempfile::tempdir().unwrap();
     copy(&kept, folder.path());
+    folder
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_with_tables_of_version_2_are_brought_forward() {
+    let _no_forks = FORKS.read().await;
+    let folder = kept(2);
+    let service = Service::open(Options { data: folder.path().to_owned() }).await.unwrap();
+    service.collect(Ages::default()).await.unwrap();
+    drop(service);
+    let running = Running::start(folder.path()).await;
+    let space = running.client.group("plans").await.unwrap().space.unwrap();
+    // One file with two names, and with a version before; another one that was deleted.
+    assert_eq!((space.files, space.distinct), (14, 17));
+    assert_eq!(running.client.versions("plans", b"one.txt").await.unwrap().len(), 2);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_with_tables_of_version_1_are_brought_forward() {
+    let _no_forks = FORKS.read().await;
+    let folder = kept(1);
     for _ in 0..2 {
         let running = Running::start(folder.path()).await;
         let group = running.client.group("plans").await.unwrap();

@@ -1,0 +1,51 @@
+//! `isotherm service backup`: a copy of the data folder of a service, which may be running.
+//!
+//! The copying is the service crate's; this shows how far it is.
+
+use std::path::Path;
+use std::sync::Mutex;
+use std::time::Instant;
+
+use isotherm_service::{Backup, backup};
+
+use crate::args::Format;
+use crate::failure::Failure;
+use crate::output::{Answer, plural};
+use crate::progress::{Estimate, Left, ProgressLine};
+use crate::size;
+
+pub(crate) async fn run(data: &Path, to: &Path, format: Format) -> Result<Answer, Failure> {
+    let (line, started, estimate) = (Mutex::new(ProgressLine::new()), Instant::now(), Mutex::new(Estimate::default()));
+    let progress = |done: u64, all: u64| {
+        if let (Ok(line), Ok(mut estimate)) = (line.lock(), estimate.lock()) {
+            let left = Left { items: 0, bytes: all.saturating_sub(done), bytes_per_s: 0 };
+            estimate.measure(started.elapsed().as_millis() as u64, left);
+            line.show(&format!("Copying: {}", estimate.text()));
+        }
+    };
+    let done = backup(data, to, &progress).await.map_err(|error| {
+        Failure::failed(error.to_string())
+            .with_remedy("The backup before this one is as it was; put right what is named, and start again")
+    })?;
+    drop(line);
+    let whole = done.damaged.is_empty();
+    Ok(Answer::new(format.json, &done, || show(&done, to)).with_problems(!whole))
+}
+
+fn show(done: &Backup, to: &Path) -> String {
+    let mut out = format!(
+        "Backup in {} has {} with {}; {} copied, {} removed.\n",
+        to.display(),
+        plural(done.packs, "pack"),
+        size::bytes(done.bytes),
+        size::bytes(done.copied_bytes),
+        plural(done.removed_packs, "old pack"),
+    );
+    if !done.damaged.is_empty() {
+        out.push_str(&format!(
+            "Missing or damaged in the data folder, and not in the backup: {}. See `isotherm service check --deep`.\n",
+            plural(done.damaged.len() as u64, "pack"),
+        ));
+    }
+    out
+}

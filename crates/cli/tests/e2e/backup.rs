@@ -1,0 +1,75 @@
+//! A backup of a running service, put back after its disk was lost: the servers offer again what it lacks.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use crate::world::{World, can_sync};
+
+/// Every file below a folder with its content.
+fn files(folder: &Path) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    let mut open = vec![folder.to_owned()];
+    while let Some(directory) = open.pop() {
+        for entry in fs::read_dir(&directory).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.strip_prefix(folder).unwrap().to_str().unwrap().to_owned();
+            if name.starts_with(".isotherm") {
+                continue;
+            }
+            if path.is_dir() {
+                open.push(path);
+            } else {
+                found.insert(name, fs::read_to_string(&path).unwrap());
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn case_10_a_backup_is_put_back_and_nothing_of_the_servers_is_lost() {
+    if !can_sync("backup::case_10_a_backup_is_put_back_and_nothing_of_the_servers_is_lost") {
+        return;
+    }
+    let mut world = World::new();
+    world.start_agent("detroit");
+    world.start_agent("munich");
+    let folders = world.share("plans", &["detroit", "munich"]);
+    let (detroit, munich) = (&folders[0], &folders[1]);
+    fs::create_dir(detroit.join("house")).unwrap();
+    for number in 0..50 {
+        fs::write(detroit.join(format!("house/d{number}.dwg")), format!("drawing {number}")).unwrap();
+    }
+    world.wait();
+    let (data, backup) = (world.data(), world.path("backup"));
+    let arguments = ["service", "backup", "--data", data.to_str().unwrap(), "--to", backup.to_str().unwrap()];
+    let said = world.run(&arguments).expect(0).out;
+    assert!(said.contains(" with ") && said.contains("copied"), "{said}");
+
+    // After the backup: new files, a new directory, a rename, on both sides.
+    fs::create_dir(munich.join("garden")).unwrap();
+    for number in 0..20 {
+        fs::write(munich.join(format!("garden/g{number}.dwg")), format!("plant {number}")).unwrap();
+    }
+    fs::rename(detroit.join("house/d7.dwg"), detroit.join("house/seven.dwg")).unwrap();
+    world.wait();
+    let before = files(detroit);
+    assert_eq!(before, files(munich));
+
+    // The disk of the service is lost, and the backup is all there is.
+    world.serve_again(&backup);
+    fs::remove_dir_all(&data).unwrap();
+    world.wait();
+    let after = files(detroit);
+    assert_eq!(after, files(munich));
+    for (name, content) in &before {
+        assert_eq!(after.get(name), Some(content), "{name}");
+    }
+    // Deletes and renames since the backup are not known any more; whatever is there twice is there under names of users.
+    let more: Vec<_> = after.keys().filter(|name| !before.contains_key(*name)).collect();
+    assert!(more.iter().all(|name| *name == "house/d7.dwg"), "{more:?}");
+    world.run(&["service", "check", "--deep"]).expect(0);
+    let again = world.run(&["service", "backup", "--data", world.path("nothing").to_str().unwrap(), "--to", "x"]);
+    assert!(again.expect(1).err.contains("no data folder"));
+}

@@ -1,0 +1,166 @@
+//! A copy of a data folder, made while a service works on it.
+//!
+//! The records are copied as of one moment, then the packs that they name. Packs never change, so a second run into the
+//! same folder copies only what is new. A pack that went meanwhile was rewritten or collected: then the records are copied
+//! once more. It asks the service nothing, and holds it up no more than any reader.
+//!
+//! **Invariant:** the folder always holds records whose packs are all there: those of this run, or those of the one before.
+
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use futures_util::TryStreamExt as _;
+use isotherm_core::content::PackId;
+use isotherm_store::{ChunkStore as _, FolderStore, PackStore};
+
+use crate::fault::Fault;
+use crate::folder::{self, DataFolder};
+use crate::records::{self, PackRow};
+use crate::{ServiceError, folder::RECORDS};
+
+/// How often the records are copied again because packs went meanwhile. Collection runs a few times a day.
+const ROUNDS: usize = 3;
+
+/// What a backup has done.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Backup {
+    /// Packs that the records name, and their bytes.
+    pub packs: u64,
+    /// See `packs`.
+    pub bytes: u64,
+    /// Packs that this run copied, and their bytes.
+    pub copied_packs: u64,
+    /// See `copied_packs`.
+    pub copied_bytes: u64,
+    /// Packs of an earlier run that nothing names any more.
+    pub removed_packs: u64,
+    /// Packs that are missing or damaged in the data folder: their content is not in the backup.
+    pub damaged: Vec<PackId>,
+}
+
+/// How far it is: bytes that are done, of all.
+pub type Progress<'a> = &'a (dyn Fn(u64, u64) + Sync);
+
+/// Copies the data folder `from` to the folder `to`, which is empty or holds an earlier backup.
+///
+/// # Errors
+/// `from` is no data folder, `to` is something else or in use, or one of them cannot be read or written.
+pub async fn backup(from: &Path, to: &Path, progress: Progress<'_>) -> Result<Backup, ServiceError> {
+    check_folders(from, to)?;
+    // Locked like any data folder, so that nobody serves it meanwhile.
+    let target = DataFolder::open(to)?;
+    target.unsettle()?;
+    let objects = std::sync::Arc::new(FolderStore::open(target.objects()).await?);
+    let (from_records, new_records) = (from.join(RECORDS), to.join(format!("{RECORDS}.new")));
+    let mut done = Backup::default();
+    for round in 1..=ROUNDS {
+        let (source, copy) = (from_records.clone(), new_records.clone());
+        let packs = tokio::task::spawn_blocking(move || copy_records(&source, &copy)).await.map_err(Fault::from)??;
+        (done.packs, done.bytes) = (packs.len() as u64, packs.iter().map(|pack| pack.len).sum());
+        done.damaged = copy_packs(from, &objects, &packs, progress, &mut done).await?;
+        if done.damaged.is_empty() || round == ROUNDS {
+            break;
+        }
+    }
+    take_place(to, &new_records).map_err(failed(to, "cannot be written"))?;
+    done.removed_packs = remove_unnamed(to, objects).await?;
+    Ok(done)
+}
+
+/// The new records take the place of those of the run before.
+fn take_place(to: &Path, new_records: &Path) -> std::io::Result<()> {
+    // A log of a service that worked on an earlier backup belongs to that one's records.
+    for log in ["-wal", "-shm"] {
+        match fs::remove_file(to.join(format!("{RECORDS}{log}"))) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    fs::rename(new_records, to.join(RECORDS))?;
+    File::open(to)?.sync_all()
+}
+
+fn failed(path: &Path, what: &'static str) -> impl FnOnce(std::io::Error) -> ServiceError {
+    let path = path.to_owned();
+    move |source| ServiceError::Folder { path, what, source }
+}
+
+fn check_folders(from: &Path, to: &Path) -> Result<(), ServiceError> {
+    folder::require_format(from)?;
+    fs::create_dir_all(to).map_err(failed(to, "cannot be made"))?;
+    let real = |path: &Path| fs::canonicalize(path).map_err(failed(path, "cannot be read"));
+    let (from, to) = (real(from)?, real(to)?);
+    let inside = |source: &str| ServiceError::Folder {
+        path: to.clone(),
+        what: "cannot hold the backup",
+        source: std::io::Error::new(ErrorKind::InvalidInput, source.to_owned()),
+    };
+    if to.starts_with(&from) || from.starts_with(&to) {
+        return Err(inside("it lies in the data folder, or the data folder in it"));
+    }
+    let mut entries = fs::read_dir(&to).map_err(failed(&to, "cannot be read"))?;
+    if entries.next().is_some() && folder::require_format(&to).is_err() {
+        return Err(inside("it holds other files; give an empty folder, or that of an earlier backup"));
+    }
+    Ok(())
+}
+
+/// Copies the records as of one moment; gives the packs that they name.
+fn copy_records(from: &Path, to: &Path) -> Result<Vec<PackRow>, ServiceError> {
+    match fs::remove_file(to) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed(to, "cannot be written")(error)),
+        _ => {}
+    }
+    records::copy(from, to)?;
+    File::open(to).and_then(|file| file.sync_all()).map_err(failed(to, "cannot be written"))?;
+    Ok(records::packs_in(to)?)
+}
+
+async fn copy_packs(
+    from: &Path,
+    objects: &FolderStore,
+    packs: &[PackRow],
+    progress: Progress<'_>,
+    done: &mut Backup,
+) -> Result<Vec<PackId>, ServiceError> {
+    let (mut damaged, mut passed) = (Vec::new(), 0);
+    for pack in packs {
+        progress(passed, done.bytes);
+        passed += pack.len;
+        let key = PackStore::key_of(pack.id);
+        if objects.size(&key).await.is_ok_and(|len| len == pack.len) {
+            continue;
+        }
+        match read_pack(&from.join("objects").join(key.as_str()), pack).await {
+            Some(bytes) => {
+                objects.replace(&key, bytes).await?;
+                done.copied_packs += 1;
+                done.copied_bytes += pack.len;
+            }
+            None => damaged.push(pack.id),
+        }
+    }
+    Ok(damaged)
+}
+
+/// A pack whose bytes are those that its name tells.
+async fn read_pack(path: &Path, pack: &PackRow) -> Option<Bytes> {
+    let (path, id, len): (PathBuf, PackId, u64) = (path.to_owned(), pack.id, pack.len);
+    let reading = tokio::task::spawn_blocking(move || {
+        let bytes = fs::read(path).ok()?;
+        (bytes.len() as u64 == len && PackId::of(&bytes) == id).then(|| Bytes::from(bytes))
+    });
+    reading.await.ok().flatten()
+}
+
+async fn remove_unnamed(to: &Path, objects: std::sync::Arc<FolderStore>) -> Result<u64, ServiceError> {
+    let named = records::packs_in(&to.join(RECORDS))?;
+    let named: std::collections::BTreeSet<PackId> = named.into_iter().map(|pack| pack.id).collect();
+    let packs = PackStore::new(objects);
+    let there: Vec<(PackId, u64)> = packs.list_packs().try_collect().await?;
+    let old: Vec<PackId> = there.into_iter().map(|(pack, _)| pack).filter(|pack| !named.contains(pack)).collect();
+    packs.delete_packs(&old).await?;
+    Ok(old.len() as u64)
+}

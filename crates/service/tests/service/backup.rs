@@ -1,0 +1,76 @@
+//! Backups of a data folder that is served: what is in them, what a second one copies, and what refuses.
+
+use isotherm_core::namespace::{Based, Change};
+use isotherm_core::node::Content;
+use isotherm_service::backup;
+
+use crate::world::{Data, FORKS, Running, World, noise};
+
+fn silent(_done: u64, _all: u64) {}
+
+async fn read(running: &Running, path: &[u8]) -> Vec<u8> {
+    let mut download = running.client.download("plans", path, None).await.unwrap();
+    let mut bytes = Vec::new();
+    while let Some(piece) = download.next_piece().await.unwrap() {
+        bytes.extend_from_slice(&piece);
+    }
+    bytes
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn case_10_a_backup_of_a_running_service_is_served_as_a_new_life() {
+    let _no_forks = FORKS.read().await;
+    let mut world = World::new().await;
+    let to = tempfile::tempdir().unwrap();
+    let (a, b) = (noise(1, 300_000), noise(3, 200_000));
+    let (node, at) = world.writer.create(b"a", &a).await;
+    let first = backup(world.folder.path(), to.path(), &silent).await.unwrap();
+    assert_eq!((first.copied_packs, first.packs, first.damaged.len()), (1, 1, 0));
+    let again = backup(world.folder.path(), to.path(), &silent).await.unwrap();
+    assert_eq!((again.copied_packs, again.packs), (0, 1), "nothing is new");
+
+    let value = Content::File(world.writer.upload(&[Data::Bytes(&b)]).await);
+    world.writer.commit(Change::Update { node, metadata: None, content: Some(Based { base: at, value }) }).await;
+    let cursor = world.writer.start();
+    let group = world.writer.group;
+    let third = backup(world.folder.path(), to.path(), &silent).await.unwrap();
+    assert_eq!((third.copied_packs, third.packs), (1, 2));
+    world.stop().await;
+
+    let running = Running::start(to.path()).await;
+    assert!(read(&running, b"a").await == b);
+    assert!(running.client.feed(group, cursor, 10, 0).await.unwrap().start_over, "the backup is another life of the share");
+    let refused = backup(to.path(), to.path(), &silent).await.unwrap_err();
+    assert!(refused.to_string().contains("lies in the data folder"), "{refused}");
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_damaged_is_named_and_what_is_not_a_backup_stays() {
+    let _no_forks = FORKS.read().await;
+    let mut world = World::new().await;
+    world.writer.create(b"a", &noise(1, 300_000)).await;
+    let folder = world.stop().await;
+    let packs = folder.path().join("objects/packs");
+    let pack = std::fs::read_dir(&packs).unwrap().next().unwrap().unwrap().path();
+    let pack = std::fs::read_dir(pack).unwrap().next().unwrap().unwrap().path();
+    let mut bytes = std::fs::read(&pack).unwrap();
+    bytes[1000] ^= 1;
+    std::fs::write(&pack, bytes).unwrap();
+    let to = tempfile::tempdir().unwrap();
+    let done = backup(folder.path(), to.path(), &silent).await.unwrap();
+    assert_eq!((done.damaged.len(), done.copied_packs), (1, 0));
+
+    let other = tempfile::tempdir().unwrap();
+    std::fs::write(other.path().join("thesis.doc"), "mine").unwrap();
+    let refused = backup(folder.path(), other.path(), &silent).await.unwrap_err();
+    assert!(refused.to_string().contains("holds other files"), "{refused}");
+    let refused = backup(other.path(), to.path(), &silent).await.unwrap_err();
+    assert!(refused.to_string().contains("is no data folder"), "{refused}");
+    assert_eq!(std::fs::read_dir(other.path()).unwrap().count(), 1);
+    // A folder that is being served is not written to.
+    let running = Running::start(to.path()).await;
+    let refused = backup(folder.path(), to.path(), &silent).await.unwrap_err();
+    assert!(refused.to_string().contains("in use"), "{refused}");
+    running.stop().await;
+}
