@@ -8,6 +8,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use isotherm_core::content::{ChunkId, ManifestId, PackId};
 use isotherm_core::ids::{Cursor, NodeId};
+use isotherm_core::namespace::Life;
 use isotherm_core::node::Node;
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +33,8 @@ pub enum SnapshotFrame {
     Header {
         /// Where the feed goes on.
         cursor: Cursor,
+        /// Lives of the share that have ended, the oldest first.
+        lives: Vec<Life>,
     },
     /// Live nodes, each after its parent.
     Nodes(Vec<Node>),

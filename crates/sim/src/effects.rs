@@ -120,12 +120,15 @@ impl World {
         let cursor = Cursor { incarnation: share.incarnation, version: share.head };
         let run = self.sites[number].run;
         let mut at = self.now;
+        let lives = Some((share.incarnation, self.records.lives().to_vec()));
+        let first = SnapshotPart { lives, nodes: Vec::new(), complete: None };
+        self.at(at, Action::Deliver(number, run, Event::Snapshot(Ok(first))));
         for part in nodes.chunks(5) {
             at += 1 + self.rng.below(20);
-            let part = SnapshotPart { nodes: part.to_vec(), complete: None };
+            let part = SnapshotPart { lives: None, nodes: part.to_vec(), complete: None };
             self.at(at, Action::Deliver(number, run, Event::Snapshot(Ok(part))));
         }
-        let last = SnapshotPart { nodes: Vec::new(), complete: Some(cursor) };
+        let last = SnapshotPart { lives: None, nodes: Vec::new(), complete: Some(cursor) };
         self.at(at + 1, Action::Deliver(number, run, Event::Snapshot(Ok(last))));
     }
 

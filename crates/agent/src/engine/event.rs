@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use isotherm_core::content::ManifestId;
-use isotherm_core::ids::{Cursor, NodeId, ServerId};
+use isotherm_core::ids::{Cursor, Incarnation, NodeId, ServerId};
 use isotherm_core::name::Name;
-use isotherm_core::namespace::{Answer, Operation, Page};
+use isotherm_core::namespace::{Answer, Life, Operation, Page};
 use isotherm_core::node::{FileContent, Metadata, Node};
 use isotherm_core::observe::{Evidence, Listing, Liveness};
 use isotherm_core::plan::Step;
@@ -184,6 +184,8 @@ pub enum ReadResult {
 /// A piece of a snapshot.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SnapshotPart {
+    /// On the first piece: the share's incarnation, and the lives that have ended.
+    pub lives: Option<(Incarnation, Vec<Life>)>,
     /// Live nodes, parents first.
     pub nodes: Vec<Node>,
     /// On the last piece: the position that the snapshot stands for.

@@ -7,6 +7,7 @@
 //! **Invariants:** an effect is returned only after everything it rests on is durable in the catalog; a node has work
 //! under way in at most one effect; what a look saw at a place where work was under way is not believed.
 
+mod answers;
 mod catalog;
 mod event;
 mod guard;

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use isotherm_core::ids::{Cursor, Incarnation, NodeId};
-use isotherm_core::namespace::Page;
+use isotherm_core::ids::{Cursor, Incarnation, NodeId, Version};
+use isotherm_core::namespace::{Page, common_past};
 use isotherm_core::node::{Content, Kind, Node};
 use isotherm_core::plan::settle;
+use isotherm_core::trees::{Record, Synced};
 
 use super::{Away, Catalog, Effect, Engine, Millis, SnapshotPart, Stop};
 
@@ -27,6 +28,8 @@ pub(super) struct RemoteSide {
     fetching: bool,
     /// Nodes of the snapshot that is being read.
     seen: Option<BTreeSet<NodeId>>,
+    /// It is of another life of the share: up to where versions mean the same as before.
+    past: Option<Version>,
     retry_at: Option<Millis>,
     failures: u32,
 }
@@ -95,7 +98,8 @@ impl<C: Catalog> Engine<C> {
     /// The cursor means nothing any more: the whole namespace is read again, and reconciled by content.
     pub(super) fn start_over(&mut self) {
         if let Some(cursor) = self.catalog.cursor() {
-            self.catalog.set_value(INCARNATION, Some(&cursor.incarnation.0.to_be_bytes()));
+            let known = [cursor.incarnation.0.to_be_bytes(), cursor.version.0.to_be_bytes()].concat();
+            self.catalog.set_value(INCARNATION, Some(&known));
         }
         self.catalog.set_cursor(None);
         self.remote.at_head = false;
@@ -112,11 +116,15 @@ impl<C: Catalog> Engine<C> {
             }
         };
         self.back();
+        if let Some((incarnation, lives)) = part.lives {
+            let known = self.known_before().filter(|known| known.incarnation != incarnation);
+            self.remote.past = known.map(|known| common_past(&lives, known));
+        }
         let mut seen = self.remote.seen.take().unwrap_or_default();
         for node in part.nodes {
             seen.insert(node.id);
             let id = node.id;
-            self.replace_remote(id, Some(node));
+            self.replace_remote(node);
             self.wake([id]);
         }
         match part.complete {
@@ -128,19 +136,31 @@ impl<C: Catalog> Engine<C> {
         }
     }
 
-    fn replace_remote(&mut self, node: NodeId, remote: Option<Node>) {
-        let mut record = self.catalog.record(node).unwrap_or_else(|| isotherm_core::trees::Record::new(node));
-        record.remote = remote;
+    /// Where this server stood in the share before it began to start over.
+    fn known_before(&self) -> Option<Cursor> {
+        let bytes = self.catalog.value(INCARNATION)?;
+        let number = |at: usize| bytes.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()).map(u64::from_be_bytes);
+        Some(Cursor { incarnation: Incarnation(number(0)?), version: Version(number(8).unwrap_or_default()) })
+    }
+
+    /// In another life of the share, what was agreed before means something only where both lives have the same past: then
+    /// what the share says now is older than what was agreed here, or equal, and this server's state is a change of it.
+    fn replace_remote(&mut self, node: Node) {
+        let mut record = self.catalog.record(node.id).unwrap_or_else(|| Record::new(node.id));
+        if let Some(past) = self.remote.past {
+            let agreed = matches!((&record.remote, &record.synced), (Some(before), Some(base)) if base.is(before));
+            record.synced = (agreed && node.versions.last <= past).then(|| Synced::of(&node));
+            record.searched = None;
+        }
+        record.remote = Some(node);
         self.catalog.put(record);
     }
 
-    /// What the snapshot did not name is deleted in this life of the share (row 26); in another life nothing that was
-    /// agreed before means anything, and everything is compared by content.
+    /// What the snapshot did not name is deleted in this life of the share (row 26); in another life only if it was there
+    /// in the common past, and everything else is compared by content.
     fn finish_snapshot(&mut self, seen: &BTreeSet<NodeId>, cursor: Cursor) {
-        let before =
-            self.catalog.value(INCARNATION).and_then(|bytes| Some(Incarnation(u64::from_be_bytes(bytes.try_into().ok()?))));
-        let same_life = before.is_none_or(|before| before == cursor.incarnation);
-        if !same_life {
+        let past = self.remote.past.take();
+        if past.is_some() {
             // It was made on versions that mean something else now.
             self.drop_outgoing();
             self.unbound_authority();
@@ -150,8 +170,8 @@ impl<C: Catalog> Engine<C> {
             let nodes = self.catalog.nodes(after, 1_000);
             let Some(last) = nodes.last() else { break };
             after = Some(*last);
-            for node in nodes.into_iter().filter(|node| !node.is_anchor()) {
-                self.settle_after_snapshot(node, seen.contains(&node), same_life);
+            for node in nodes.into_iter().filter(|node| !node.is_anchor() && !seen.contains(node)) {
+                self.settle_unnamed(node, past);
             }
         }
         self.catalog.set_value(INCARNATION, None);
@@ -160,23 +180,23 @@ impl<C: Catalog> Engine<C> {
         self.remote.at_head = false;
     }
 
-    fn settle_after_snapshot(&mut self, node: NodeId, seen: bool, same_life: bool) {
+    /// The snapshot does not name a node.
+    fn settle_unnamed(&mut self, node: NodeId, past: Option<Version>) {
         let Some(mut record) = self.catalog.record(node) else { return };
         let before = record.clone();
-        if !same_life {
-            record.synced = None;
-            record.searched = None;
-        }
-        if !seen {
-            record.remote = match record.remote.take() {
-                // Which version deleted it is not known. Whoever wants it back learns that by the answer.
-                Some(mut remote) if same_life && remote.is_live() => {
-                    remote.deleted = true;
-                    Some(remote)
-                }
-                Some(remote) if same_life => Some(remote),
-                _ => None,
-            };
+        let agreed = matches!((&record.remote, &record.synced), (Some(remote), Some(base)) if base.is(remote));
+        // Which version deleted it is not known. Whoever wants it back learns that by the answer.
+        let deleted = match (&record.remote, past) {
+            (Some(_), None) => true,
+            (Some(remote), Some(past)) => agreed && remote.versions.created <= past,
+            (None, _) => false,
+        };
+        if deleted {
+            record.remote.iter_mut().for_each(|remote| remote.deleted = true);
+        } else if past.is_some() {
+            (record.remote, record.synced, record.searched) = (None, None, None);
+        } else {
+            record.remote = None;
         }
         if record != before {
             self.catalog.put(record);
@@ -208,7 +228,7 @@ impl<C: Catalog> Engine<C> {
     }
 
     /// Remembers since when a node holds something that the share lacks.
-    pub(super) fn note_owed(&mut self, node: NodeId, record: &isotherm_core::trees::Record) {
+    pub(super) fn note_owed(&mut self, node: NodeId, record: &Record) {
         let since = &mut self.work.since;
         if !record.owes() {
             since.remove(&node);

@@ -1,17 +1,16 @@
 //! What came of the work that was handed out.
 
-use isotherm_core::content::ManifestId;
 use isotherm_core::ids::NodeId;
-use isotherm_core::namespace::{Answer, Change, Refusal};
+use isotherm_core::namespace::Change;
 use isotherm_core::node::{Content, FileContent, Kind, Place};
 use isotherm_core::observe::{link_of, lose, mirror};
-use isotherm_core::plan::settle::{self, Commit};
+use isotherm_core::plan::settle;
 use isotherm_core::plan::{Action, Expected, Step};
 use isotherm_core::trees::{Handle, Local, LocalContent, Print, path, same_metadata};
 
 use super::status::METADATA_PARTIAL;
-use super::work::{Wait, intent_nodes, places};
-use super::{After, Away, Catalog, Engine, Millis, ReadResult, Sent, StepResult, Stop, Transfer};
+use super::work::{Wait, places};
+use super::{After, Away, Catalog, Engine, Millis, ReadResult, StepResult, Transfer};
 
 /// Refused removals of a directory in which nothing is known, after which it is taken to hold something unknown.
 const HOLDS_AFTER: u32 = 3;
@@ -112,136 +111,6 @@ impl<C: Catalog> Engine<C> {
         for other in mirror(&mut self.catalog, node) {
             self.around(other);
         }
-    }
-
-    pub(super) fn answered(&mut self, answers: Result<Vec<Answer>, Away>, now: Millis) {
-        self.work.committing = false;
-        let answers = match answers {
-            Ok(answers) => answers,
-            Err(away) => {
-                self.work.commit_retry = Some(now + self.settings.limits.retry_ms.0);
-                self.away(away, now);
-                return;
-            }
-        };
-        let sent = self.catalog.sent();
-        self.catalog.set_sent(&[]);
-        let mut answers = answers.into_iter();
-        for sent in sent {
-            let own: Vec<Answer> = answers.by_ref().take(sent.ids.len()).collect();
-            self.conclude(&sent, own, now);
-        }
-    }
-
-    fn conclude(&mut self, sent: &Sent, answers: Vec<Answer>, now: Millis) {
-        let nodes = intent_nodes(&sent.intent);
-        nodes.iter().for_each(|node| {
-            self.work.busy.remove(node);
-        });
-        let mut all = answers.len() == sent.ids.len();
-        for ((change, operation), answer) in sent.intent.changes.iter().zip(&sent.ids).zip(answers) {
-            match answer {
-                Answer::Applied(version) => {
-                    let author = self.settings.rules.server;
-                    let before = self.catalog.record(change.node()).and_then(|record| record.remote);
-                    settle::committed(&mut self.catalog, change, Commit { author, operation: *operation, version });
-                    self.work.waits.remove(&change.node());
-                    self.resolved(change.node());
-                    self.uploaded(change, now);
-                    if let Some(before) = before {
-                        self.freed(&before.place);
-                    }
-                }
-                Answer::Missing(_) => {
-                    all = false;
-                    // A conflict copy has no file yet: the losing one still belongs to the node that it is a copy of.
-                    let from = sent.intent.rebind.map(|(from, _)| from);
-                    from.into_iter().chain([change.node()]).for_each(|node| self.unread(node, now));
-                }
-                other => {
-                    all = false;
-                    self.not_applied(change, other, now);
-                }
-            }
-        }
-        if all {
-            if let Some((from, to)) = sent.intent.rebind {
-                self.local.rename_node(from, to);
-            }
-            settle::rebound(&mut self.catalog, &sent.intent).into_iter().for_each(|node| self.around(node));
-        }
-        nodes.into_iter().for_each(|node| self.around(node));
-    }
-
-    fn not_applied(&mut self, change: &Change, answer: Answer, now: Millis) {
-        let node = change.node();
-        match answer {
-            Answer::Applied(_) | Answer::Skipped | Answer::Missing(_) => {}
-            Answer::Conflict(current) => {
-                // An operation that was sent before is answered as it was then. What the feed has passed is known here,
-                // and a node that is not was deleted since and forgotten.
-                let passed = self.catalog.cursor().is_some_and(|cursor| current.versions.last <= cursor.version);
-                if (current.deleted || !passed) && settle::learn(&mut self.catalog, &current) {
-                    self.learned(&current);
-                }
-                self.back_off(node, now);
-            }
-            Answer::Refused(Refusal::Fenced) => self.stop(Stop::Fenced),
-            Answer::Refused(Refusal::Incarnation) => self.start_over(),
-            Answer::Refused(Refusal::NoNode) if matches!(change, Change::Create { .. }) => {
-                if let Some(mut record) = self.catalog.record(node) {
-                    record.remote = None;
-                    self.catalog.put(record);
-                }
-            }
-            Answer::Refused(refusal) => {
-                if matches!(refusal, Refusal::Quota { .. }) {
-                    let remedy =
-                        "Raise the quota with `isotherm group set --quota`, or delete files; the upload goes on by itself";
-                    self.problem(node, "quota", &refusal.to_string(), remedy, now);
-                    self.wait(node, now, 10 * self.settings.limits.retry_ms.0);
-                } else {
-                    self.back_off(node, now);
-                }
-            }
-        }
-    }
-
-    /// The share lacks content that was there when the file was read: read it again.
-    /// What was read is not in the share any more: the file is read and sent again, whichever name it is read by.
-    fn unread(&mut self, node: NodeId, now: Millis) {
-        let handle = self.catalog.record(node).and_then(|record| record.local).map(|local| local.handle);
-        for node in handle.map(|handle| self.catalog.by_handle(&handle)).unwrap_or_default() {
-            if let Some(mut record) = self.catalog.record(node)
-                && let Some(local) = record.local.as_mut().filter(|local| local.kind() == Kind::File)
-            {
-                local.content = LocalContent::Unread;
-                self.catalog.put(record);
-                self.around(node);
-            }
-        }
-        self.back_off(node, now);
-    }
-
-    pub(super) fn histories(&mut self, histories: Result<Vec<(NodeId, Vec<ManifestId>)>, Away>, now: Millis) {
-        self.work.searching = false;
-        match histories {
-            Ok(histories) => {
-                for (node, manifests) in histories {
-                    settle::searched(&mut self.catalog, node, &manifests);
-                    self.work.busy.remove(&node);
-                    self.wake([node]);
-                }
-            }
-            Err(away) => {
-                self.away(away, now);
-                // Whoever was asked for is found again by the walk over all that is open.
-                for node in &self.work.searches {
-                    self.work.busy.remove(node);
-                }
-            }
-        }
-        self.work.searches.clear();
     }
 
     pub(super) fn performed(&mut self, results: Vec<(Step, StepResult)>, now: Millis) {
@@ -427,7 +296,7 @@ impl<C: Catalog> Engine<C> {
     }
 
     /// A name became free, on either side.
-    fn freed(&mut self, place: &Place) {
+    pub(super) fn freed(&mut self, place: &Place) {
         let key = place.name.key(self.settings.rules.case);
         let waiting: Vec<NodeId> =
             self.catalog.local_at(place).into_iter().chain(self.catalog.remote_at(place.parent, &key)).collect();
@@ -466,7 +335,7 @@ impl<C: Catalog> Engine<C> {
         }
     }
 
-    fn uploaded(&mut self, change: &Change, now: Millis) {
+    pub(super) fn uploaded(&mut self, change: &Change, now: Millis) {
         let node = change.node();
         let since = self.work.since.remove(&node).unwrap_or(now);
         let path = path(&self.catalog, node);

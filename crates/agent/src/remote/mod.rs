@@ -168,15 +168,15 @@ impl Share {
         let mut at = None;
         while let Some(frame) = stream.next_frame().await? {
             let part = match frame {
-                SnapshotFrame::Header { cursor } => {
+                SnapshotFrame::Header { cursor, lives } => {
                     at = Some(cursor);
-                    continue;
+                    SnapshotPart { lives: Some((cursor.incarnation, lives)), nodes: Vec::new(), complete: None }
                 }
-                SnapshotFrame::Nodes(nodes) => SnapshotPart { nodes, complete: None },
+                SnapshotFrame::Nodes(nodes) => SnapshotPart { lives: None, nodes, complete: None },
                 SnapshotFrame::End { .. } => {
                     let cursor = at.ok_or_else(|| ApiError::new(Code::Answer, "Snapshot has no header"))?;
                     self.follow(cursor);
-                    SnapshotPart { nodes: Vec::new(), complete: Some(cursor) }
+                    SnapshotPart { lives: None, nodes: Vec::new(), complete: Some(cursor) }
                 }
             };
             sink(Event::Snapshot(Ok(part)));

@@ -33,7 +33,8 @@ pub struct Page {
 pub fn page<R: Records>(records: &R, cursor: Cursor, limit: usize) -> Result<Page, R::Error> {
     let share = records.share()?;
     let known = cursor.version;
-    let gone = known < share.horizon && known != Version(0);
+    // Also at zero: an answer may have told a reader of nodes that the feed never named to it.
+    let gone = known < share.horizon;
     if cursor.incarnation != share.incarnation || gone || known > share.head {
         return Ok(Page { nodes: Vec::new(), cursor, at_head: false, start_over: true });
     }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 
+use super::lives::Life;
 use super::operation::{Answer, Digest};
 use super::records::{Records, Share};
 use super::restore::Revisions;
@@ -22,6 +23,7 @@ pub struct MemoryRecords {
     answers: BTreeMap<OperationId, (Digest, Answer)>,
     epochs: BTreeMap<ServerId, Epoch>,
     contents: BTreeSet<ManifestId>,
+    lives: Vec<Life>,
 }
 
 impl MemoryRecords {
@@ -38,6 +40,7 @@ impl MemoryRecords {
             answers: BTreeMap::new(),
             epochs: BTreeMap::new(),
             contents: BTreeSet::new(),
+            lives: Vec::new(),
         }
     }
 
@@ -108,7 +111,13 @@ impl MemoryRecords {
 
     /// A new life of the share, as after a restore.
     pub fn set_incarnation(&mut self, incarnation: Incarnation) {
+        self.lives.push(Life { incarnation: self.share.incarnation, ended: self.share.head });
         self.share.incarnation = incarnation;
+    }
+
+    /// The lives that have ended, the oldest first.
+    pub fn lives(&self) -> &[Life] {
+        &self.lives
     }
 }
 

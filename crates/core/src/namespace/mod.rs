@@ -10,6 +10,7 @@
 mod apply;
 mod check;
 mod feed;
+mod lives;
 mod memory;
 mod operation;
 mod overlay;
@@ -21,6 +22,7 @@ mod tests;
 pub use apply::apply;
 pub use check::check;
 pub use feed::{Page, page};
+pub use lives::{Life, common_past};
 pub use memory::MemoryRecords;
 pub use operation::{Answer, Based, Batch, Change, Digest, Operation, Refusal};
 pub use records::{Records, Share};

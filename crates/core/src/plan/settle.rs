@@ -34,7 +34,7 @@ pub fn establish(trees: &mut impl TreesMut, fact: &Fact) -> BTreeSet<NodeId> {
             let mut record = record(trees, *node);
             if let (Some(remote), Some(local)) = (record.live().cloned(), &mut record.local) {
                 local.content = LocalContent::Known(remote.content.clone());
-                record.synced = Some(Synced { place: remote.place, metadata: remote.metadata, content: remote.content });
+                record.synced = Some(Synced::of(&remote));
                 record.conflict_of = None;
                 trees.put(record);
                 // The link id may be another one now, and it is the inode's, not this name's.

@@ -52,6 +52,20 @@ pub struct Synced {
     pub content: Content,
 }
 
+impl Synced {
+    /// What the share says of a node, as a base.
+    #[must_use]
+    pub fn of(node: &Node) -> Self {
+        Self { place: node.place.clone(), metadata: node.metadata.clone(), content: node.content.clone() }
+    }
+
+    /// Whether this is what the share says.
+    #[must_use]
+    pub fn is(&self, node: &Node) -> bool {
+        node.is_live() && (&self.place, &self.metadata, &self.content) == (&node.place, &node.metadata, &node.content)
+    }
+}
+
 impl Record {
     /// A node of which nothing is known yet.
     #[must_use]

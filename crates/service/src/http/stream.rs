@@ -88,7 +88,10 @@ fn walk(connection: &Connection, group: GroupId, send: impl Fn(&SnapshotFrame) -
     let count = records::snapshot(
         &transaction,
         group,
-        |share| send(&SnapshotFrame::Header { cursor: Cursor { incarnation: share.incarnation, version: share.head } }),
+        |share, lives| {
+            let cursor = Cursor { incarnation: share.incarnation, version: share.head };
+            send(&SnapshotFrame::Header { cursor, lives })
+        },
         |node| {
             nodes.push(node);
             nodes.len() < NODES_PER_FRAME || send(&SnapshotFrame::Nodes(std::mem::take(&mut nodes)))

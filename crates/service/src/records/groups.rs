@@ -123,11 +123,18 @@ pub(crate) fn change_group(connection: &Connection, name: &str, change: &GroupCh
     group(connection, name)
 }
 
-/// Begins a new life of a share: versions given out before mean nothing from now on.
-pub(crate) fn renew(connection: &Connection, id: GroupId, incarnation: Incarnation, now_ms: u64) -> Result<(), Fault> {
-    let name = group_by_id(connection, id)?.name;
-    connection.execute("UPDATE share SET incarnation = ?2 WHERE id = ?1", params![id.0, signed(incarnation.0)])?;
-    audit(connection, now_ms, "group.renew", &name, "")
+/// Begins a new life of a share: versions given out before mean something only up to `common`.
+fn begin_life(connection: &Connection, old: &Group, common: Version, fresh: Incarnation, now_ms: u64) -> Result<(), Fault> {
+    let sql = "INSERT INTO life (share, incarnation, ended) SELECT num, incarnation, ?2 FROM share WHERE id = ?1";
+    connection.execute(sql, params![old.id.0, signed(common.0)])?;
+    connection.execute("UPDATE share SET incarnation = ?2 WHERE id = ?1", params![old.id.0, signed(fresh.0)])?;
+    audit(connection, now_ms, "group.renew", &old.name, "")
+}
+
+/// Begins a new life of a share whose data were put back from a copy, before anything else is done with them.
+pub(crate) fn renew(connection: &Connection, id: GroupId, fresh: Incarnation, now_ms: u64) -> Result<(), Fault> {
+    let old = group_by_id(connection, id)?;
+    begin_life(connection, &old, old.head, fresh, now_ms)
 }
 
 /// Begins a new life of a share if a reader of this life knows more than there is: the records were set back. Gives whether
@@ -142,7 +149,8 @@ pub(crate) fn renew_if_behind(
     let group = group_by_id(connection, id)?;
     let is_behind = group.incarnation == reader.incarnation && reader.version > group.head;
     if is_behind {
-        renew(connection, id, fresh, now_ms)?;
+        // Others may have written since the records were set back, so that nobody knows where the common past ended.
+        begin_life(connection, &group, Version(0), fresh, now_ms)?;
     }
     Ok(is_behind)
 }
@@ -155,7 +163,7 @@ pub(crate) fn delete_group(connection: &Connection, name: &str, now_ms: u64) -> 
         return Err(Fault::new(Code::InUse, message));
     }
     let num: i64 = connection.query_row("SELECT num FROM share WHERE id = ?1", [&group.id.0], |row| row.get(0))?;
-    for table in ["operation", "revision", "node", "space"] {
+    for table in ["operation", "revision", "node", "space", "life"] {
         connection.execute(&format!("DELETE FROM {table} WHERE share = ?1"), [num])?;
     }
     connection.execute("DELETE FROM share WHERE num = ?1", [num])?;

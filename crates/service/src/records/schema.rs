@@ -86,6 +86,10 @@ CREATE TABLE space (
     share INTEGER PRIMARY KEY REFERENCES share(num), files INTEGER NOT NULL, distinct_bytes INTEGER NOT NULL,
     stored INTEGER NOT NULL, measured_ms INTEGER NOT NULL
 );
+CREATE TABLE life (
+    num INTEGER PRIMARY KEY, share INTEGER NOT NULL REFERENCES share(num), incarnation INTEGER NOT NULL, ended INTEGER NOT NULL
+);
+CREATE INDEX life_by_share ON life (share, num);
 CREATE TABLE audit (
     num INTEGER PRIMARY KEY AUTOINCREMENT, at_ms INTEGER NOT NULL, action TEXT NOT NULL, subject TEXT NOT NULL,
     detail TEXT NOT NULL
@@ -143,12 +147,16 @@ CREATE INDEX revision_by_age ON revision (share, replaced_ms);
 CREATE INDEX manifest_by_age ON manifest (at_ms);
 ";
 
-/// What tables of version 2 lack: what groups take in the store.
+/// What tables of version 2 lack: what groups take in the store, and the lives of shares that have ended.
 const FROM_2: &str = "
 CREATE TABLE space (
     share INTEGER PRIMARY KEY REFERENCES share(num), files INTEGER NOT NULL, distinct_bytes INTEGER NOT NULL,
     stored INTEGER NOT NULL, measured_ms INTEGER NOT NULL
 );
+CREATE TABLE life (
+    num INTEGER PRIMARY KEY, share INTEGER NOT NULL REFERENCES share(num), incarnation INTEGER NOT NULL, ended INTEGER NOT NULL
+);
+CREATE INDEX life_by_share ON life (share, num);
 ";
 
 /// Brings tables of an earlier release to the present version, in one transaction.

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use isotherm_core::content::{ChunkId, Decoded, Manifest, ManifestId};
 use isotherm_core::ids::{Epoch, GroupId, Incarnation, NodeId, OperationId, ServerId, Version};
 use isotherm_core::name::Case;
-use isotherm_core::namespace::{Answer, Digest, Records, Share};
+use isotherm_core::namespace::{Answer, Digest, Life, Records, Share};
 use isotherm_core::node::Node;
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, params};
 
@@ -48,6 +48,19 @@ impl<'c> SqlRecords<'c> {
         });
         let (num, share) = found.optional()?.ok_or_else(|| Fault::not_found("Share", group))?;
         Ok(Self { connection, num, now_ms, share: RefCell::new(share) })
+    }
+
+    /// The lives that have ended, the oldest first.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub(crate) fn lives(&self) -> Result<Vec<Life>, Fault> {
+        let sql = "SELECT incarnation, ended FROM life WHERE share = ?1 ORDER BY num";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let rows = statement.query_map([self.num], |row| {
+            Ok(Life { incarnation: Incarnation(unsigned(row.get(0)?)), ended: Version(unsigned(row.get(1)?)) })
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
     }
 
     /// Writes head and use. To be called before the transaction is committed.

@@ -8,7 +8,7 @@ use isotherm_api::management::{Conflict, TreeEntry};
 use isotherm_api::path::ShownPath;
 use isotherm_core::ids::{GroupId, NodeId};
 use isotherm_core::name::Name;
-use isotherm_core::namespace::{Records as _, Share};
+use isotherm_core::namespace::{Life, Records as _, Share};
 use isotherm_core::node::{Content, Kind, Node};
 use rusqlite::{Connection, params};
 
@@ -80,15 +80,15 @@ fn entry(node: &Node) -> TreeEntry {
 }
 
 /// Walks all live nodes of a share, parents first, in one transaction that the connection is in. `start` gets the
-/// share at that moment. Either callback ends the walk by answering false; the count is that of the nodes given.
+/// share at that moment, and the lives that have ended. Either callback ends the walk by answering false; the count is that of the nodes given.
 pub(crate) fn snapshot(
     connection: &Connection,
     group: GroupId,
-    start: impl FnOnce(Share) -> bool,
+    start: impl FnOnce(Share, Vec<Life>) -> bool,
     mut each: impl FnMut(Node) -> bool,
 ) -> Result<u64, Fault> {
     let records = SqlRecords::open(connection, group, 0)?;
-    if !start(records.share()?) {
+    if !start(records.share()?, records.lives()?) {
         return Ok(0);
     }
     // The queue of the recursion holds ids only; `CROSS JOIN` keeps the order of the walk.

@@ -17,7 +17,7 @@ async fn snapshot(client: &Client, group: GroupId) -> Result<(Cursor, BTreeMap<N
     let mut start = None;
     while let Some(frame) = stream.next_frame().await? {
         match frame {
-            SnapshotFrame::Header { cursor } => start = Some(cursor),
+            SnapshotFrame::Header { cursor, .. } => start = Some(cursor),
             SnapshotFrame::Nodes(some) => {
                 for node in some {
                     assert!(node.is_live());
