@@ -55,6 +55,17 @@ const FOUND: &[(u64, &str)] = &[
     (4897, "a move and a new large content of one file were handed out at once, and their results taken for each other's"),
     (13, "a large file that was replaced while it was read kept its lane for ever, and after three of them none was sent"),
     (3972, "a file that was deleted while its rename was on the way came back: the own rename beat the delete"),
+    (4981, "a lost file that was settled by a step was asked for without end"),
+    (434, "what the start had given back was taken for a move of the file that a step had replaced"),
+    (14571, "a node was planned for before it was known what a step of an earlier run had made of it"),
+    (13176, "a directory that was being moved when a scan began was seen at neither place"),
+    (12836, "a name that was taken away while a step worked there was never looked at again"),
+    (11869, "two lanes worked on one name, and the later result came first"),
+    (16031, "what was queued of a file that is gone was sent, and beat the delete"),
+    (129, "a deletion that a snapshot implied had a version that the share never gave"),
+    (8529, "a late answer made a node live that a snapshot had told to be gone"),
+    (25754, "a reader at zero that knew a node by an answer did not start over"),
+    (6122, "an edit made after a backup was deleted, because the share that was put back had deleted the file"),
     (5280, "a base was made of a content that the share did not have, and the content replaced"),
 ];
 

@@ -156,8 +156,8 @@ impl<C: Catalog> Engine<C> {
         self.catalog.put(record);
     }
 
-    /// What the snapshot did not name is deleted in this life of the share (row 26); in another life only if it was there
-    /// in the common past, and everything else is compared by content.
+    /// What the snapshot did not name is deleted in this life of the share (row 26); in another life only if nothing
+    /// was known of it but what is of the common past; everything else is compared by content.
     fn finish_snapshot(&mut self, seen: &BTreeSet<NodeId>, cursor: Cursor) {
         let past = self.remote.past.take();
         if past.is_some() {
@@ -188,7 +188,8 @@ impl<C: Catalog> Engine<C> {
         // Which version deleted it is not known. Whoever wants it back learns that by the answer.
         let deleted = match (&record.remote, past) {
             (Some(_), None) => true,
-            (Some(remote), Some(past)) => agreed && remote.versions.created <= past,
+            // What was changed after the common past is a change here, and beats the delete.
+            (Some(remote), Some(past)) => agreed && remote.versions.last <= past,
             (None, _) => false,
         };
         if deleted {
