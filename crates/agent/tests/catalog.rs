@@ -122,6 +122,7 @@ fn same(a: &impl Catalog, b: &impl Catalog, case: Case) {
         assert_eq!(a.local_children(parent, usize::MAX), b.local_children(parent, usize::MAX));
         assert_eq!(a.remote_children(parent, 2), b.remote_children(parent, 2));
         assert_eq!(a.local_names(parent), b.local_names(parent));
+        assert_eq!(a.local_states(parent), b.local_states(parent));
         for name in NAMES.map(|name| Name::new(name).unwrap()) {
             assert_eq!(a.remote_at(parent, &name.key(case)), b.remote_at(parent, &name.key(case)));
             let place = Place { parent, name };
@@ -177,6 +178,26 @@ fn sqlite_answers_what_memory_answers() {
 }
 
 #[test]
+fn a_catalog_of_format_1_is_brought_forward() {
+    let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/formats/catalog-1/catalog");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("catalog");
+    std::fs::copy(kept, &path).unwrap();
+    for _ in 0..2 {
+        let catalog = SqlCatalog::open(&path, Case::Sensitive).unwrap();
+        let states = catalog.local_states(NodeId::ROOT);
+        assert_eq!(
+            states.keys().map(|name| name.as_bytes().to_vec()).collect::<Vec<_>>(),
+            [b"one.txt".to_vec(), b"sub".to_vec()]
+        );
+        let one = Name::new(b"one.txt").unwrap();
+        let record = catalog.record(catalog.local_at(&Place { parent: NodeId::ROOT, name: one.clone() }).unwrap()).unwrap();
+        let local = record.local.unwrap();
+        assert_eq!(states[&one], (local.handle, local.print));
+    }
+}
+
+#[test]
 fn a_reader_sees_what_was_committed() {
     let folder = tempfile::tempdir().unwrap();
     let mut catalog = SqlCatalog::open(&folder.path().join("catalog"), Case::Sensitive).unwrap();
@@ -221,7 +242,7 @@ fn foreign_and_damaged_files_are_refused_by_name() {
 
     let connection = rusqlite::Connection::open(&path).unwrap();
     connection.pragma_update(None, "user_version", 9).unwrap();
-    assert!(refusal(&path, Case::Sensitive).contains("has format 9, this release knows format 1"));
+    assert!(refusal(&path, Case::Sensitive).contains("has format 9, this release knows format 2"));
     connection.pragma_update(None, "user_version", 1).unwrap();
     drop(connection);
 

@@ -6,16 +6,18 @@
 mod reader;
 mod row;
 mod schema;
+mod states;
 
 pub use reader::{CatalogReader, Recorded};
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use isotherm_core::ids::{Cursor, LinkId, NodeId};
 use isotherm_core::name::{Case, Name};
 use isotherm_core::node::Place;
-use isotherm_core::trees::{Handle, Record, State, Trees, TreesMut};
+use isotherm_core::trees::{Handle, Print, Record, State, Trees, TreesMut};
 use rusqlite::{Connection, OptionalExtension as _, Params, Row, params};
 
 use crate::engine::{Catalog, CatalogFailure, Counts, Sent};
@@ -287,6 +289,11 @@ impl Trees for SqlCatalog {
         });
         named.collect()
     }
+
+    fn local_states(&self, parent: NodeId) -> BTreeMap<Name, (Handle, Print)> {
+        let states = states::of_children(&self.connection, parent);
+        self.attempt(states)
+    }
 }
 
 impl TreesMut for SqlCatalog {
@@ -301,8 +308,8 @@ impl TreesMut for SqlCatalog {
         let columns = Columns::of(&record, self.case);
         let sql = "INSERT OR REPLACE INTO node
             (id, local_parent, local_name, local_lost, handle, remote_parent, remote_key, link, state, kind, size,
-                owed, up, down, record)
-            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)";
+                owed, up, down, record, print)
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)";
         let (kind, size) = columns.here.unzip();
         let (up, down) = columns.to_move;
         self.change(
@@ -323,6 +330,7 @@ impl TreesMut for SqlCatalog {
                 up,
                 down,
                 row::encode(&record),
+                columns.print,
             ],
         );
         let weight = Weight {

@@ -12,7 +12,7 @@ use isotherm_core::node::Content;
 use isotherm_core::trees::{Handle, Print, Record};
 use rusqlite::{Connection, OptionalExtension as _, Row, params_from_iter};
 
-use super::{row, schema};
+use super::{row, schema, states};
 use crate::engine::CatalogFailure;
 use crate::volume::KnownContent;
 
@@ -111,10 +111,10 @@ impl CatalogReader {
 
 impl Recorded for CatalogReader {
     fn names(&self, directory: NodeId) -> BTreeMap<Name, (Handle, Print)> {
-        let sql = "SELECT record FROM node WHERE local_parent = ?1 AND local_lost = 0";
-        let records = self.records(sql, [&directory.0[..]]);
-        let known = records.into_iter().filter_map(|record| record.local);
-        known.map(|local| (local.place.name, (local.handle, local.print))).collect()
+        states::of_children(&self.connection, directory).unwrap_or_else(|error| {
+            tracing::warn!(%error, "Catalog cannot be read beside its writer");
+            BTreeMap::new()
+        })
     }
 
     fn name(&self, directory: NodeId, name: &Name) -> Option<(Handle, Print)> {

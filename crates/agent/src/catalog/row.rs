@@ -5,7 +5,7 @@
 use isotherm_core::name::Case;
 use isotherm_core::node::Kind;
 use isotherm_core::stored;
-use isotherm_core::trees::{Record, State};
+use isotherm_core::trees::{Print, Record, State};
 
 /// First byte of every blob.
 const BLOB_FORMAT: u8 = 1;
@@ -16,6 +16,8 @@ pub(super) struct Columns<'a> {
     pub(super) local_name: Option<&'a [u8]>,
     pub(super) local_lost: bool,
     pub(super) handle: Option<&'a [u8]>,
+    /// The state, if a look may find it unchanged.
+    pub(super) print: Option<Vec<u8>>,
     pub(super) remote_parent: Option<&'a [u8]>,
     pub(super) remote_key: Option<Vec<u8>>,
     pub(super) link: Option<&'a [u8]>,
@@ -38,6 +40,7 @@ impl<'a> Columns<'a> {
             local_name: named.map(|local| local.place.name.as_bytes()),
             local_lost: record.is_lost(),
             handle: record.local.as_ref().map(|local| &local.handle.0[..]),
+            print: named.filter(|local| !local.lost && local.passing().is_none()).map(|local| encode_print(&local.print)),
             remote_parent: live.map(|node| &node.place.parent.0[..]),
             remote_key: live.map(|node| node.place.name.key(case)),
             link: live.and_then(|node| node.content.file()?.link.as_ref()).map(|link| &link.0[..]),
@@ -47,6 +50,15 @@ impl<'a> Columns<'a> {
             state: if record.node.is_anchor() { SETTLED } else { number(record.state()) },
         }
     }
+}
+
+/// A state as a column; it follows from the blob, so that it needs no format of its own.
+fn encode_print(print: &Print) -> Vec<u8> {
+    postcard::to_allocvec(print).expect("a state is only numbers")
+}
+
+pub(super) fn decode_print(column: &[u8]) -> Option<Print> {
+    postcard::from_bytes(column).ok()
 }
 
 /// SQLite counts in signed numbers.

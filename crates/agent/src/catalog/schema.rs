@@ -1,18 +1,20 @@
 //! The tables of a catalog, and whether a file is one that this release can read.
 //!
-//! It knows no record. **Invariant:** a file of another format or a damaged one is refused by name before anything of it
+//! Records are read only to bring a file of an earlier format forward. **Invariant:** a file of another format or a damaged one is refused by name before anything of it
 //! is believed.
 
 use std::path::Path;
 
 use isotherm_core::name::Case;
+use isotherm_core::trees::Record;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
 
+use super::row::Columns;
 use crate::engine::CatalogFailure;
 
-/// Format of the catalog; another one is refused.
-pub(super) const FORMAT: i64 = 1;
+/// Format of the catalog. One of format 1 is brought forward; any other is refused.
+pub(super) const FORMAT: i64 = 2;
 
 /// Marks the file as a catalog of this product ("IsoC").
 const APPLICATION: i64 = 0x4973_6f43;
@@ -40,9 +42,10 @@ CREATE TABLE node (
     owed INTEGER NOT NULL,
     up INTEGER NOT NULL,
     down INTEGER NOT NULL,
-    record BLOB NOT NULL
+    record BLOB NOT NULL,
+    print BLOB
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX node_local ON node (local_parent, local_name, id, local_lost) WHERE local_parent IS NOT NULL;
+CREATE INDEX node_local ON node (local_parent, local_name, id, local_lost, handle, print) WHERE local_parent IS NOT NULL;
 CREATE INDEX node_remote ON node (remote_parent, remote_key, id) WHERE remote_parent IS NOT NULL;
 CREATE INDEX node_handle ON node (handle, id) WHERE handle IS NOT NULL;
 CREATE INDEX node_link ON node (link, id) WHERE link IS NOT NULL;
@@ -65,6 +68,9 @@ pub(super) fn open(path: &Path, case: Case) -> Result<Connection, CatalogFailure
         make(&mut connection, case).map_err(fail)?;
     } else {
         check_whole(&connection, path)?;
+    }
+    if format == 1 {
+        from_1(&mut connection, path, case)?;
     }
     check_case(&connection, path, case)?;
     Ok(connection)
@@ -103,7 +109,7 @@ fn check_format(connection: &Connection, path: &Path) -> Result<i64, CatalogFail
         .map_err(|error| failure(path, &error))?;
     match (format, application) {
         (0, 0) if tables == 0 => Ok(0),
-        (FORMAT, APPLICATION) => Ok(FORMAT),
+        (1 | FORMAT, APPLICATION) => Ok(format),
         (format, APPLICATION) => Err(CatalogFailure {
             text: format!("Catalog {} has format {format}, this release knows format {FORMAT}", path.display()),
             remedy: "Use the release that wrote it, or remove the file: the endpoint then compares by content".to_owned(),
@@ -122,6 +128,27 @@ fn make(connection: &mut Connection, case: Case) -> rusqlite::Result<()> {
     transaction.pragma_update(None, "application_id", APPLICATION)?;
     transaction.pragma_update(None, "user_version", FORMAT)?;
     transaction.commit()
+}
+
+/// A catalog of format 1 gets the states of local files into its index.
+fn from_1(connection: &mut Connection, path: &Path, case: Case) -> Result<(), CatalogFailure> {
+    let fail = |error| failure(path, &error);
+    let transaction = connection.transaction().map_err(fail)?;
+    transaction.execute_batch("ALTER TABLE node ADD COLUMN print BLOB; DROP INDEX node_local;").map_err(fail)?;
+    {
+        let mut all = transaction.prepare("SELECT id, record FROM node").map_err(fail)?;
+        let mut keep = transaction.prepare("UPDATE node SET print = ?2 WHERE id = ?1").map_err(fail)?;
+        let mut rows = all.query([]).map_err(fail)?;
+        while let Some(row) = rows.next().map_err(fail)? {
+            let (id, blob): (Vec<u8>, Vec<u8>) = row.get(0).and_then(|id| Ok((id, row.get(1)?))).map_err(fail)?;
+            let record: Record = super::row::decode(&blob).map_err(|why| damaged(path, &why))?;
+            keep.execute(params![id, Columns::of(&record, case).print]).map_err(fail)?;
+        }
+    }
+    let index = TABLES.lines().find(|line| line.starts_with("CREATE INDEX node_local ")).unwrap_or_default();
+    transaction.execute_batch(index).map_err(fail)?;
+    transaction.pragma_update(None, "user_version", FORMAT).map_err(fail)?;
+    transaction.commit().map_err(fail)
 }
 
 fn check_whole(connection: &Connection, path: &Path) -> Result<(), CatalogFailure> {

@@ -126,7 +126,12 @@ pub fn observe(
     let mut out = Observed::default();
     let current: Vec<&Listing> = listings.iter().filter(|listing| is_current(trees, listing)).collect();
     for listing in &current {
-        for seen in listing.seen.iter().filter(|seen| !except.contains(&place(listing, seen))) {
+        let known = match listing.scope {
+            Scope::All => trees.local_states(listing.directory),
+            Scope::Names(_) => BTreeMap::new(),
+        };
+        let changed = listing.seen.iter().filter(|seen| !is_as_it_was(&known, seen));
+        for seen in changed.filter(|seen| !except.contains(&place(listing, seen))) {
             bind(trees, listing, seen, &Around { found: &found, except }, fresh, &mut out);
         }
     }
@@ -138,6 +143,13 @@ pub fn observe(
 
 fn place(listing: &Listing, seen: &Seen) -> Place {
     Place { parent: listing.directory, name: seen.name.clone() }
+}
+
+/// What [`refresh`] would leave as it is, found without reading its record.
+fn is_as_it_was(known: &BTreeMap<Name, (Handle, Print)>, seen: &Seen) -> bool {
+    let same = |print: &Print| *print == seen.print || (seen.kind == Kind::Directory && print.changed == seen.print.changed);
+    let known = known.get(&seen.name).filter(|_| seen.evidence != Evidence::Written);
+    known.is_some_and(|(handle, print)| *handle == seen.handle && same(print))
 }
 
 fn is_current(trees: &impl Trees, listing: &Listing) -> bool {

@@ -15,7 +15,7 @@ pub use facets::{merge_metadata, same_metadata, same_principal};
 pub use local::{Handle, Local, LocalContent, Print};
 pub use memory::MemoryTrees;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -192,6 +192,13 @@ pub trait Trees {
     fn link_members(&self, link: LinkId) -> Vec<NodeId>;
     /// The name of each recorded local child; for comparing a directory with its listing.
     fn local_names(&self, parent: NodeId) -> Vec<(Name, NodeId)>;
+    /// Inode and state of the recorded local children that a look may find unchanged: not lost, and not files that never
+    /// rested. For skipping over what is as it was, which is nearly everything in a scan.
+    fn local_states(&self, parent: NodeId) -> BTreeMap<Name, (Handle, Print)> {
+        let records = self.local_names(parent).into_iter().filter_map(|(_, node)| self.record(node));
+        let resting = records.filter_map(|record| record.local).filter(|local| local.passing().is_none());
+        resting.map(|local| (local.place.name, (local.handle, local.print))).collect()
+    }
 }
 
 /// Write access to the trees.
