@@ -14,10 +14,14 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::program::{Ended, isotherm, until};
-use crate::sized;
+use crate::{noted, sized};
 
 /// The two servers of most tests.
 pub(crate) const SITES: [&str; 2] = ["detroit", "munich"];
+
+fn number(site: &str) -> usize {
+    SITES.iter().position(|one| *one == site).unwrap()
+}
 
 /// A part of the product as a process; killed when dropped.
 #[derive(Debug)]
@@ -37,6 +41,19 @@ impl Daemon {
             .spawn()
             .unwrap();
         Self { name: name.to_owned(), child }
+    }
+
+    /// Stops it where it is: it neither sends nor writes any more. What it waits for in the kernel still happens.
+    fn freeze(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::STOP).unwrap();
+        let tasks = format!("/proc/{}/task", self.child.id());
+        until("a process stands still", || {
+            fs::read_dir(&tasks).unwrap().flatten().all(|task| {
+                let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+                // The state comes after the name in brackets. D waits for a disk, and stops when that has answered.
+                stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['T', 'D', 'Z', 'X']))
+            })
+        });
     }
 
     /// Asks it to stop; gives its exit code.
@@ -66,7 +83,13 @@ pub(crate) struct Fleet {
     agents: Vec<Daemon>,
     service: Option<Daemon>,
     pub(crate) url: String,
+    /// Addresses at which agents reach the service, where that is not its own.
+    ways: [Option<String>; 2],
+    /// What the service calls the server of each site.
+    servers: [String; 2],
     data: PathBuf,
+    states: [PathBuf; 2],
+    homes: [PathBuf; 2],
     own: tempfile::TempDir,
     volumes: Vec<LoopVolume>,
 }
@@ -76,22 +99,40 @@ impl Fleet {
     pub(crate) fn on(kinds: [Fs; 2], size_mib: u64) -> Option<Self> {
         let volumes = kinds.into_iter().map(|fs| LoopVolume::new(fs, size_mib)).collect::<Option<Vec<_>>>()?;
         let own = tempfile::tempdir().unwrap();
-        let data = own.path().join("service");
-        let mut fleet = Self { agents: Vec::new(), service: None, url: String::new(), data, own, volumes };
+        let homes = [0, 1].map(|at: usize| volumes[at].path().to_owned());
+        let (data, states) = (own.path().join("service"), SITES.map(|site| own.path().join(format!("state-{site}"))));
+        Some(Self::with(homes, states, data, own, volumes))
+    }
+
+    /// A service and no agents yet, with everything at places that somebody else looks after: each site's files, each
+    /// agent's state, the service's data.
+    pub(crate) fn at(homes: [PathBuf; 2], states: [PathBuf; 2], data: PathBuf) -> Self {
+        Self::with(homes, states, data, tempfile::tempdir().unwrap(), Vec::new())
+    }
+
+    fn with(homes: [PathBuf; 2], states: [PathBuf; 2], data: PathBuf, own: tempfile::TempDir, volumes: Vec<LoopVolume>) -> Self {
+        let (ways, servers) = ([None, None], SITES.map(str::to_owned));
+        let mut fleet =
+            Self { agents: Vec::new(), service: None, url: String::new(), ways, servers, data, states, homes, own, volumes };
         fleet.start_service();
-        Some(fleet)
+        fleet
     }
 
     /// As [`Fleet::on`], with both agents running and one group `plans` of a folder on each volume.
     pub(crate) fn sharing(kinds: [Fs; 2], group: &[&str]) -> Option<Self> {
         let mut fleet = Self::on(kinds, sized(512, 4_096) as u64)?;
-        fleet.create_group(group);
-        for site in SITES {
-            fleet.start_agent(site);
-            fleet.join(site);
-        }
-        fleet.settle();
+        fleet.share(group);
         Some(fleet)
+    }
+
+    /// Starts both agents, with one group `plans` of a folder on each site.
+    pub(crate) fn share(&mut self, group: &[&str]) {
+        self.create_group(group);
+        for site in SITES {
+            self.start_agent(site);
+            self.join(site);
+        }
+        self.settle();
     }
 
     pub(crate) fn create_group(&self, options: &[&str]) {
@@ -104,16 +145,27 @@ impl Fleet {
     pub(crate) fn join(&self, site: &str) {
         fs::create_dir_all(self.folder(site)).unwrap();
         let folder = self.folder(site);
-        self.run(&["endpoint", "create", "--group", "plans", "--server", site, "--path", folder.to_str().unwrap()]).expect(0);
+        self.run(&["endpoint", "create", "--group", "plans", "--server", self.server(site), "--path", folder.to_str().unwrap()])
+            .expect(0);
     }
 
     pub(crate) fn volume(&self, site: &str) -> &LoopVolume {
-        &self.volumes[SITES.iter().position(|one| *one == site).unwrap()]
+        &self.volumes[number(site)]
+    }
+
+    /// What the service calls the server of a site.
+    pub(crate) fn server(&self, site: &str) -> &str {
+        &self.servers[number(site)]
+    }
+
+    /// The disk of each site, as its users see it.
+    pub(crate) fn homes(&self) -> &[PathBuf; 2] {
+        &self.homes
     }
 
     /// The folder that users of a site see.
     pub(crate) fn folder(&self, site: &str) -> PathBuf {
-        self.volume(site).path().join("plans")
+        self.homes[number(site)].join("plans")
     }
 
     pub(crate) fn folders(&self) -> [PathBuf; 2] {
@@ -127,7 +179,7 @@ impl Fleet {
 
     /// Where an agent keeps its catalogs.
     pub(crate) fn state(&self, site: &str) -> PathBuf {
-        self.own.path().join(format!("state-{site}"))
+        self.states[number(site)].clone()
     }
 
     fn log_path(&self, name: &str) -> PathBuf {
@@ -162,6 +214,15 @@ impl Fleet {
         self.data = data;
     }
 
+    /// Freezes an agent, by the number of its site, or with 2 the service; it can only be killed then.
+    pub(crate) fn freeze(&self, at: usize) {
+        let frozen = match SITES.get(at) {
+            Some(site) => self.agents.iter().find(|agent| agent.name == *site),
+            None => self.service.as_ref(),
+        };
+        frozen.unwrap().freeze();
+    }
+
     pub(crate) fn kill_service(&mut self) {
         self.service = None;
     }
@@ -172,8 +233,8 @@ impl Fleet {
 
     /// Starts the agent of a site, without waiting for anything.
     pub(crate) fn spawn_agent(&mut self, site: &str) {
-        let state = self.state(site);
-        let arguments = ["agent", "run", "--state", state.to_str().unwrap(), "--service", &self.url, "--name", site];
+        let (state, way) = (self.state(site), self.ways[number(site)].as_ref().unwrap_or(&self.url));
+        let arguments = ["agent", "run", "--state", state.to_str().unwrap(), "--service", way, "--name", self.server(site)];
         self.agents.push(Daemon::start(site, &arguments, &self.log_path(site)));
     }
 
@@ -182,7 +243,7 @@ impl Fleet {
         self.spawn_agent(site);
         until("the service knows the server", || {
             let servers = self.run(&["server", "list", "--json"]).expect(0).json();
-            servers.as_array().unwrap().iter().any(|found| found["name"] == site && found["online"] == true)
+            servers.as_array().unwrap().iter().any(|found| found["name"] == self.server(site) && found["online"] == true)
         });
     }
 
@@ -197,6 +258,21 @@ impl Fleet {
 
     pub(crate) fn stop_agent(&mut self, site: &str) {
         assert_eq!(self.take_agent(site).stop(), Some(0), "{}", self.log(site));
+    }
+
+    /// A server burns down: its agent is killed, and its disk and what the agent knew are gone for good. A new and
+    /// empty machine of another name takes its place, on which nothing runs yet.
+    pub(crate) fn lose(&mut self, site: &str) {
+        self.kill_agent(site);
+        let at = number(site);
+        let fs = self.volumes[at].fs();
+        // The loop device goes with the file system, the image with the volume.
+        drop(self.volumes.remove(at));
+        assert!(!self.homes[at].exists(), "the disk of {site} is still there");
+        fs::remove_dir_all(&self.states[at]).unwrap();
+        self.volumes.insert(at, LoopVolume::new(fs, sized(512, 4_096) as u64).unwrap());
+        self.homes[at] = self.volumes[at].path().to_owned();
+        self.servers[at] = format!("{site}-{}", noted());
     }
 
     /// Runs a command of an administrator.
@@ -228,7 +304,7 @@ impl Fleet {
     /// The endpoint of a site, as the service shows it.
     pub(crate) fn endpoint(&self, site: &str) -> Value {
         let ends = self.run(&["endpoint", "list", "--json"]).expect(0).json();
-        ends.as_array().unwrap().iter().find(|one| one["endpoint"]["server"] == site).unwrap().clone()
+        ends.as_array().unwrap().iter().find(|one| one["endpoint"]["server"] == self.server(site)).unwrap().clone()
     }
 
     pub(crate) fn endpoint_id(&self, site: &str) -> String {
