@@ -34,8 +34,8 @@ pub(crate) const FOR_TESTS: &[Package] = &[
     package("acl", &["setfacl", "getfacl"]),
     package("attr", &["setfattr", "getfattr"]),
     package("mount", &["mount", "losetup"]),
-    package("util-linux", &["unshare", "fallocate"]),
-    package("iproute2", &["ip"]),
+    package("util-linux", &["unshare", "fallocate", "nsenter"]),
+    package("iproute2", &["ip", "tc"]),
 ];
 
 /// Makes sure that the packages are there and says what was done; the error names what is missing and the remedy.

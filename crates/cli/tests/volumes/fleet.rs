@@ -32,14 +32,18 @@ struct Daemon {
 
 impl Daemon {
     fn start(name: &str, arguments: &[&str], log: &Path) -> Self {
+        Self::start_in(None, name, arguments, log)
+    }
+
+    fn start_in(namespace: Option<&Path>, name: &str, arguments: &[&str], log: &Path) -> Self {
         let log = File::options().create(true).append(true).open(log).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_isotherm"))
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(log)
-            .spawn()
-            .unwrap();
+        let program = env!("CARGO_BIN_EXE_isotherm");
+        let mut command = Command::new(if namespace.is_some() { "nsenter" } else { program });
+        if let Some(namespace) = namespace {
+            // It becomes the program: the process is the same.
+            command.arg(format!("--net={}", namespace.display())).arg(program);
+        }
+        let child = command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn().unwrap();
         Self { name: name.to_owned(), child }
     }
 
@@ -76,6 +80,15 @@ impl Drop for Daemon {
     }
 }
 
+/// A way from an agent to the service.
+#[derive(Debug, Default)]
+pub(crate) struct Way {
+    /// The address that the agent is told.
+    pub(crate) url: Option<String>,
+    /// The file of the network namespace in which the agent runs.
+    pub(crate) namespace: Option<PathBuf>,
+}
+
 /// A service, its agents, and the volumes they live on.
 #[derive(Debug)]
 pub(crate) struct Fleet {
@@ -83,8 +96,8 @@ pub(crate) struct Fleet {
     agents: Vec<Daemon>,
     service: Option<Daemon>,
     pub(crate) url: String,
-    /// Addresses at which agents reach the service, where that is not its own.
-    ways: [Option<String>; 2],
+    /// How the agent of each site reaches the service, where that is not simply its address.
+    ways: [Way; 2],
     /// What the service calls the server of each site.
     servers: [String; 2],
     data: PathBuf,
@@ -111,7 +124,7 @@ impl Fleet {
     }
 
     fn with(homes: [PathBuf; 2], states: [PathBuf; 2], data: PathBuf, own: tempfile::TempDir, volumes: Vec<LoopVolume>) -> Self {
-        let (ways, servers) = ([None, None], SITES.map(str::to_owned));
+        let (ways, servers) = (Default::default(), SITES.map(str::to_owned));
         let mut fleet =
             Self { agents: Vec::new(), service: None, url: String::new(), ways, servers, data, states, homes, own, volumes };
         fleet.start_service();
@@ -231,11 +244,17 @@ impl Fleet {
         assert_eq!(self.service.take().unwrap().stop(), Some(0), "{}", self.log("service"));
     }
 
+    /// From its next start on, the agent of a site goes this way.
+    pub(crate) fn go(&mut self, site: &str, way: Way) {
+        self.ways[number(site)] = way;
+    }
+
     /// Starts the agent of a site, without waiting for anything.
     pub(crate) fn spawn_agent(&mut self, site: &str) {
-        let (state, way) = (self.state(site), self.ways[number(site)].as_ref().unwrap_or(&self.url));
-        let arguments = ["agent", "run", "--state", state.to_str().unwrap(), "--service", way, "--name", self.server(site)];
-        self.agents.push(Daemon::start(site, &arguments, &self.log_path(site)));
+        let (state, way) = (self.state(site), &self.ways[number(site)]);
+        let url = way.url.as_ref().unwrap_or(&self.url);
+        let arguments = ["agent", "run", "--state", state.to_str().unwrap(), "--service", url, "--name", self.server(site)];
+        self.agents.push(Daemon::start_in(way.namespace.as_deref(), site, &arguments, &self.log_path(site)));
     }
 
     /// Starts the agent of a site and waits until the service knows it.

@@ -17,10 +17,13 @@ mod kills;
 mod lost;
 mod machines;
 mod names;
+mod namespaces;
+mod network;
 mod power;
 #[path = "../e2e/program.rs"]
 #[allow(dead_code, reason = "the other tests use all of it")]
 mod program;
+mod proxy;
 mod seeding;
 mod stops;
 mod tree;
