@@ -206,14 +206,41 @@ impl Fleet {
 
     /// Starts the service, at its former address if it had one.
     pub(crate) fn start_service(&mut self) {
+        if let Err(line) = self.try_service() {
+            panic!("{line}{}", self.log("service"));
+        }
+    }
+
+    fn try_service(&mut self) -> Result<(), String> {
         let listen = self.url.strip_prefix("http://").unwrap_or("127.0.0.1:0").to_owned();
         let arguments = ["service", "run", "--data", self.data.to_str().unwrap(), "--listen", &listen];
         let mut service = Daemon::start("service", &arguments, &self.log_path("service"));
         let mut line = String::new();
         BufReader::new(service.child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let url = line.trim().strip_prefix("listening on ");
-        self.url = url.unwrap_or_else(|| panic!("{line}{}", self.log("service"))).to_owned();
+        self.url = line.trim().strip_prefix("listening on ").ok_or(&line)?.to_owned();
         self.service = Some(service);
+        Ok(())
+    }
+
+    /// Starts again what does not run, as the units of `docs/operations.md` do; gives how many had ended by themselves.
+    pub(crate) fn revive(&mut self) -> usize {
+        let mut revived = 0;
+        for site in SITES {
+            if self.agents.iter_mut().any(|agent| agent.name == site && agent.child.try_wait().unwrap().is_some()) {
+                self.kill_agent(site);
+                self.spawn_agent(site);
+                revived += 1;
+            }
+        }
+        if self.service.as_mut().is_some_and(|service| service.child.try_wait().unwrap().is_some()) {
+            self.service = None;
+            revived += 1;
+        }
+        if self.service.is_none() {
+            // With a disk that is full or fails it may not come up; then the next call tries again.
+            let _ = self.try_service();
+        }
+        revived
     }
 
     /// Starts a service that is expected to end by itself; gives what it said.
@@ -304,7 +331,7 @@ impl Fleet {
     /// Waits until both folders agree.
     #[track_caller]
     pub(crate) fn settle(&self) {
-        let seconds = sized(110, 1_800).to_string();
+        let seconds = sized(110, 600).to_string();
         let waited = self.run(&["wait", "--synced", "--timeout", &seconds]);
         if waited.code != Some(0) {
             let problems = self.run(&["problems"]);

@@ -13,9 +13,10 @@ use isotherm_gate::testing::Fs;
 use serde_json::Value;
 
 use crate::fleet::{Fleet, SITES};
+use crate::journal::{Journal, Owed};
 use crate::program::isotherm;
 use crate::tree::{assert_equal, walk};
-use crate::work::{Journal, Owed, Workers};
+use crate::work::Workers;
 use crate::{Dice, rounds, seed, sized};
 
 /// What a status covers is what had been written so long before it was reported: the kernel tells the agent of a write
@@ -101,7 +102,7 @@ fn lose_one(fleet: &mut Fleet, dice: &mut Dice, journal: &Arc<Journal>, round: u
     assert_equal(&fleet.folder(SITES[0]), &fleet.folder(SITES[1]));
     let mut owed = promised.owed;
     journal.without_deleted(&mut owed);
-    let wrong = journal.complaints(&fleet.folder(site), &owed);
+    let wrong = journal.look(&fleet.folder(site), &owed).wrong;
     assert!(wrong.is_empty(), "{site}, round {round}:\n{}", wrong.join("\n"));
     assert!(owed.len() > 3, "hardly anything was called safe: {owed:?}");
     let (by_file, by_status) = (promised.by_file, promised.by_status);

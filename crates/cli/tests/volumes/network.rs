@@ -6,10 +6,10 @@ use std::time::Duration;
 use isotherm_gate::testing::Fs;
 
 use crate::fleet::{Fleet, SITES, Way};
+use crate::journal::Journal;
 use crate::namespaces::{ADDRESSES, Line};
 use crate::proxy::{Ends, Proxy, Weather};
-use crate::tree::assert_equal;
-use crate::work::{Journal, Workers};
+use crate::work::Workers;
 use crate::{Dice, rounds, seed, sized};
 
 /// Some weather; half of it lets something through.
@@ -30,17 +30,6 @@ fn pause(dice: &mut Dice, most_ms: usize) {
     std::thread::sleep(Duration::from_millis(dice.roll(most_ms) as u64)); // tidy: wait weather changes at any time
 }
 
-/// What everybody wrote has to be everywhere, once, and nobody has to deal with anything.
-fn check(fleet: &Fleet, journal: &Journal) -> usize {
-    fleet.settle_clean();
-    let folders = fleet.folders();
-    let names = assert_equal(&folders[0], &folders[1]);
-    let wrong = journal.complaints(&folders[1], &journal.done());
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    fleet.run(&["service", "check", "--deep"]).expect(0);
-    names
-}
-
 /// Runs rounds of work in `bad` times.
 fn campaign(fleet: &mut Fleet, dice: &mut Dice, mut bad: impl FnMut(&mut Fleet, &mut Dice), fine: impl Fn()) {
     let journal = Arc::new(Journal::default());
@@ -53,7 +42,7 @@ fn campaign(fleet: &mut Fleet, dice: &mut Dice, mut bad: impl FnMut(&mut Fleet, 
         }
         fine();
         workers.stop();
-        let files = check(fleet, &journal);
+        let files = journal.check(fleet);
         println!("CAMPAIGN rounds=1 files={files}");
     }
     println!("CAMPAIGN versions_written={}", journal.versions());

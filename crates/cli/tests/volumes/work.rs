@@ -1,155 +1,24 @@
-//! People who work on both sites without a pause, and a journal of what they have written.
+//! People who work on both sites without a pause, and keep a journal of what they have written.
 //!
-//! Each content says of itself which version of which file it is, so whatever is found later is either exactly one of
-//! them or torn. Each file has one owner, whose site alone changes it; its name is unique and never changes, the folder
-//! it is in may.
+//! Each file has one owner, whose site alone changes it.
 //!
-//! **Invariant:** the journal calls a version done only when its bytes and its name are durable on its site's disk.
+//! **Invariant:** nobody works while the disks are taken away.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, RwLock};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use crate::fleet::{Fleet, SITES};
-use crate::tree::walk;
+use crate::journal::{Journal, text};
 use crate::{Dice, noted};
 
 /// Folders of each endpoint in which files are.
 const FOLDERS: usize = 3;
-
-/// What is known of one file.
-#[derive(Debug, Clone, Default)]
-struct Story {
-    /// The newest version that was begun.
-    begun: u64,
-    /// Versions that are durable where they were written, and when they were.
-    done: Vec<(u64, SystemTime)>,
-    /// Somebody has begun to delete it.
-    deleted: bool,
-}
-
-/// Versions that must be found: name and the oldest version that will do.
-pub(crate) type Owed = BTreeMap<String, u64>;
-
-/// What was written, by name.
-#[derive(Debug, Default)]
-pub(crate) struct Journal(Mutex<BTreeMap<String, Story>>);
-
-impl Journal {
-    /// The newest durable version of each file that nobody has begun to delete.
-    pub(crate) fn done(&self) -> Owed {
-        self.done_before(SystemTime::now())
-    }
-
-    /// As [`Journal::done`], of that moment.
-    pub(crate) fn done_before(&self, moment: SystemTime) -> Owed {
-        let stories = self.0.lock().unwrap();
-        let newest = |story: &Story| story.done.iter().rev().find(|(_, at)| *at < moment).map(|(number, _)| *number);
-        let lives = stories.iter().filter(|(_, story)| !story.deleted);
-        lives.filter_map(|(name, story)| Some((name.clone(), newest(story)?))).collect()
-    }
-
-    /// The version of a file, if it is durable and nobody is at work on it.
-    pub(crate) fn at_rest(&self, name: &str) -> Option<u64> {
-        let stories = self.0.lock().unwrap();
-        let story = stories.get(name).filter(|story| !story.deleted)?;
-        story.done.last().map(|(number, _)| *number).filter(|number| *number == story.begun)
-    }
-
-    /// A site's disk has lost what was written after a moment.
-    pub(crate) fn forget_since(&self, moment: SystemTime, prefix: &str) {
-        let mut stories = self.0.lock().unwrap();
-        for (_, story) in stories.iter_mut().filter(|(name, _)| name.starts_with(prefix)) {
-            story.done.retain(|(_, at)| *at < moment);
-        }
-    }
-
-    /// How many versions were written whole.
-    pub(crate) fn versions(&self) -> usize {
-        self.0.lock().unwrap().values().map(|story| story.done.len()).sum()
-    }
-
-    /// Files deleted since do not count any more.
-    pub(crate) fn without_deleted(&self, owed: &mut Owed) {
-        let stories = self.0.lock().unwrap();
-        owed.retain(|name, _| !stories[name].deleted);
-    }
-
-    /// What is wrong in a folder: torn files, files that nobody wrote, and owed versions that are not there.
-    pub(crate) fn complaints(&self, folder: &Path, owed: &Owed) -> Vec<String> {
-        let stories = self.0.lock().unwrap();
-        let (mut found, mut wrong) = (BTreeMap::new(), Vec::new());
-        for path in walk(folder).into_iter().filter(|path| folder.join(path).is_file()) {
-            let bytes = fs::read(folder.join(&path)).unwrap();
-            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
-            match whole(&bytes) {
-                None => wrong.push(format!("{path:?} is torn: {} bytes, {:?}", bytes.len(), head(&bytes))),
-                Some((says, number)) if says != name || stories.get(&name).is_none_or(|story| story.begun < number) => {
-                    wrong.push(format!("{path:?} holds version {number} of {says:?}"));
-                }
-                Some((_, number)) => {
-                    if found.insert(name, number).is_some() {
-                        wrong.push(format!("{path:?} is there twice"));
-                    }
-                }
-            }
-        }
-        for (name, number) in owed.iter().filter(|(name, _)| !stories[*name].deleted) {
-            match found.get(name) {
-                None => wrong.push(format!("{name} is lost, which was there in version {number}: {:?}", stories[name])),
-                Some(has) if has < number => wrong.push(format!("{name} is version {has} again after {number}")),
-                Some(_) => {}
-            }
-        }
-        wrong
-    }
-
-    fn begin(&self, name: &str) -> u64 {
-        let mut stories = self.0.lock().unwrap();
-        let story = stories.entry(name.to_owned()).or_default();
-        story.begun += 1;
-        story.begun
-    }
-
-    fn finish(&self, name: &str, number: u64) {
-        self.0.lock().unwrap().get_mut(name).unwrap().done.push((number, SystemTime::now()));
-    }
-}
-
-fn head(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(&bytes[..bytes.len().min(60)]).into_owned()
-}
-
-/// The content of a version: a line that names it, and bytes that only it has.
-fn text(name: &str, number: u64) -> Vec<u8> {
-    let mut hasher = DefaultHasher::new();
-    (name, number).hash(&mut hasher);
-    let mut dice = Dice(hasher.finish() | 1);
-    let most = [100, 3_000, 30_000, 300_000][dice.roll(4)];
-    let size = dice.roll(most);
-    let mut bytes = format!("{name} {number} {size}\n").into_bytes();
-    let line = bytes.len();
-    while bytes.len() < line + size {
-        bytes.extend((dice.roll(usize::MAX) as u64).to_le_bytes());
-    }
-    bytes.truncate(line + size);
-    bytes
-}
-
-/// Name and number of a version, if these bytes are exactly it.
-fn whole(bytes: &[u8]) -> Option<(String, u64)> {
-    let line = bytes.iter().position(|byte| *byte == b'\n')?;
-    let line = std::str::from_utf8(&bytes[..line]).ok()?;
-    let mut words = line.split(' ');
-    let (name, number) = (words.next()?, words.next()?.parse().ok()?);
-    (text(name, number) == bytes).then(|| (name.to_owned(), number))
-}
 
 /// One thread for each site that creates, saves, moves and deletes files of its own.
 #[derive(Debug)]
@@ -263,7 +132,7 @@ impl Worker {
                 }
             }
             9 => {
-                self.journal.0.lock().unwrap().get_mut(&name).unwrap().deleted = true;
+                self.journal.delete(&name);
                 // What a power cut took back is not there.
                 let _ = fs::remove_file(self.path(&name, folder));
                 self.own.remove(&name);
