@@ -29,7 +29,7 @@ pub(crate) const FOR_BUILD: &[Package] = &[package("build-essential", &["cc", "m
 pub(crate) const FOR_TESTS: &[Package] = &[
     package("build-essential", &["cc", "make"]),
     package("e2fsprogs", &["mkfs.ext4", "chattr"]),
-    package("xfsprogs", &["mkfs.xfs"]),
+    package("xfsprogs", &["mkfs.xfs", "xfs_io"]),
     package("btrfs-progs", &["mkfs.btrfs"]),
     package("acl", &["setfacl", "getfacl"]),
     package("attr", &["setfattr", "getfattr"]),

@@ -39,7 +39,7 @@ pub(super) const CAMPAIGNS: &[Campaign] = &[
     ),
     rounds(
         "power",
-        120,
+        180,
         5,
         &[
             "power::a_power_cut_of_all_machines_loses_nothing_that_was_durable",
@@ -73,7 +73,7 @@ pub(super) const CAMPAIGNS: &[Campaign] = &[
         &[
             "errors::errors_of_a_server_disk_with_ext4_lose_nothing_that_was_durable",
             "errors::errors_of_a_server_disk_with_xfs_lose_nothing_that_was_durable",
-            "errors::errors_of_the_service_disk_with_ext4_lose_nothing_that_a_server_has",
+            "errors::errors_of_the_service_disk_with_ext4_lose_nothing_that_was_acknowledged",
             "errors::errors_of_the_service_disk_with_xfs_lose_nothing_that_was_acknowledged",
         ],
     ),

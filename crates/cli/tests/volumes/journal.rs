@@ -30,15 +30,6 @@ struct Story {
 /// Versions that must be found: name and the oldest version that will do.
 pub(crate) type Owed = BTreeMap<String, u64>;
 
-/// What is found in a folder.
-#[derive(Debug, Default)]
-pub(crate) struct Found {
-    /// Torn files, files that nobody wrote, and owed versions that are not there.
-    pub(crate) wrong: Vec<String>,
-    /// Whole versions under another name: conflict copies.
-    pub(crate) copies: Vec<String>,
-}
-
 /// What was written, by name.
 #[derive(Debug, Default)]
 pub(crate) struct Journal(Mutex<BTreeMap<String, Story>>);
@@ -66,14 +57,9 @@ impl Journal {
 
     /// A site's disk has lost what was written after a moment.
     pub(crate) fn forget_since(&self, moment: SystemTime, prefix: &str) {
-        self.forget_between(moment, SystemTime::now(), prefix);
-    }
-
-    /// A site's disk may have lost what was written between two moments.
-    pub(crate) fn forget_between(&self, from: SystemTime, to: SystemTime, prefix: &str) {
         let mut stories = self.0.lock().unwrap();
         for (_, story) in stories.iter_mut().filter(|(name, _)| name.starts_with(prefix)) {
-            story.done.retain(|(_, at)| *at < from || *at > to);
+            story.done.retain(|(_, at)| *at < moment);
         }
     }
 
@@ -88,60 +74,51 @@ impl Journal {
         owed.retain(|name, _| !stories[name].deleted);
     }
 
-    /// Looks at everything in a folder, and for what is owed.
-    pub(crate) fn look(&self, folder: &Path, owed: &Owed) -> Found {
+    /// What is wrong in a folder: torn files, files that nobody wrote, conflict copies, and what is owed and not there.
+    pub(crate) fn look(&self, folder: &Path, owed: &Owed) -> Vec<String> {
         let stories = self.0.lock().unwrap();
-        let (mut here, mut found) = (BTreeMap::new(), Found::default());
+        let (mut here, mut wrong) = (BTreeMap::new(), Vec::new());
         for path in walk(folder).into_iter().filter(|path| folder.join(path).is_file()) {
             let bytes = fs::read(folder.join(&path)).unwrap();
             let name = path.file_name().unwrap().to_str().unwrap();
-            let known = |(says, number): &(String, u64)| stories.get(says).is_some_and(|story| *number <= story.begun);
             match whole(&bytes) {
-                None => found.wrong.push(format!("{path:?} is torn: {} bytes, {:?}", bytes.len(), head(&bytes))),
-                Some(text) if !known(&text) => found.wrong.push(format!("{path:?} holds what nobody wrote: {text:?}")),
-                Some((says, number)) if says == name => {
+                None => wrong.push(format!("{path:?} is torn: {}", torn(&bytes))),
+                Some((says, number)) if says != name || stories.get(name).is_none_or(|story| story.begun < number) => {
+                    wrong.push(format!("{path:?} holds version {number} of {says}"));
+                }
+                Some((says, number)) => {
                     if here.insert(says, number).is_some() {
-                        found.wrong.push(format!("{path:?} is there twice"));
+                        wrong.push(format!("{path:?} is there twice"));
                     }
                 }
-                Some((says, number)) => found.copies.push(format!("{path:?} holds version {number} of {says}")),
             }
         }
         for (name, number) in owed.iter().filter(|(name, _)| !stories[*name].deleted) {
             match here.get(name) {
-                None => found.wrong.push(format!("{name} is lost, which was there in version {number}: {:?}", stories[name])),
-                Some(has) if has < number => found.wrong.push(format!("{name} is version {has} again after {number}")),
+                None => wrong.push(format!("{name} is lost, which was there in version {number}: {:?}", stories[name])),
+                Some(has) if has < number => wrong.push(format!("{name} is version {has} again after {number}")),
                 Some(_) => {}
             }
         }
-        found
+        wrong
     }
 
     /// Waits for rest. What everybody wrote has to be everywhere, once; nobody has to deal with anything, and the service
     /// has all that it names. Gives the number of names.
     #[track_caller]
     pub(crate) fn check(&self, fleet: &Fleet) -> usize {
-        let (names, copies) = self.check_but_copies(fleet);
-        let conflicts = fleet.run(&["conflicts"]);
-        assert!(copies.is_empty() && conflicts.code == Some(0), "{conflicts:?}\n{}", copies.join("\n"));
-        names
-    }
-
-    /// As [`Journal::check`], where conflict copies are no fault; gives them, too.
-    #[track_caller]
-    pub(crate) fn check_but_copies(&self, fleet: &Fleet) -> (usize, Vec<String>) {
         fleet.settle();
         let folders = fleet.folders();
         let names = assert_equal(&folders[0], &folders[1]);
-        let Found { mut wrong, copies } = self.look(&folders[1], &self.done());
-        for command in [&["problems"][..], &["service", "check", "--deep"]] {
+        let mut wrong = self.look(&folders[1], &self.done());
+        for command in [&["conflicts"][..], &["problems"], &["service", "check", "--deep"]] {
             let shown = fleet.run(command);
             if shown.code != Some(0) {
                 wrong.push(format!("{command:?}: {shown:?}"));
             }
         }
         assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-        (names, copies)
+        names
     }
 
     /// Somebody begins to write the next version; gives its number.
@@ -163,8 +140,21 @@ impl Journal {
     }
 }
 
-fn head(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(&bytes[..bytes.len().min(60)]).into_owned()
+/// What a file holds that is no version: the version that it says it is, and where it is something else.
+fn torn(bytes: &[u8]) -> String {
+    let Some((name, number)) = says(bytes) else {
+        return format!("{} bytes, which begin with {:?}", bytes.len(), &bytes[..bytes.len().min(20)]);
+    };
+    let meant = text(&name, number);
+    let differs = |at: &usize| bytes.get(*at) != meant.get(*at);
+    let (first, last) = ((0..meant.len()).find(differs), (0..meant.len()).rfind(differs));
+    let range = &bytes[first.unwrap_or(0).min(bytes.len())..last.map_or(0, |last| last + 1).min(bytes.len())];
+    let zeros = range.iter().filter(|byte| **byte == 0).count();
+    let (is, of) = (bytes.len(), meant.len());
+    format!(
+        "version {number} of {name}, {is} bytes of {of}, other from {first:?} to {last:?}, {zeros} zeros among {}",
+        range.len()
+    )
 }
 
 /// The content of a version: a line that names it, and bytes that only it has.
@@ -185,9 +175,12 @@ pub(crate) fn text(name: &str, number: u64) -> Vec<u8> {
 
 /// Name and number of a version, if these bytes are exactly it.
 fn whole(bytes: &[u8]) -> Option<(String, u64)> {
+    says(bytes).filter(|(name, number)| text(name, *number) == bytes)
+}
+
+/// Name and number of the version that these bytes say they are.
+fn says(bytes: &[u8]) -> Option<(String, u64)> {
     let line = bytes.iter().position(|byte| *byte == b'\n')?;
-    let line = std::str::from_utf8(&bytes[..line]).ok()?;
-    let mut words = line.split(' ');
-    let (name, number) = (words.next()?, words.next()?.parse().ok()?);
-    (text(name, number) == bytes).then(|| (name.to_owned(), number))
+    let mut words = std::str::from_utf8(&bytes[..line]).ok()?.split(' ');
+    Some((words.next()?.to_owned(), words.next()?.parse().ok()?))
 }

@@ -20,7 +20,9 @@ impl World {
         // What is durable from now on may be lost.
         let moment = SystemTime::now();
         let machines: Vec<_> = self.machines.iter().zip(cut).filter(|(_, cut)| *cut).map(|(one, _)| one).collect();
-        machines.iter().for_each(|machine| machine.clone_disk());
+        // What the cache inside a disk held may be gone with the power, too.
+        let takes_caches = self.dice.roll(2) == 0;
+        machines.iter().for_each(|machine| if takes_caches { machine.fail_disk() } else { machine.clone_disk() });
         let fleet = &mut self.fleet;
         workers.while_nobody_works(|| {
             for (site, _) in SITES.iter().zip(cut).filter(|(_, cut)| *cut) {
@@ -30,7 +32,7 @@ impl World {
             if cut[2] {
                 fleet.kill_service();
             }
-            machines.iter().for_each(|machine| machine.power_on());
+            machines.iter().for_each(|machine| if takes_caches { machine.mend_disk() } else { machine.power_on() });
             if cut[2] {
                 fleet.start_service();
             }
