@@ -63,6 +63,16 @@ impl Journal {
         }
     }
 
+    /// A site's disk was lost: from now on only what is in this folder counts.
+    pub(crate) fn keep_what_is_in(&self, folder: &Path, prefix: &str) {
+        let found = walk(folder).into_iter().filter_map(|path| whole(&fs::read(folder.join(path)).ok()?));
+        let here: BTreeMap<String, u64> = found.collect();
+        let mut stories = self.0.lock().unwrap();
+        for (name, story) in stories.iter_mut().filter(|(name, _)| name.starts_with(prefix)) {
+            story.done.retain(|(number, _)| here.get(name).is_some_and(|has| number <= has));
+        }
+    }
+
     /// How many versions were written whole.
     pub(crate) fn versions(&self) -> usize {
         self.0.lock().unwrap().values().map(|story| story.done.len()).sum()
