@@ -9,6 +9,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod bench;
+mod campaign;
 mod packages;
 mod product;
 mod steps;
@@ -33,6 +34,7 @@ cargo xtask COMMAND
   demo [ARGS]...               build the program and run `isotherm demo ARGS`
   sim [ARGS]...                build the simulation optimised and run it; without ARGS it shows its own help
   bench sync [ARGS]...         measures the released program on data of its own; bench/results keeps the numbers
+  campaign [ARGS]...           what tests do in a small form, in the sizes of a release; goes on where it stopped
   help                         this text
 
 Exit codes: 0 done, 1 failed, 2 usage.
@@ -62,6 +64,7 @@ fn dispatch(command: &str, rest: &[String]) -> Result<ExitCode> {
         },
         "demo" => product::demo(&root, rest)?,
         "sim" => product::simulate(&root, rest)?,
+        "campaign" => campaign::run(&root, rest)?,
         "bench" => bench::run(&root, rest)?,
         "tidy" | "docs" | "packages" if !rest.is_empty() => {
             return Ok(usage(&format!("{command} takes no arguments, got {rest:?}")));

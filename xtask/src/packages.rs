@@ -29,13 +29,13 @@ pub(crate) const FOR_BUILD: &[Package] = &[package("build-essential", &["cc", "m
 pub(crate) const FOR_TESTS: &[Package] = &[
     package("build-essential", &["cc", "make"]),
     package("e2fsprogs", &["mkfs.ext4", "chattr"]),
-    package("xfsprogs", &["mkfs.xfs"]),
+    package("xfsprogs", &["mkfs.xfs", "xfs_io"]),
     package("btrfs-progs", &["mkfs.btrfs"]),
     package("acl", &["setfacl", "getfacl"]),
     package("attr", &["setfattr", "getfattr"]),
     package("mount", &["mount", "losetup"]),
-    package("util-linux", &["unshare", "fallocate"]),
-    package("iproute2", &["ip"]),
+    package("util-linux", &["unshare", "fallocate", "nsenter"]),
+    package("iproute2", &["ip", "tc"]),
 ];
 
 /// Makes sure that the packages are there and says what was done; the error names what is missing and the remedy.

@@ -27,11 +27,17 @@ pub(crate) fn released(root: &Path) -> Result<PathBuf> {
 
 /// Builds the simulation optimised and runs it with the arguments; returns only on failure.
 pub(crate) fn simulate(root: &Path, arguments: &[String]) -> Result<()> {
-    packages::ensure(packages::FOR_BUILD)?;
-    build(root, &["build", "--release", "-p", "isotherm-sim"])?;
+    let program = simulation(root)?;
     let help = ["--help"];
     let first: &[&str] = if arguments.is_empty() { &help } else { &[] };
-    become_program(&target(root).join("release/isotherm-sim"), first, arguments)
+    become_program(&program, first, arguments)
+}
+
+/// Builds the simulation optimised; gives its path.
+pub(crate) fn simulation(root: &Path) -> Result<PathBuf> {
+    packages::ensure(packages::FOR_BUILD)?;
+    build(root, &["build", "--release", "-p", "isotherm-sim"])?;
+    Ok(target(root).join("release/isotherm-sim"))
 }
 
 /// Builds with the terminal passed through, so that cargo shows its progress.
@@ -51,7 +57,8 @@ pub(crate) fn cargo(root: &Path) -> Command {
     command
 }
 
-fn target(root: &Path) -> PathBuf {
+/// Where cargo puts what it builds.
+pub(crate) fn target(root: &Path) -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |folder| root.join(folder))
 }
 

@@ -164,8 +164,13 @@ fn sweep() {
             continue;
         }
         if let Ok(_stale) = lock_exclusive(&lock) {
-            // Not mounted, or removed by somebody else meanwhile: both are what is wanted.
-            let _ = unmount(folder.join("mounted"), UnmountFlags::DETACH);
+            // Not mounted, or removed by somebody else meanwhile: both are what is wanted. What tests have mounted inside
+            // comes first.
+            let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+            let points = mounts.lines().rev().filter_map(|line| line.split(' ').nth(1));
+            for point in points.filter(|point| Path::new(point).starts_with(&folder)) {
+                let _ = unmount(point, UnmountFlags::DETACH);
+            }
             let _ = std::fs::remove_dir_all(&folder);
         }
     }

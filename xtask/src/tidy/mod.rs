@@ -95,10 +95,11 @@ fn read_all(root: &Path) -> Result<Vec<File>> {
             let entry = entry.with_context(|| format!("Cannot list {}", full.display()))?;
             let path = folder.join(entry.file_name());
             let kind = entry.file_type().with_context(|| format!("Cannot stat {}", path.display()))?;
+            // In a worktree of git the latter is a file.
             let is_ours = path != Path::new("target") && path != Path::new(".git");
             if kind.is_dir() && is_ours {
                 folders.push(path);
-            } else if kind.is_file() {
+            } else if kind.is_file() && is_ours {
                 let bytes = std::fs::read(root.join(&path)).with_context(|| format!("Cannot read {}", path.display()))?;
                 if let Ok(text) = String::from_utf8(bytes) {
                     files.push(File { path: path.to_string_lossy().into_owned(), text });

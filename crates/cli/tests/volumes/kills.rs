@@ -15,7 +15,7 @@ use isotherm_gate::testing::Fs;
 
 use crate::fleet::{Fleet, SITES};
 use crate::tree::{assert_equal, walk};
-use crate::{Dice, sized};
+use crate::{Dice, rounds, seed};
 
 /// What each file must be in the end.
 struct Users {
@@ -137,16 +137,17 @@ fn kill_some(fleet: &mut Fleet, dice: &mut Dice) -> [bool; 3] {
     killed
 }
 
-fn campaign(kinds: [Fs; 2], seed: u64) {
+fn campaign(kinds: [Fs; 2], start: u64) {
     let Some(mut fleet) = Fleet::sharing(kinds, &["--delete-limit", "100%"]) else { return };
-    let mut users = Users { dice: Dice(seed), next: 0, files: BTreeMap::new() };
+    let mut users = Users { dice: Dice(seed(start)), next: 0, files: BTreeMap::new() };
     for site in SITES {
         for number in 0..3 {
             fs::create_dir(fleet.folder(site).join(format!("{site} {number}"))).unwrap();
         }
     }
     fleet.settle_clean();
-    for _ in 0..sized(5, 20) {
+    let rounds = rounds(5, 20);
+    for _ in 0..rounds {
         for _ in 0..30 {
             users.act(&fleet);
             std::thread::sleep(Duration::from_millis(users.dice.roll(60) as u64)); // tidy: wait people take time
@@ -168,6 +169,7 @@ fn campaign(kinds: [Fs; 2], seed: u64) {
     let names = assert_equal(&fleet.folder(SITES[0]), &fleet.folder(SITES[1]));
     users.check(&fleet.folder(SITES[1]));
     println!("{kinds:?}: {names} names after {} files were made", users.next);
+    println!("CAMPAIGN rounds={rounds} files_made={}", users.next);
 }
 
 // semantics.md#acknowledged-is-durable, #offline-work; rows 21 and 25
