@@ -157,6 +157,11 @@ pub(crate) enum ServiceCommand {
         /// Folder for records and content; it is made where there is none
         #[arg(long, value_name = "DIR")]
         data: PathBuf,
+        /// The data folder was put back from a snapshot of its file system: the servers compare with it anew
+        ///
+        /// A folder that was put back as a copy, such as one of `isotherm service backup`, is recognised without this.
+        #[arg(long)]
+        restored: bool,
         /// Address and port to listen on; port 0 takes a free one. Only addresses of this machine
         #[arg(long, value_name = "ADDR", default_value = LISTEN)]
         listen: SocketAddr,
@@ -293,6 +298,13 @@ impl From<CaseWord> for Case {
 pub(crate) enum ServerCommand {
     /// The servers that ever connected, and when they were last heard of
     List(Format),
+    /// Forgets a server that has no endpoints, so that another one may have its name
+    ///
+    /// For a server that was rebuilt without its old `--state` folder.
+    Delete {
+        /// Name of the server
+        name: String,
+    },
 }
 
 /// [`InitialUpload`] as a word of the command line.

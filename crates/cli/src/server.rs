@@ -1,6 +1,6 @@
 //! `isotherm server`: the servers that ever connected.
 //!
-//! It changes nothing.
+//! It asks the service and shows the answer; a server that still has endpoints is not deleted.
 //!
 //! **Invariant:** ages are told by the service's clock alone.
 
@@ -18,6 +18,10 @@ pub(crate) async fn run(client: &Client, command: ServerCommand) -> Result<Answe
             // The status, not the plain list, because only it tells the time of the service.
             let Status { servers, now_ms, .. } = client.status().await?;
             Ok(Answer::new(format.json, &servers, || list(&servers, now_ms)))
+        }
+        ServerCommand::Delete { name } => {
+            client.delete_server(&name).await?;
+            Ok(format!("Server {} is deleted; its name is free\n", text(&name)).into())
         }
     }
 }

@@ -10,6 +10,7 @@
 
 mod backup;
 mod demo;
+mod fenced;
 mod program;
 mod revisions;
 mod service;

@@ -84,6 +84,12 @@ impl World {
         agent.ended().0
     }
 
+    /// Waits until an agent ends by itself; gives its exit code.
+    pub(crate) fn agent_ended(&mut self, server: &str) -> Option<i32> {
+        let at = self.agents.iter().position(|(name, _)| name == server).unwrap();
+        self.agents.remove(at).1.ended().0
+    }
+
     /// Ends the service and starts it on another data folder, under the same address.
     pub(crate) fn serve_again(&mut self, data: &Path) {
         let address = self.url.strip_prefix("http://").unwrap();

@@ -56,7 +56,7 @@ impl Machine {
     }
 
     fn mount(&self) {
-        run(Command::new("mount").args(["-t", self.fs.name(), "-o", "loop"]).arg(&self.image).arg(&self.mounted));
+        mount_image(self.fs, &self.image, &self.mounted);
     }
 
     fn lost(&self) -> PathBuf {
@@ -85,10 +85,19 @@ impl Machine {
     pub(crate) fn mend_disk(&self) {
         unmount_from(&self.mounted);
         unmount_from(self.room.path());
-        let image = self.room.outside().join("image");
-        run(Command::new("mount").args(["-t", "xfs", "-o", "loop"]).arg(image).arg(self.room.path()));
+        mount_image(Fs::Xfs, &self.room.outside().join("image"), self.room.path());
         self.mount();
     }
+}
+
+fn mount_image(fs: Fs, image: &Path, to: &Path) {
+    until("a loop device is free", || {
+        let output = Command::new("mount").args(["-t", fs.name(), "-o", "loop"]).arg(image).arg(to).output().unwrap();
+        // Another program may take the device between the search for one and its use.
+        let is_taken = String::from_utf8_lossy(&output.stderr).contains("loop device");
+        assert!(output.status.success() || is_taken, "{output:?}");
+        output.status.success()
+    });
 }
 
 /// Waits until nobody uses a file system, and unmounts it.

@@ -17,6 +17,7 @@ mod fleet;
 mod full;
 mod journal;
 mod kills;
+mod limits;
 mod lost;
 mod machines;
 mod names;

@@ -55,7 +55,8 @@ impl Workers {
             threads.push(std::thread::spawn(move || {
                 while !stop.load(Ordering::Relaxed) {
                     {
-                        let _working = pause.read().unwrap();
+                        // Whoever failed with the disks in hand has said so.
+                        let Ok(_working) = pause.read() else { return };
                         // It may have been told while it waited, and its disk may be gone.
                         if !stop.load(Ordering::Relaxed) {
                             worker.act();

@@ -9,7 +9,7 @@ use std::fmt;
 use std::thread::JoinHandle;
 
 use isotherm_api::Code;
-use rusqlite::Connection;
+use rusqlite::{Connection, ErrorCode};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::fault::Fault;
@@ -104,6 +104,9 @@ impl Drop for Writer {
 }
 
 fn work(connection: Connection, mut jobs: mpsc::Receiver<Box<dyn Job>>) {
+    // What the system could not write it may have dropped from its cache all the same, so that nothing on top of it can be
+    // trusted: only reading the file anew tells what is there.
+    let mut broken: Option<Fault> = None;
     while let Some(first) = jobs.blocking_recv() {
         let mut batch = vec![first];
         while batch.len() < BATCH_MAX
@@ -111,13 +114,18 @@ fn work(connection: Connection, mut jobs: mpsc::Receiver<Box<dyn Job>>) {
         {
             batch.push(job);
         }
-        run_batch(&connection, batch);
+        match &broken {
+            None => broken = run_batch(&connection, batch).err(),
+            Some(fault) => batch.into_iter().for_each(|job| job.finish(Err(fault.clone()))),
+        }
     }
 }
 
-fn run_batch(connection: &Connection, batch: Vec<Box<dyn Job>>) {
+/// Fails only if the database cannot be written to any more by this process.
+fn run_batch(connection: &Connection, batch: Vec<Box<dyn Job>>) -> Result<(), Fault> {
     if let Err(error) = connection.execute_batch("BEGIN IMMEDIATE") {
-        return finish_all(batch, &Err(error.into()));
+        finish_all(batch, &Err(error.into()));
+        return Ok(());
     }
     let mut done = Vec::with_capacity(batch.len());
     let mut batch = batch.into_iter();
@@ -128,16 +136,26 @@ fn run_batch(connection: &Connection, batch: Vec<Box<dyn Job>>) {
             Err(fault) if connection.is_autocommit() => {
                 done.push(job);
                 done.extend(batch);
-                return finish_all(done, &Err(fault));
+                finish_all(done, &Err(fault));
+                return Ok(());
             }
             Err(fault) => job.finish(Err(fault)),
         }
     }
-    let outcome = connection.execute_batch("COMMIT").map_err(Fault::from);
-    if outcome.is_err() && !connection.is_autocommit() {
+    let committed = connection.execute_batch("COMMIT");
+    if committed.is_err() && !connection.is_autocommit() {
         roll_back(connection, "ROLLBACK");
     }
+    let is_broken = matches!(&committed, Err(error) if error.sqlite_error_code() == Some(ErrorCode::SystemIoFailure));
+    let outcome = committed.map_err(|error| {
+        let mut fault = Fault::from(error);
+        if is_broken {
+            fault.message.push_str("; nothing is written any more until the service is started again");
+        }
+        fault
+    });
     finish_all(done, &outcome);
+    if is_broken { outcome } else { Ok(()) }
 }
 
 fn run_one(connection: &Connection, job: &mut dyn Job) -> Result<(), Fault> {

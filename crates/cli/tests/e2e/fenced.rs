@@ -1,0 +1,42 @@
+//! A restored copy of a server runs beside the newer one: the older run is refused, and changes nothing any more.
+
+use std::fs;
+use std::path::Path;
+
+use crate::program::Running;
+use crate::world::{World, agent_arguments, can_sync};
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else if entry.file_type().unwrap().is_file() {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+#[test]
+fn the_older_run_of_a_server_is_refused() {
+    if !can_sync("fenced::the_older_run_of_a_server_is_refused") {
+        return;
+    }
+    let mut world = World::new();
+    world.start_agent("detroit");
+    let folder = world.share("plans", &["detroit"]).remove(0);
+    fs::write(folder.join("one.txt"), "one").unwrap();
+    world.wait();
+    let copied = world.path("state-copy");
+    copy(&world.state("detroit"), &copied);
+    let newer = Running::start(&agent_arguments(&copied, &world.url, "detroit"));
+    assert_eq!(world.agent_ended("detroit"), Some(4), "refused");
+    // The newer one goes on alone.
+    fs::write(folder.join("two.txt"), "two").unwrap();
+    world.wait();
+    let listed = world.run(&["group", "show", "plans", "--json"]).expect(0).json();
+    assert_eq!(listed["group"]["usage"], 6, "{listed}");
+    drop(newer);
+}
