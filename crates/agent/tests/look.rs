@@ -15,6 +15,7 @@ use std::process::Command;
 use isotherm_agent::catalog::Recorded;
 use isotherm_agent::engine::{LookRequest, Unfit};
 use isotherm_agent::volume::{KnownContent, MarkerProblem, Volume, look, recover, renew_nonce};
+use isotherm_core::content::ManifestId;
 use isotherm_core::exclude::Exclusions;
 use isotherm_core::ids::{EndpointId, GroupId, NodeId};
 use isotherm_core::name::Name;
@@ -169,6 +170,9 @@ impl KnownContent for Safe {
     fn safe_contents(&self, _: NodeId) -> Vec<Content> {
         self.0.clone()
     }
+    fn wanted(&self, node: NodeId) -> Option<ManifestId> {
+        self.0.iter().filter_map(Content::file).map(|file| file.manifest).next().filter(|_| node == NodeId([9; 16]))
+    }
     fn place(&self, node: NodeId) -> Option<(Handle, Name)> {
         (node != NodeId([7; 16])).then(|| (self.1.clone(), name(b"plan.dwg")))
     }
@@ -196,8 +200,14 @@ fn what_may_be_a_users_comes_back_after_a_crash() {
 
         let safe = Content::File(bench.share.put(&[Ok(b"safe in the share")]));
         let known = Safe(vec![safe, Content::Symlink { target: b"old target".to_vec() }], bench.seen(b"folder").handle);
+        // The fetch of a large content goes on, but only of the one that is still wanted.
+        let part = |of: &[u8]| format!("part-{}-{}", NodeId([9; 16]), bench.share.put(&[Ok(of)]).manifest);
+        let (wanted, other) = (part(b"safe in the share"), part(b"of yesterday"));
+        [&wanted, &other].iter().for_each(|part| fs::write(staging.join(part), "begun").unwrap());
         let recovered = recover(&bench.volume, &known).unwrap();
-        assert_eq!((recovered.removed, recovered.rescued.len()), (5, 2));
+        assert_eq!((recovered.removed, recovered.rescued.len()), (6, 2));
+        assert!(staging.join(&wanted).exists() && !staging.join(&other).exists());
+        fs::remove_file(staging.join(&wanted)).unwrap();
         assert_eq!(bench.staged(), [format!("parked-{}-0", node(4))]);
         let folder = files(&volume.path().join("folder"), "plan");
         assert_eq!(folder["plan-rescued.dwg"], b"saved at the last moment");

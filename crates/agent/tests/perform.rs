@@ -263,6 +263,41 @@ fn a_full_volume_is_a_problem_with_a_remedy() {
 }
 
 #[test]
+fn a_large_fetch_that_breaks_off_goes_on_where_it_was() {
+    on_each_fs(128, |volume| {
+        let bench = Bench::new(volume.path());
+        let noise: Vec<u8> =
+            (0..30_000_000_u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8 ^ (at >> 16) as u8).collect();
+        let content = bench.share.put(&[Ok(&noise)]);
+        let all = bench.share.chunk_count();
+        let create = || bench.create(1, b"large", Content::File(content.clone()), plain(0o644));
+        bench.share.break_after(all * 2 / 3);
+        assert!(matches!(bench.one(create()), StepResult::Away(_)));
+        let first = bench.share.given();
+        let kept = bench.staged();
+        assert_eq!(kept.len(), 1, "{kept:?}");
+        // Bytes that were spoilt meanwhile are fetched again too.
+        let part = volume.path().join(".isotherm/staging").join(&kept[0]);
+        let spoilt = fs::OpenOptions::new().write(true).open(&part).unwrap();
+        std::os::unix::fs::FileExt::write_at(&spoilt, b"spoilt", 100).unwrap();
+        bench.share.break_after(usize::MAX);
+        assert!(is_done(&bench.one(create())));
+        assert_eq!(fs::read(volume.path().join("large")).unwrap(), noise);
+        let second = bench.share.given() - first;
+        assert!(second >= all - first && second <= all - first + 2, "{first} and {second} of {all}");
+        assert_eq!(bench.staged(), Vec::<String>::new());
+        // Another content of the node makes the part of the first one worthless.
+        bench.share.break_after(bench.share.given() + 1);
+        let other = Content::File(bench.share.put(&[Ok(&noise[..20_000_000])]));
+        assert!(matches!(bench.one(bench.create(2, b"b", other, plain(0o644))), StepResult::Away(_)));
+        let third = Content::File(bench.share.put(&[Ok(&noise[..10_000_000])]));
+        bench.share.break_after(usize::MAX);
+        assert!(is_done(&bench.one(bench.create(2, b"b", third, plain(0o644)))));
+        assert_eq!(bench.staged(), Vec::<String>::new());
+    });
+}
+
+#[test]
 fn what_cannot_be_done_says_why_and_leaves_all_as_it_was() {
     on_each_fs(64, |volume| {
         let bench = Bench::new(volume.path());

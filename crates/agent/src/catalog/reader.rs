@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use isotherm_core::content::ManifestId;
 use isotherm_core::ids::NodeId;
 use isotherm_core::name::{Case, Name};
 use isotherm_core::node::Content;
@@ -27,6 +28,13 @@ pub trait Recorded {
 impl KnownContent for CatalogReader {
     fn safe_contents(&self, node: NodeId) -> Vec<Content> {
         self.record(node).iter().flat_map(Record::safe_contents).cloned().collect()
+    }
+
+    fn wanted(&self, node: NodeId) -> Option<ManifestId> {
+        let record = self.record(node)?;
+        let wanted = record.live()?.content.file()?.manifest;
+        let here = record.here().and_then(|local| local.known()?.file().map(|file| file.manifest));
+        (here != Some(wanted)).then_some(wanted)
     }
 
     fn place(&self, node: NodeId) -> Option<(Handle, Name)> {

@@ -1,6 +1,6 @@
 //! What an earlier run left in staging.
 //!
-//! Content in the making goes. What may have been a user's is removed only when its bytes are known to be in the share;
+//! Content in the making goes, but for parts of large contents that are still to be fetched. What may have been a user's is removed only when its bytes are known to be in the share;
 //! otherwise it gets a name beside its place again. Parked nodes stay: the engine knows them. **Invariant:** nothing is
 //! removed whose content was not hashed and found safe, or that has another name.
 
@@ -22,6 +22,8 @@ use crate::hashing::hash;
 pub trait KnownContent {
     /// Contents of the node that the share holds, now or as a revision.
     fn safe_contents(&self, node: NodeId) -> Vec<Content>;
+    /// The content that the share has and this server does not.
+    fn wanted(&self, node: NodeId) -> Option<ManifestId>;
     /// Where the node is or was on this server: the directory's inode and the name.
     fn place(&self, node: NodeId) -> Option<(Handle, Name)>;
 }
@@ -44,7 +46,7 @@ pub fn recover(volume: &Volume, known: &impl KnownContent) -> Result<Recovered, 
     for name in volume.staging().list()? {
         let Some((prefix, node)) = parse(name.as_bytes()) else { continue };
         let is_worthless = match prefix {
-            PART => true,
+            PART => !is_wanted(&name, known.wanted(node)),
             FULL | MADE => is_safe(volume, &name, &known.safe_contents(node))?,
             _ => continue,
         };
@@ -52,6 +54,7 @@ pub fn recover(volume: &Volume, known: &impl KnownContent) -> Result<Recovered, 
         match removed {
             Ok(()) if is_worthless => recovered.removed += 1,
             Err(error) if error.kind() != ErrorKind::NotEmpty => return Err(error),
+            Ok(()) if prefix == PART => {}
             _ => recovered.rescued.push(give_back(volume, &name, known.place(node))?),
         }
     }
@@ -62,6 +65,12 @@ pub fn recover(volume: &Volume, known: &impl KnownContent) -> Result<Recovered, 
 fn parse(name: &[u8]) -> Option<(&str, NodeId)> {
     let mut parts = std::str::from_utf8(name).ok()?.splitn(3, '-');
     Some((parts.next()?, parts.next()?.parse().ok()?))
+}
+
+/// Whether it is a part of the content that the node is to get: the fetch goes on from it.
+fn is_wanted(name: &OsStr, wanted: Option<ManifestId>) -> bool {
+    let text = name.to_str().unwrap_or_default();
+    wanted.is_some_and(|wanted| text.rsplit('-').next() == Some(wanted.to_string().as_str()))
 }
 
 fn is_safe(volume: &Volume, name: &OsStr, safe: &[Content]) -> Result<bool, GateError> {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -26,6 +27,8 @@ pub struct Memory {
     manifests: Mutex<BTreeMap<ManifestId, Manifest>>,
     chunks: Mutex<BTreeMap<ChunkId, Bytes>>,
     pub away: Mutex<bool>,
+    breaks_after: Mutex<Option<usize>>,
+    given: AtomicUsize,
 }
 
 impl Memory {
@@ -53,6 +56,19 @@ impl Memory {
         content
     }
 
+    /// From so many chunks on that it has given in all, the connection breaks.
+    pub fn break_after(&self, given: usize) {
+        *self.breaks_after.lock().unwrap() = Some(given);
+    }
+
+    pub fn given(&self) -> usize {
+        self.given.load(Ordering::Relaxed)
+    }
+
+    pub fn chunk_count(&self) -> usize {
+        self.chunks.lock().unwrap().len()
+    }
+
     pub fn lose_chunks(&self) {
         self.chunks.lock().unwrap().clear();
     }
@@ -69,7 +85,11 @@ impl ContentSource for Memory {
 
     fn chunks(&self, ids: &[ChunkId], sink: &mut dyn FnMut(ChunkId, Option<Bytes>)) -> Result<(), Away> {
         for id in ids {
+            if self.breaks_after.lock().unwrap().is_some_and(|limit| self.given() >= limit) {
+                return Err(Away { text: "The connection broke".to_owned(), retry: true });
+            }
             let bytes = self.chunks.lock().unwrap().get(id).cloned();
+            self.given.fetch_add(1, Ordering::Relaxed);
             sink(*id, bytes);
         }
         Ok(())

@@ -126,6 +126,22 @@ impl StagedFile {
         &self.inode
     }
 
+    /// Reads bytes from an offset until the buffer is full or the file ends; gives how many.
+    ///
+    /// # Errors
+    /// A failure of the volume.
+    pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            let (rest, at) = (&mut buffer[filled..], offset + filled as u64);
+            match retry_on_intr(|| rustix::io::pread(&self.inode, &mut *rest, at)).map_err(|e| self.fail(e, "read"))? {
+                0 => break,
+                read => filled += read,
+            }
+        }
+        Ok(filled)
+    }
+
     /// State now.
     ///
     /// # Errors

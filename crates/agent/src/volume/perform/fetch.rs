@@ -17,7 +17,7 @@ use isotherm_core::plan::{Action, Step};
 use isotherm_gate::{ErrorKind, GateError, Inode, StagedFile, Stat};
 
 use super::refusal::{Refusal, refused};
-use super::{FULL, PART, Performer, fetched};
+use super::{FULL, Performer, fetched, parts};
 use crate::engine::Away;
 
 /// Requests for chunks that run at a time.
@@ -57,6 +57,8 @@ struct File<'a> {
     step: &'a Step,
     content: &'a FileContent,
     file: Option<StagedFile>,
+    /// Offsets of the chunks that an earlier fetch has left in it.
+    held: BTreeSet<u64>,
     failed: Option<Refusal>,
 }
 
@@ -66,7 +68,8 @@ type Wanted = (ChunkId, u32, Vec<(usize, u64)>);
 /// Stages the contents of those steps that need one.
 pub(super) fn stage(performer: &Performer, steps: &[Step]) -> Vec<Option<Result<Staged, Refusal>>> {
     let needed = steps.iter().filter_map(|step| Some((step, fetched(step)?.file()?)));
-    let mut files: Vec<File<'_>> = needed.map(|(step, content)| File { step, content, file: None, failed: None }).collect();
+    let mut files: Vec<File<'_>> =
+        needed.map(|(step, content)| File { step, content, file: None, held: BTreeSet::new(), failed: None }).collect();
     if files.is_empty() {
         return steps.iter().map(|_| None).collect();
     }
@@ -93,13 +96,16 @@ fn fetch(performer: &Performer, files: &mut [File<'_>], manifests: &BTreeMap<Man
             continue;
         };
         match begin(performer, file, manifest) {
-            Ok(staged) => file.file = Some(staged),
+            Ok((staged, held)) => {
+                file.file = Some(staged);
+                file.held = held;
+            }
             Err(error) => {
                 file.failed = Some(refused(step_name(file.step), &error));
                 continue;
             }
         }
-        for placed in manifest.placed() {
+        for placed in manifest.placed().filter(|placed| !file.held.contains(&placed.offset)) {
             if let Part::Data { chunk, len } = placed.part {
                 wanted.entry(chunk).or_insert_with(|| (chunk, len, Vec::new())).2.push((at, placed.offset));
             }
@@ -127,14 +133,19 @@ fn fetch(performer: &Performer, files: &mut [File<'_>], manifests: &BTreeMap<Man
     }
 }
 
-fn begin(performer: &Performer, file: &File<'_>, manifest: &Manifest) -> Result<StagedFile, GateError> {
-    let staged = performer.volume.staging().create(&performer.staged_name(PART, file.step.node))?;
+/// The file in staging, and the offsets of the chunks that it has from an earlier fetch.
+fn begin(performer: &Performer, file: &File<'_>, manifest: &Manifest) -> Result<(StagedFile, BTreeSet<u64>), GateError> {
+    let staged = parts::open(performer, file.step.node, file.content)?;
+    let before = staged.stat()?.size;
     // What is not written stays a hole.
-    if let Err(error) = staged.set_len(manifest.len()) {
-        let _ = performer.volume.staging().remove(staged.name());
-        return Err(error);
+    let begun = parts::held(&staged, manifest, before).and_then(|held| staged.set_len(manifest.len()).map(|()| held));
+    match begun {
+        Ok(held) => Ok((staged, held)),
+        Err(error) => {
+            let _ = performer.volume.staging().remove(staged.name());
+            Err(error)
+        }
     }
-    Ok(staged)
 }
 
 fn requests(wanted: &[Wanted]) -> Vec<&[Wanted]> {
@@ -187,7 +198,8 @@ fn write(file: &File<'_>, bytes: &[u8], offset: u64) -> Result<(), Refusal> {
     staged.write_at(bytes, offset).map_err(|error| refused(step_name(file.step), &error))
 }
 
-/// Metadata and times, one sync for all, and the name that says "whole". What failed leaves nothing behind.
+/// Metadata and times, one sync for all, and the name that says "whole". What failed leaves nothing behind, but for
+/// large contents whose source is away.
 fn complete(performer: &Performer, mut files: Vec<File<'_>>) -> Vec<Result<Staged, Refusal>> {
     let staging = performer.volume.staging();
     for file in &mut files {
@@ -204,6 +216,7 @@ fn complete(performer: &Performer, mut files: Vec<File<'_>>) -> Vec<Result<Stage
     }
     let whole = |file: File<'_>| {
         let part = file.file.map(|staged| staged.name().to_owned());
+        let goes_on = file.content.size >= parts::KEPT_FROM && matches!(file.failed, Some(Refusal::Away(_)));
         let result = match (&part, file.failed) {
             (_, Some(failed)) => Err(failed),
             (Some(part), None) => {
@@ -212,7 +225,7 @@ fn complete(performer: &Performer, mut files: Vec<File<'_>>) -> Vec<Result<Stage
             }
             (None, None) => Err(missing(file.step, "Its content is not in the share")),
         };
-        if let (Some(part), Err(_)) = (&part, &result) {
+        if let (Some(part), Err(_), false) = (&part, &result, goes_on) {
             // Best effort: the next start removes it too.
             let _ = staging.remove(part);
         }

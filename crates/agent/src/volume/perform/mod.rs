@@ -9,6 +9,7 @@
 
 mod displaced;
 mod fetch;
+mod parts;
 mod place;
 mod refusal;
 
