@@ -152,9 +152,12 @@ fn tree(name: &str, what: &str, product: &mut dyn Product, tree: &Tree, rows: &m
 /// From the end of the write of a new small file until it is there, quiet times and all.
 fn delays(name: &str, product: &mut dyn Product, rows: &mut Rows) -> Result<()> {
     let [here, there] = product.folders();
+    let mut noise = data::Noise::new(13);
     let mut values = Vec::new();
     for number in 0..product.changes() {
         let file = format!("change{number}.txt");
+        // Right after an arrival a product that looks once a second has just looked: it would always need a second.
+        std::thread::sleep(Duration::from_millis(noise.next() % 1_000)); // tidy: wait for no fixed moment of its clock
         fs::write(here.join(&file), file.as_bytes())?;
         let written = Instant::now();
         product.carry(&mut || Ok(there.join(&file).exists()))?;
@@ -200,7 +203,7 @@ fn deltas(name: &str, product: &mut dyn Product, copy: &Path, mib: u64, rows: &m
                     && there.metadata().is_ok_and(|found| found.len() == expected.1))
             })?;
             product.settle()?;
-            values.push((product.sent()? - before) as f64 / MIB);
+            values.push((product.sent()? as f64 - before as f64) / MIB);
         }
         rows.add(format!("{what}: {name}"), "MiB (p50)", "", percentile(&mut values, 0.5));
     }
