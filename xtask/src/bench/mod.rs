@@ -54,20 +54,31 @@ pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<()> {
     }
     let options = parse(root, rest)?;
     let binary = product::released(root)?;
+    let title =
+        format!("sync: {} small files, a large file of {} MiB, {} rounds", options.small, options.large_mib, options.rounds);
     let mut rows = rows::Rows::default();
     for round in 1..=options.rounds {
         eprintln!("round {round} of {}", options.rounds);
-        let folder = options.dir.join(format!("{}-{round}", std::process::id()));
         rows.note(format!("round {round} began at a load of {}", load()));
-        let outcome = sync::round(&binary, &folder.join("world"), options.small, options.large_mib, &mut rows)
-            .and_then(|()| Ok(std::fs::remove_dir_all(folder.join("world"))?))
-            .and_then(|()| compare::round(&binary, &folder, &options, &mut rows));
+        let folder = options.dir.join(format!("{}-{round}", std::process::id()));
+        let outcome = measure(&binary, &folder, &options, &mut rows);
+        if let Err(error) = &outcome {
+            rows.note(format!("round {round} broke off: {error:#}"));
+        }
+        // Before the folder is removed, which can take minutes.
+        let kept = rows.keep(root, &options.result_name(), &title);
         std::fs::remove_dir_all(&folder).ok();
-        outcome.with_context(|| format!("Round {round}"))?;
+        outcome.and(kept).with_context(|| format!("Round {round}"))?;
     }
-    let title =
-        format!("sync: {} small files, a large file of {} MiB, {} rounds", options.small, options.large_mib, options.rounds);
-    rows.keep(root, &options.result_name(), &title)
+    rows.show(&title);
+    Ok(())
+}
+
+fn measure(binary: &Path, folder: &Path, options: &Options, rows: &mut rows::Rows) -> Result<()> {
+    let world = folder.join("world");
+    sync::round(binary, &world, options.small, options.large_mib, rows)?;
+    std::fs::remove_dir_all(&world)?;
+    compare::round(binary, folder, options, rows)
 }
 
 /// Processes that run or want to, over the last minute, and cores: what else the machine was busy with.

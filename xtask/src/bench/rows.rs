@@ -56,13 +56,15 @@ impl Rows {
         &mut self.rows[at]
     }
 
-    /// Shows the table and keeps it with the JSON in `bench/results`.
+    pub(super) fn show(&self, title: &str) {
+        print!("{}", self.table(title));
+    }
+
+    /// Keeps table and JSON in `bench/results`.
     pub(super) fn keep(&self, root: &Path, name: &str, title: &str) -> Result<()> {
-        let table = self.table(title);
-        print!("{table}");
         let folder = root.join("bench/results");
         fs::create_dir_all(&folder)?;
-        fs::write(folder.join(format!("{name}.txt")), &table)?;
+        fs::write(folder.join(format!("{name}.txt")), self.table(title))?;
         fs::write(folder.join(format!("{name}.json")), self.json(title))?;
         Ok(())
     }
