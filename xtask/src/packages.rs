@@ -38,6 +38,10 @@ pub(crate) const FOR_TESTS: &[Package] = &[
     package("iproute2", &["ip", "tc"]),
 ];
 
+/// Other products that the benchmark can measure beside ours.
+pub(crate) const SYNCTHING: &[Package] = &[package("syncthing", &["syncthing"])];
+pub(crate) const RCLONE: &[Package] = &[package("rclone", &["rclone"])];
+
 /// Makes sure that the packages are there and says what was done; the error names what is missing and the remedy.
 pub(crate) fn ensure(packages: &[Package]) -> Result<String> {
     let missing = missing(packages, is_there);

@@ -1,13 +1,17 @@
 //! `cargo xtask bench sync`: the numbers of the product, on data of its own, with the released binary.
 //!
 //! A service and two agents on this machine and one disk, everything durable when it is counted. Each round is a world
-//! of its own; what is shown is the median of the rounds.
+//! of its own; what is shown is the median of the rounds. Other products can be measured beside ours.
 //!
 //! Invariant: no test depends on a time that is measured here.
 
+mod compare;
 mod data;
+mod ours;
+mod rclone;
 mod rows;
 mod sync;
+mod syncthing;
 mod world;
 
 use std::path::{Path, PathBuf};
@@ -16,23 +20,30 @@ use anyhow::{Context, Result, bail};
 
 use crate::product;
 
+/// Small files, if nothing else is asked for.
+const FILES: usize = 20_000;
+
 /// What to run.
 struct Options {
     rounds: usize,
     small: usize,
     large_mib: u64,
+    mixed: bool,
+    peers: bool,
     dir: PathBuf,
 }
 
 pub(crate) const HELP: &str = "\
-cargo xtask bench sync [--rounds N] [--files N] [--large MIB] [--dir DIR]
+cargo xtask bench sync [--rounds N] [--files N] [--large MIB] [--mixed] [--peers] [--dir DIR]
 
   --rounds N   worlds that are measured, one after the other (3)
   --files N    small files of 1 to 32 KiB in each (20000)
   --large MIB  size of the large file (1024)
+  --mixed      a tree of small and large files, symlinks, empty and deep folders too
+  --peers      the same through Syncthing and rclone bisync, if they are there or root can install them
   --dir DIR    where the worlds are; the disk that is measured (target/bench)
 
-Writes a table to standard output, and it and JSON to bench/results/.
+Writes a table to standard output, and it and JSON to bench/results/, in files named after the options.
 ";
 
 /// Runs a benchmark.
@@ -43,29 +54,67 @@ pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<()> {
     }
     let options = parse(root, rest)?;
     let binary = product::released(root)?;
+    let title =
+        format!("sync: {} small files, a large file of {} MiB, {} rounds", options.small, options.large_mib, options.rounds);
     let mut rows = rows::Rows::default();
     for round in 1..=options.rounds {
         eprintln!("round {round} of {}", options.rounds);
+        rows.note(format!("round {round} began at a load of {}", load()));
         let folder = options.dir.join(format!("{}-{round}", std::process::id()));
-        let outcome = sync::round(&binary, &folder, options.small, options.large_mib, &mut rows);
+        let outcome = measure(&binary, &folder, &options, &mut rows);
+        if let Err(error) = &outcome {
+            rows.note(format!("round {round} broke off: {error:#}"));
+        }
+        // Before the folder is removed, which can take minutes.
+        let kept = rows.keep(root, &options.result_name(), &title);
         std::fs::remove_dir_all(&folder).ok();
-        outcome.with_context(|| format!("Round {round}"))?;
+        outcome.and(kept).with_context(|| format!("Round {round}"))?;
     }
-    let title =
-        format!("sync: {} small files, a large file of {} MiB, {} rounds", options.small, options.large_mib, options.rounds);
-    rows.keep(root, "sync", &title)
+    rows.show(&title);
+    Ok(())
+}
+
+fn measure(binary: &Path, folder: &Path, options: &Options, rows: &mut rows::Rows) -> Result<()> {
+    let world = folder.join("world");
+    sync::round(binary, &world, options.small, options.large_mib, rows)?;
+    std::fs::remove_dir_all(&world)?;
+    compare::round(binary, folder, options, rows)
+}
+
+/// Processes that run or want to, over the last minute, and cores: what else the machine was busy with.
+fn load() -> String {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    format!("{} on {cores} cores", text.split(' ').next().unwrap_or_default())
+}
+
+impl Options {
+    /// Runs of different sizes and kinds are kept beside each other.
+    fn result_name(&self) -> String {
+        let mut name = "sync".to_owned();
+        if self.small != FILES {
+            name += &format!("-{}", self.small);
+        }
+        for (is_so, word) in [(self.mixed, "-mixed"), (self.peers, "-peers")] {
+            name += if is_so { word } else { "" };
+        }
+        name
+    }
 }
 
 fn parse(root: &Path, arguments: &[String]) -> Result<Options> {
-    let mut options = Options { rounds: 3, small: 20_000, large_mib: 1_024, dir: root.join("target/bench") };
+    let mut options =
+        Options { rounds: 3, small: FILES, large_mib: 1_024, mixed: false, peers: false, dir: root.join("target/bench") };
     let mut arguments = arguments.iter();
     while let Some(flag) = arguments.next() {
-        let value = arguments.next().with_context(|| format!("{flag} needs a value\n\n{HELP}"))?;
+        let mut value = || arguments.next().with_context(|| format!("{flag} needs a value\n\n{HELP}"));
         match flag.as_str() {
-            "--rounds" => options.rounds = value.parse()?,
-            "--files" => options.small = value.parse()?,
-            "--large" => options.large_mib = value.parse()?,
-            "--dir" => options.dir = PathBuf::from(value),
+            "--rounds" => options.rounds = value()?.parse()?,
+            "--files" => options.small = value()?.parse()?,
+            "--large" => options.large_mib = value()?.parse()?,
+            "--dir" => options.dir = PathBuf::from(value()?),
+            "--mixed" => options.mixed = true,
+            "--peers" => options.peers = true,
             other => bail!("Nothing is called {other:?} here\n\n{HELP}"),
         }
     }

@@ -127,7 +127,7 @@ fn deltas(world: &World, mib: u64, rows: &mut Rows) -> Result<()> {
             let before = data::bytes_below(&world.objects())?;
             let at = noise.next() % (mib * 1024 * 1024);
             if insert {
-                data::insert_byte(&path, at)?
+                data::insert_byte(&path, &path.with_extension("tmp"), at)?
             } else {
                 data::change_byte(&path, at)?
             }

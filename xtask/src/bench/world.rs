@@ -10,7 +10,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 /// Longest wait for anything: a hung world ends the benchmark.
-const PATIENCE_S: u64 = 1_800;
+pub(super) const PATIENCE_S: u64 = 1_800;
+
+/// How long a program may take to end when it is asked to.
+const ENDING: Duration = Duration::from_secs(30);
 
 /// One running program.
 pub(super) struct Running(Child);
@@ -23,13 +26,29 @@ impl Drop for Running {
 
 impl Running {
     pub(super) fn stop(&mut self) {
+        if !matches!(self.0.try_wait(), Ok(None)) {
+            // It has ended: its number may be another program's by now.
+            return;
+        }
         // SIGTERM, so that it leaves its folder as after any stop.
         let pid = self.0.id().to_string();
         let asked = Command::new("kill").args(["-TERM", &pid]).status().is_ok_and(|status| status.success());
         if !asked {
             self.0.kill().ok();
         }
+        let asked_at = Instant::now();
+        while matches!(self.0.try_wait(), Ok(None)) && asked_at.elapsed() < ENDING {
+            std::thread::sleep(Duration::from_millis(10)); // tidy: wait for a program to end
+        }
+        // Of no effect on one that has ended.
+        self.0.kill().ok();
         self.0.wait().ok();
+    }
+
+    /// Starts a program that says what it has to say into a file.
+    pub(super) fn start(command: &mut Command, log: &Path) -> Result<Self> {
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(log)?).spawn()?;
+        Ok(Self(child))
     }
 
     /// Kilobytes of memory: now, and at most so far.
@@ -135,15 +154,13 @@ impl World {
 }
 
 fn spawn(binary: &Path, folder: &Path, name: &str, arguments: &[&str]) -> Result<Running> {
-    let log = File::create(folder.join(format!("{name}.log")))?;
-    let child = Command::new(binary).args(arguments).stdout(Stdio::null()).stderr(log).stdin(Stdio::null()).spawn()?;
-    Ok(Running(child))
+    Running::start(Command::new(binary).args(arguments), &folder.join(format!("{name}.log")))
 }
 
-fn free_port() -> Result<u16> {
+pub(super) fn free_port() -> Result<u16> {
     Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
-fn text(path: &Path) -> Result<&str> {
+pub(super) fn text(path: &Path) -> Result<&str> {
     path.to_str().with_context(|| format!("{} is not UTF-8", path.display()))
 }
