@@ -2,10 +2,10 @@
 //! Nodes that are brought back: what each needs, what is left alone, and whose name is never taken.
 
 use isotherm_core::content::ManifestId;
-use isotherm_core::ids::{Epoch, Incarnation, NodeId, OperationId, ServerId, Timestamp, Version};
+use isotherm_core::ids::{Cursor, Epoch, Incarnation, NodeId, OperationId, ServerId, Timestamp, Version};
 use isotherm_core::name::{Case, Name};
 use isotherm_core::namespace::{
-    Answer, Based, Batch, Change, MemoryRecords, Operation, Records, Restoration, Restored, apply, check, restore,
+    Answer, Based, Batch, Change, MemoryRecords, Operation, Records, Restoration, Restored, apply, check, page, restore,
 };
 use isotherm_core::node::{Content, FileContent, Metadata, Node, Place};
 
@@ -159,4 +159,58 @@ fn a_version_that_is_not_kept_is_gone() {
     let mut world = World::new();
     world.make(id(1), place(NodeId::ROOT, "a"), file(1));
     assert_eq!(world.restore(id(1), Some(Version(999))), Restored::Gone);
+}
+
+#[test]
+fn retention_keeps_what_was_replaced_since_and_always_the_present_version() {
+    let mut world = World::new();
+    let versions = [1, 2, 3].map(|number| {
+        let first = number == 1;
+        if first { world.make(id(1), place(NodeId::ROOT, "a"), file(1)) } else { world.edit(id(1), file(number)) }
+    });
+    let kept = |world: &World| world.records.revisions(id(1)).iter().map(|node| node.versions.last).collect::<Vec<_>>();
+    world.records.expire(versions[1]);
+    assert_eq!(kept(&world), versions, "the first was replaced by the second");
+    world.records.expire(versions[2]);
+    assert_eq!(kept(&world), versions[1..]);
+    world.records.expire(Version(99));
+    assert_eq!(kept(&world), versions[2..]);
+    assert_eq!(world.restore(id(1), Some(versions[0])), Restored::Gone);
+}
+
+#[test]
+fn content_goes_when_neither_a_kept_version_nor_a_pin_holds_it() {
+    let mut world = World::new();
+    let content = |number| ManifestId::from_bytes([number; 32]);
+    world.make(id(1), place(NodeId::ROOT, "a"), file(1));
+    let second = world.edit(id(1), file(2));
+    world.make(id(3), place(NodeId::ROOT, "b"), file(3));
+    world.delete(id(3));
+    world.records.collect(|manifest| manifest == content(9));
+    let held = |world: &World| (0..50).filter(|number| world.records.has_content(content(*number))).collect::<Vec<_>>();
+    assert_eq!(held(&world), [1, 2, 3, 9]);
+    world.records.expire(Version(second.0 + 99));
+    world.records.collect(|_| false);
+    assert_eq!(held(&world), [2], "a deletion's own state holds nothing");
+}
+
+#[test]
+fn whoever_missed_a_deletion_that_is_forgotten_starts_over() {
+    let mut world = World::new();
+    let made = world.make(id(1), place(NodeId::ROOT, "a"), file(1));
+    world.delete(id(1));
+    let deleted = world.now(id(1)).versions.last;
+    let reads = |world: &World, version| {
+        let Ok(page) = page(&world.records, Cursor { incarnation: Incarnation(7), version }, 9);
+        page
+    };
+    world.records.forget_deleted(deleted);
+    assert!(!reads(&world, made).start_over, "it is not older than that");
+    assert_eq!(reads(&world, made).nodes.len(), 1);
+    world.records.forget_deleted(deleted.next());
+    assert!(reads(&world, made).start_over && reads(&world, Version(0)).start_over);
+    let page = reads(&world, deleted);
+    assert!(!page.start_over && page.at_head && page.nodes.is_empty());
+    assert!(world.records.revisions(id(1)).is_empty());
+    assert!(reads(&world, deleted.next()).start_over, "a reader ahead of the share has read another one");
 }

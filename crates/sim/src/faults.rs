@@ -150,16 +150,24 @@ impl World {
                 self.at((at + length).min(CALM_AFTER), Action::Service(true));
             }
         }
+        let mut put_back = None;
         if rng.chance(10) {
             let (copied, length) = (rng.below(CALM_AFTER), rng.below(20_000));
             self.at(copied, Action::Backup);
             self.at((copied + length).min(CALM_AFTER), Action::PutBack);
+            put_back = Some(copied + length);
         }
         if rng.chance(15) {
             for _ in 0..=rng.below(3) {
                 let at = rng.below(CALM_AFTER);
                 self.at(at, Action::Forget);
             }
+        }
+        // Again soon, so that some servers are away for two lives. Drawn last: the other faults stay what they were.
+        if let Some(ended) = put_back.filter(|_| rng.chance(50)) {
+            let copied = ended + rng.below(4_000);
+            self.at(copied.min(CALM_AFTER), Action::Backup);
+            self.at((copied + rng.below(4_000)).min(CALM_AFTER), Action::PutBack);
         }
     }
 

@@ -2,6 +2,7 @@
 #![allow(dead_code)]
 
 pub(crate) mod disk;
+pub(crate) mod people;
 
 use std::collections::{BTreeMap, BTreeSet};
 
