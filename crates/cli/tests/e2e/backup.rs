@@ -47,7 +47,9 @@ fn case_10_a_backup_is_put_back_and_nothing_of_the_servers_is_lost() {
     let said = world.run(&arguments).expect(0).out;
     assert!(said.contains(" with ") && said.contains("copied"), "{said}");
 
-    // After the backup: new files, a new directory, a rename, on both sides.
+    // After the backup: edits, new files, a new directory, a rename, on both sides.
+    fs::write(detroit.join("house/d9.dwg"), "drawing 9, revised").unwrap();
+    fs::write(munich.join("house/d11.dwg"), "drawing 11, revised").unwrap();
     fs::create_dir(munich.join("garden")).unwrap();
     for number in 0..20 {
         fs::write(munich.join(format!("garden/g{number}.dwg")), format!("plant {number}")).unwrap();
@@ -69,6 +71,7 @@ fn case_10_a_backup_is_put_back_and_nothing_of_the_servers_is_lost() {
     // Deletes and renames since the backup are not known any more; whatever is there twice is there under names of users.
     let more: Vec<_> = after.keys().filter(|name| !before.contains_key(*name)).collect();
     assert!(more.iter().all(|name| *name == "house/d7.dwg"), "{more:?}");
+    assert!(world.run(&["conflicts"]).expect(0).out.contains("No conflicts"));
     world.run(&["service", "check", "--deep"]).expect(0);
     let again = world.run(&["service", "backup", "--data", world.path("nothing").to_str().unwrap(), "--to", "x"]);
     assert!(again.expect(1).err.contains("no data folder"));
