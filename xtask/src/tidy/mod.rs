@@ -84,6 +84,9 @@ fn check(files: &[File]) -> Vec<Finding> {
     findings
 }
 
+/// What git does not keep: made by builds, and by fuzzing.
+const MADE: &[&str] = &["target", "fuzz/target", "fuzz/artifacts", "fuzz/coverage"];
+
 /// All text files but those of git and the build. Files that are not UTF-8 are data of tests and no concern here.
 fn read_all(root: &Path) -> Result<Vec<File>> {
     let mut files = Vec::new();
@@ -96,7 +99,7 @@ fn read_all(root: &Path) -> Result<Vec<File>> {
             let path = folder.join(entry.file_name());
             let kind = entry.file_type().with_context(|| format!("Cannot stat {}", path.display()))?;
             // In a worktree of git the latter is a file.
-            let is_ours = path != Path::new("target") && path != Path::new(".git");
+            let is_ours = !MADE.iter().any(|made| path == Path::new(made)) && path != Path::new(".git");
             if kind.is_dir() && is_ours {
                 folders.push(path);
             } else if kind.is_file() && is_ours {
