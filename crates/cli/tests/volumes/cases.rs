@@ -287,10 +287,12 @@ fn case_10_and_26_a_restored_service_brings_nothing_back_and_loses_nothing() {
         fleet.start_service();
         fleet.settle();
         assert_equal(&detroit, &munich);
-        // The share's older text counts as a version of its own.
+        // The share's older text counts as a version of its own; both servers may come to keep it when they start over at
+        // once. Where the service knows that it was put back, it is a former state and makes no copy.
         let found = names(&detroit);
         let copies = found.iter().filter(|name| name.starts_with("edited-")).count();
-        assert!(copies <= 1 && found.len() == 3 + copies, "{in_place}: {found:?}");
+        let most = if in_place { 2 } else { 0 };
+        assert!(copies <= most && found.len() == 3 + copies, "{in_place}: {found:?}");
         for (name, text) in [("kept", "kept"), ("after the backup", "after"), ("edited", "edited after the backup")] {
             assert_eq!(fs::read_to_string(detroit.join(name)).unwrap(), text, "{in_place}: {name}");
         }
