@@ -148,8 +148,11 @@ impl<C: Catalog> Engine<C> {
     fn replace_remote(&mut self, node: Node) {
         let mut record = self.catalog.record(node.id).unwrap_or_else(|| Record::new(node.id));
         if let Some(past) = self.remote.past {
-            let agreed = matches!((&record.remote, &record.synced), (Some(before), Some(base)) if base.is(before));
-            record.synced = (agreed && node.versions.last <= past).then(|| Synced::of(&node));
+            // Wherever its cursor stood: a node that was changed again later comes later in the feed.
+            let is_former = |before: &Node| before.versions.last >= node.versions.last && node.versions.last <= past;
+            let agreed =
+                matches!((&record.remote, &record.synced), (Some(before), Some(base)) if base.is(before) && is_former(before));
+            record.synced = agreed.then(|| Synced::of(&node));
             record.searched = None;
         }
         record.remote = Some(node);
