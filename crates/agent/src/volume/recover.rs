@@ -1,8 +1,9 @@
 //! What an earlier run left in staging.
 //!
-//! Content in the making goes, but for parts of large contents that are still to be fetched. What may have been a user's is removed only when its bytes are known to be in the share;
-//! otherwise it gets a name beside its place again. Parked nodes stay: the engine knows them. **Invariant:** nothing is
-//! removed whose content was not hashed and found safe, or that has another name.
+//! Content in the making goes, but for parts of large contents that are still to be fetched. What may have been a user's
+//! is removed only when its bytes are known to be in the share; otherwise it gets a name beside its place again. Parked
+//! nodes stay: the engine knows them. **Invariant:** nothing is removed whose content was not hashed and found safe, or
+//! that has another name.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;

@@ -60,7 +60,7 @@ fn case_10_a_backup_is_put_back_and_nothing_of_the_servers_is_lost() {
     assert_eq!(before, files(munich));
 
     // The disk of the service is lost, and the backup is all there is.
-    world.serve_again(&backup);
+    world.serve_again(&backup, &[]);
     fs::remove_dir_all(&data).unwrap();
     world.wait();
     let after = files(detroit);
@@ -75,4 +75,27 @@ fn case_10_a_backup_is_put_back_and_nothing_of_the_servers_is_lost() {
     world.run(&["service", "check", "--deep"]).expect(0);
     let again = world.run(&["service", "backup", "--data", world.path("nothing").to_str().unwrap(), "--to", "x"]);
     assert!(again.expect(1).err.contains("no data folder"));
+}
+
+/// A snapshot that was put back in place has the same inodes: the administrator says so.
+#[test]
+fn a_service_that_is_told_of_a_restore_begins_a_new_life_without_copies() {
+    if !can_sync("backup::a_service_that_is_told_of_a_restore_begins_a_new_life_without_copies") {
+        return;
+    }
+    let mut world = World::new();
+    world.start_agent("detroit");
+    let folder = world.share("plans", &["detroit"]).remove(0);
+    fs::write(folder.join("one.txt"), "one").unwrap();
+    world.wait();
+    let life = |world: &World| world.run(&["group", "show", "plans", "--json"]).expect(0).json()["group"]["incarnation"].clone();
+    let before = life(&world);
+    world.serve_again(&world.data(), &[]);
+    world.wait();
+    assert_eq!(life(&world), before, "a restart is no restore");
+    world.serve_again(&world.data(), &["--restored"]);
+    fs::write(folder.join("one.txt"), "two").unwrap();
+    world.wait();
+    assert_ne!(life(&world), before);
+    assert_eq!(files(&folder).into_values().collect::<Vec<_>>(), ["two"]);
 }

@@ -40,3 +40,15 @@ fn the_older_run_of_a_server_is_refused() {
     assert_eq!(listed["group"]["usage"], 6, "{listed}");
     drop(newer);
 }
+
+/// A server that burned down: its name is free once its endpoints are deleted.
+#[test]
+fn the_name_of_a_lost_server_can_be_used_again() {
+    let mut world = World::new();
+    world.start_agent("detroit");
+    world.stop_agent("detroit", rustix::process::Signal::KILL);
+    fs::remove_dir_all(world.state("detroit")).unwrap();
+    world.run(&["server", "delete", "nobody"]).expect(1);
+    world.run(&["server", "delete", "detroit"]).expect(0);
+    world.start_agent("detroit");
+}

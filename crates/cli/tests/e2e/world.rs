@@ -91,9 +91,10 @@ impl World {
     }
 
     /// Ends the service and starts it on another data folder, under the same address.
-    pub(crate) fn serve_again(&mut self, data: &Path) {
+    pub(crate) fn serve_again(&mut self, data: &Path, more: &[&str]) {
         let address = self.url.strip_prefix("http://").unwrap();
-        let arguments = ["service", "run", "--data", data.to_str().unwrap(), "--listen", address];
+        let own = ["service", "run", "--data", data.to_str().unwrap(), "--listen", address];
+        let arguments = [&own[..], more].concat();
         self.service.signal(Signal::KILL);
         until("the service has ended", || std::net::TcpStream::connect(address).is_err());
         self.service = Running::start(&arguments);

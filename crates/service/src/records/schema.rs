@@ -82,14 +82,6 @@ CREATE TABLE manifest (
     id BLOB PRIMARY KEY, bytes BLOB NOT NULL, chunks BLOB, at_ms INTEGER NOT NULL, complete_at INTEGER
 ) WITHOUT ROWID;
 CREATE INDEX manifest_by_age ON manifest (at_ms);
-CREATE TABLE space (
-    share INTEGER PRIMARY KEY REFERENCES share(num), files INTEGER NOT NULL, distinct_bytes INTEGER NOT NULL,
-    stored INTEGER NOT NULL, measured_ms INTEGER NOT NULL
-);
-CREATE TABLE life (
-    num INTEGER PRIMARY KEY, share INTEGER NOT NULL REFERENCES share(num), incarnation INTEGER NOT NULL, ended INTEGER NOT NULL
-);
-CREATE INDEX life_by_share ON life (share, num);
 CREATE TABLE audit (
     num INTEGER PRIMARY KEY AUTOINCREMENT, at_ms INTEGER NOT NULL, action TEXT NOT NULL, subject TEXT NOT NULL,
     detail TEXT NOT NULL
@@ -120,7 +112,7 @@ pub(super) fn open(file: &Path) -> Result<Connection, Fault> {
     connection.pragma_update(None, "cache_size", -CACHE_KIB).map_err(named)?;
     if is_new {
         let script = format!(
-            "BEGIN IMMEDIATE; {SCHEMA} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {TABLES}; COMMIT;"
+            "BEGIN IMMEDIATE; {SCHEMA} {FROM_2} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {TABLES}; COMMIT;"
         );
         connection.execute_batch(&script).map_err(named)?;
         return Ok(connection);
@@ -147,7 +139,8 @@ CREATE INDEX revision_by_age ON revision (share, replaced_ms);
 CREATE INDEX manifest_by_age ON manifest (at_ms);
 ";
 
-/// What tables of version 2 lack: what groups take in the store, and the lives of shares that have ended.
+/// What tables of version 2 lack, and new ones get too: what groups take in the store, and the lives of shares that have
+/// ended.
 const FROM_2: &str = "
 CREATE TABLE space (
     share INTEGER PRIMARY KEY REFERENCES share(num), files INTEGER NOT NULL, distinct_bytes INTEGER NOT NULL,

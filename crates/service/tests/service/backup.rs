@@ -4,18 +4,9 @@ use isotherm_core::namespace::{Based, Change};
 use isotherm_core::node::Content;
 use isotherm_service::backup;
 
-use crate::world::{Data, FORKS, Running, World, noise};
+use crate::world::{Data, FORKS, Running, World, noise, read};
 
 fn silent(_done: u64, _all: u64) {}
-
-async fn read(running: &Running, path: &[u8]) -> Vec<u8> {
-    let mut download = running.client.download("plans", path, None).await.unwrap();
-    let mut bytes = Vec::new();
-    while let Some(piece) = download.next_piece().await.unwrap() {
-        bytes.extend_from_slice(&piece);
-    }
-    bytes
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn case_10_a_backup_of_a_running_service_is_served_as_a_new_life() {

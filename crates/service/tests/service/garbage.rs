@@ -9,7 +9,7 @@ use isotherm_core::namespace::{Answer, Based, Change};
 use isotherm_core::node::Content;
 use isotherm_service::{Ages, Collected, Options, Service};
 
-use crate::world::{Data, FORKS, Running, World, create, noise};
+use crate::world::{Data, FORKS, Running, World, create, noise, read};
 
 const AT_ONCE: Ages = Ages { pin_ms: 0, grace_ms: 0, horizon_ms: u64::MAX };
 
@@ -28,15 +28,6 @@ fn bytes_stored(folder: &Path) -> u64 {
         sum += if kind.is_dir() { bytes_stored(&entry.path()) } else { entry.metadata().unwrap().len() };
     }
     sum
-}
-
-async fn read(running: &Running, path: &[u8]) -> Vec<u8> {
-    let mut download = running.client.download("plans", path, None).await.unwrap();
-    let mut bytes = Vec::new();
-    while let Some(piece) = download.next_piece().await.unwrap() {
-        bytes.extend_from_slice(&piece);
-    }
-    bytes
 }
 
 fn keep(days: u32) -> GroupChange {

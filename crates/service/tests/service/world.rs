@@ -228,3 +228,13 @@ pub(crate) fn noise(seed: u64, len: usize) -> Vec<u8> {
     bytes.truncate(len);
     bytes
 }
+
+/// A file of the group as it is downloaded.
+pub(crate) async fn read(running: &Running, path: &[u8]) -> Vec<u8> {
+    let mut download = running.client.download("plans", path, None).await.unwrap();
+    let mut bytes = Vec::new();
+    while let Some(piece) = download.next_piece().await.unwrap() {
+        bytes.extend_from_slice(&piece);
+    }
+    bytes
+}
