@@ -44,11 +44,28 @@ fn the_older_run_of_a_server_is_refused() {
 /// A server that burned down: its name is free once its endpoints are deleted.
 #[test]
 fn the_name_of_a_lost_server_can_be_used_again() {
+    if !can_sync("fenced::the_name_of_a_lost_server_can_be_used_again") {
+        return;
+    }
     let mut world = World::new();
     world.start_agent("detroit");
+    let folder = world.share("plans", &["detroit"]).remove(0);
+    fs::write(folder.join("one.txt"), "one").unwrap();
+    world.wait();
     world.stop_agent("detroit", rustix::process::Signal::KILL);
     fs::remove_dir_all(world.state("detroit")).unwrap();
     world.run(&["server", "delete", "nobody"]).expect(1);
+    world.run(&["server", "delete", "detroit"]).expect(4);
+    let endpoints = world.run(&["endpoint", "list", "--json"]).expect(0).json();
+    let endpoint = endpoints[0]["endpoint"]["id"].as_str().or(endpoints[0]["id"].as_str()).unwrap().to_owned();
+    world.run(&["endpoint", "delete", "--forget", &endpoint]).expect(0);
     world.run(&["server", "delete", "detroit"]).expect(0);
+    // The rebuilt server gets its files back.
+    fs::remove_dir_all(&folder).unwrap();
+    fs::create_dir(&folder).unwrap();
     world.start_agent("detroit");
+    let path = folder.to_str().unwrap();
+    world.run(&["endpoint", "create", "--group", "plans", "--server", "detroit", "--path", path]).expect(0);
+    world.wait();
+    assert_eq!(fs::read_to_string(folder.join("one.txt")).unwrap(), "one");
 }
