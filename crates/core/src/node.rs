@@ -141,6 +141,16 @@ pub struct Versions {
     pub last: Version,
 }
 
+impl Versions {
+    /// Whether each part is as new as in `former`. A node that is known by the answer to an own change may be newer in `last`
+    /// and older in what was not changed.
+    #[must_use]
+    pub fn covers(&self, former: &Self) -> bool {
+        let parts = |versions: &Self| [versions.created, versions.place, versions.metadata, versions.content, versions.last];
+        parts(self).iter().zip(parts(former)).all(|(part, before)| *part >= before)
+    }
+}
+
 /// A node as the share has it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Node {

@@ -67,6 +67,8 @@ const FOUND: &[(u64, &str)] = &[
     (25754, "a reader at zero that knew a node by an answer did not start over"),
     (6122, "an edit made after a backup was deleted, because the share that was put back had deleted the file"),
     (5280, "a base was made of a content that the share did not have, and the content replaced"),
+    (38563, "a node known by the answer to an own rename was taken to be known in whole, and an old content for a newer one"),
+    (10572, "who had won a conflict won it again in another life of the share, in which there was no copy of what had lost"),
 ];
 
 #[test]

@@ -149,7 +149,7 @@ impl<C: Catalog> Engine<C> {
         let mut record = self.catalog.record(node.id).unwrap_or_else(|| Record::new(node.id));
         if let Some(past) = self.remote.past {
             // Wherever its cursor stood: a node that was changed again later comes later in the feed.
-            let is_former = |before: &Node| before.versions.last >= node.versions.last && node.versions.last <= past;
+            let is_former = |before: &Node| before.versions.covers(&node.versions) && node.versions.last <= past;
             let agreed =
                 matches!((&record.remote, &record.synced), (Some(before), Some(base)) if base.is(before) && is_former(before));
             record.synced = agreed.then(|| Synced::of(&node));
@@ -187,6 +187,12 @@ impl<C: Catalog> Engine<C> {
     fn settle_unnamed(&mut self, node: NodeId, past: Option<Version>) {
         let Some(mut record) = self.catalog.record(node) else { return };
         let before = record.clone();
+        if past.is_some()
+            && record.local.is_none()
+            && let Some(other) = record.remote.as_ref().and_then(|remote| remote.conflict_of)
+        {
+            self.forget_settled(other);
+        }
         let agreed = matches!((&record.remote, &record.synced), (Some(remote), Some(base)) if base.is(remote));
         // Which version deleted it is not known. Whoever wants it back learns that by the answer.
         let deleted = match (&record.remote, past) {
@@ -203,6 +209,16 @@ impl<C: Catalog> Engine<C> {
             record.remote = None;
         }
         if record != before {
+            self.catalog.put(record);
+            self.wake([node]);
+        }
+    }
+
+    /// A copy that was made of what lost a conflict is in neither place any more: who won must not replace it unasked in this
+    /// life too.
+    fn forget_settled(&mut self, node: NodeId) {
+        if let Some(mut record) = self.catalog.record(node).filter(|record| record.synced.is_some()) {
+            (record.synced, record.searched) = (None, None);
             self.catalog.put(record);
             self.wake([node]);
         }
