@@ -42,6 +42,7 @@ use failure::Failure;
 use output::Answer;
 
 fn main() -> ExitCode {
+    isotherm_gate::bound_heap();
     let matches = Arguments::command().get_matches();
     let arguments = Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let what = words(&matches);

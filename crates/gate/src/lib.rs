@@ -22,7 +22,7 @@ pub mod watch;
 pub use error::{ErrorKind, GateError, Result};
 pub use handle::{FileHandle, HandleError};
 pub use lock::{LockError, StateLock, lock_exclusive};
-pub use process::{effective_root, is_mount_point, raise_nofile};
+pub use process::{bound_heap, effective_root, is_mount_point, raise_nofile};
 pub use stat::{Kind, Stat};
 pub use volume::{
     ContentReader, Dir, Extent, Finish, FsKind, Inode, Isolation, ListEntry, Liveness, Metadata, Owners, Root, STAGE_DIR,

@@ -7,6 +7,7 @@
 pub(crate) mod accounts;
 pub(crate) mod fanotify;
 pub(crate) mod handle;
+pub(crate) mod heap;
 pub(crate) mod lease;
 #[cfg(feature = "testing")]
 pub(crate) mod mapping;
