@@ -8,7 +8,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use isotherm_core::content::{ChunkId, ManifestId, PackId};
 use isotherm_core::ids::{Cursor, NodeId};
-use isotherm_core::namespace::Life;
+use isotherm_core::namespace::{Life, Reader};
 use isotherm_core::node::Node;
 use serde::{Deserialize, Serialize};
 
@@ -18,8 +18,8 @@ use crate::wire::WireError;
 /// Asks for a page of the feed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct FeedRequest {
-    /// Where to read on.
-    pub cursor: Cursor,
+    /// Where to read on, and what is known already.
+    pub reader: Reader,
     /// Most changes of the page, at most [`crate::limits::FEED_MAX`].
     pub limit: u32,
     /// How long to wait for a change where there is none, in milliseconds.

@@ -157,11 +157,6 @@ pub(crate) enum ServiceCommand {
         /// Folder for records and content; it is made where there is none
         #[arg(long, value_name = "DIR")]
         data: PathBuf,
-        /// The data folder was put back from a snapshot of its file system: the servers compare with it anew
-        ///
-        /// A folder that was put back as a copy, such as one of `isotherm service backup`, is recognised without this.
-        #[arg(long)]
-        restored: bool,
         /// Address and port to listen on; port 0 takes a free one. Only addresses of this machine
         #[arg(long, value_name = "ADDR", default_value = LISTEN)]
         listen: SocketAddr,

@@ -41,13 +41,10 @@ pub(crate) fn stop_signal() -> impl Future<Output = ()> + Send + 'static {
     }
 }
 
-pub(crate) async fn service(data: PathBuf, restored: bool, listen: SocketAddr, log: Log) -> Result<Answer, Failure> {
+pub(crate) async fn service(data: PathBuf, listen: SocketAddr, log: Log) -> Result<Answer, Failure> {
     log::start(log.log_level, log::Sink::Stderr);
     let stop = stop_signal();
     let (service, listener) = open_service(data, listen).await?;
-    if restored {
-        service.renew_shares().await?;
-    }
     let address = listener.local_addr().map_err(|error| Failure::failed(format!("Listener has no address: {error}")))?;
     output::print(&format!("listening on http://{address}"))?;
     service.serve(listener, stop).await?;

@@ -132,8 +132,8 @@ impl Version {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug, Serialize, Deserialize)]
 pub struct Epoch(pub u64);
 
-/// Which life of a share a version belongs to. A restore or rebuild of the service renews it, because it may hand
-/// out version numbers again.
+/// Which life of a share a version belongs to. Each run of the service that changes a share renews it, because its data may
+/// have been put back, so that it hands out version numbers again.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug, Serialize, Deserialize)]
 pub struct Incarnation(pub u64);
 

@@ -51,7 +51,6 @@ pub async fn backup(from: &Path, to: &Path, progress: Progress<'_>) -> Result<Ba
     check_folders(from, to)?;
     // Locked like any data folder, so that nobody serves it meanwhile.
     let target = DataFolder::open(to)?;
-    target.unsettle()?;
     let objects = std::sync::Arc::new(FolderStore::open(target.objects()).await?);
     let (from_records, new_records) = (from.join(RECORDS), to.join(format!("{RECORDS}.new")));
     let mut done = Backup::default();

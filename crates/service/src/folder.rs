@@ -2,12 +2,10 @@
 //!
 //! It does not look into the database or the packs.
 //!
-//! **Invariant:** at most one service works on a data folder, and none on a folder of another format. A folder that was put
-//! back from a copy is told from one that merely was not served for a while.
+//! **Invariant:** at most one service works on a data folder, and none on a folder of another format.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Read, Write};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::ServiceError;
@@ -18,8 +16,6 @@ pub(crate) const FORMAT: u32 = 1;
 /// The database, in the data folder.
 pub(crate) const RECORDS: &str = "records.sqlite";
 const FORMAT_FILE: &str = "format";
-/// Tells which inode the records were when they were last served.
-const PLACE_FILE: &str = "place";
 const FORMAT_PREFIX: &str = "isotherm service data, format ";
 /// Longest format file that is read, in bytes.
 const FORMAT_LEN_MAX: u64 = 256;
@@ -56,46 +52,6 @@ impl DataFolder {
 
     pub(crate) fn objects(&self) -> PathBuf {
         self.path.join("objects")
-    }
-}
-
-impl DataFolder {
-    /// Whether the records are another inode than the last service used, as after putting back a backup. A snapshot of the
-    /// whole file system keeps its inodes; that is found when an agent knows more than the share.
-    pub(crate) fn is_copy(&self) -> Result<bool, ServiceError> {
-        match fs::read_to_string(self.path.join(PLACE_FILE)) {
-            Ok(text) => Ok(text != self.place()?),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(true),
-            Err(source) => Err(ServiceError::Folder { path: self.path.clone(), what: "cannot be read", source }),
-        }
-    }
-
-    /// Whoever serves the folder next begins a new life of its shares.
-    pub(crate) fn unsettle(&self) -> Result<(), ServiceError> {
-        match fs::remove_file(self.path.join(PLACE_FILE)) {
-            Err(source) if source.kind() != ErrorKind::NotFound => {
-                Err(ServiceError::Folder { path: self.path.clone(), what: "cannot be written", source })
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Remembers that the records were served from here.
-    pub(crate) fn settle(&self) -> Result<(), ServiceError> {
-        let text = self.place()?;
-        write_whole(&self.path, PLACE_FILE, &text).map_err(|source| ServiceError::Folder {
-            path: self.path.clone(),
-            what: "cannot be written",
-            source,
-        })
-    }
-
-    /// Inode and time of birth, which no copy shares; where a file system knows no births, the inode.
-    fn place(&self) -> Result<String, ServiceError> {
-        let stat = fs::metadata(self.database());
-        let stat = stat.map_err(|source| ServiceError::Folder { path: self.path.clone(), what: "cannot be read", source })?;
-        let born = stat.created().ok().and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
-        Ok(format!("inode {} born {}\n", stat.ino(), born.map_or(0, |born| born.as_nanos())))
     }
 }
 

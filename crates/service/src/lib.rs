@@ -19,6 +19,7 @@ mod fault;
 mod folder;
 mod http;
 mod live;
+mod lives;
 mod records;
 
 pub use backup::{Backup, Progress, backup};
@@ -33,7 +34,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::serve::ListenerExt as _;
-use isotherm_core::ids::Incarnation;
 use isotherm_store::{ChunkStore, FolderStore, StoreError};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -41,6 +41,7 @@ use tokio::sync::watch;
 use content::ContentStore;
 use folder::DataFolder;
 use live::Live;
+use lives::OwnLives;
 use records::Database;
 
 /// How long a stopping service waits for requests that are under way.
@@ -110,9 +111,10 @@ pub(crate) struct State {
     pub(crate) database: Arc<Database>,
     pub(crate) content: ContentStore,
     pub(crate) live: Live,
+    pub(crate) lives: OwnLives,
     pub(crate) checks: check::Checks,
     /// After the database and the packs, so that it is given free when both are closed.
-    folder: DataFolder,
+    _folder: DataFolder,
     /// Last of all.
     _released: watch::Sender<()>,
 }
@@ -136,14 +138,16 @@ impl Service {
         let database = Arc::new(database);
         let content = ContentStore::new(Arc::clone(&database), objects);
         let (sender, released) = watch::channel(());
-        let state = State { database, content, live: Live::new(), checks: check::Checks::default(), folder, _released: sender };
-        let service = Self { state: Arc::new(state), released };
-        // A new life first: if this is interrupted, it is begun once more.
-        if service.state.folder.is_copy()? {
-            service.renew_shares().await?;
-            service.state.folder.settle()?;
-        }
-        Ok(service)
+        let state = State {
+            database,
+            content,
+            live: Live::new(),
+            lives: OwnLives::default(),
+            checks: check::Checks::default(),
+            _folder: folder,
+            _released: sender,
+        };
+        Ok(Self { state: Arc::new(state), released })
     }
 
     /// Collects garbage now. A running service does so by itself every few hours.
@@ -152,22 +156,6 @@ impl Service {
     /// `in_use`: it is being done already; those of the database and the store.
     pub async fn collect(&self, ages: Ages) -> Result<Collected, ServiceError> {
         Ok(collect::collect(&self.state, ages).await?)
-    }
-
-    /// Gives every share a new incarnation, so that all agents start over. [`Service::open`] does so on a data folder that
-    /// was put back from a copy: it may hand out versions again that agents have seen on other changes.
-    ///
-    /// # Errors
-    /// Those of the database.
-    pub async fn renew_shares(&self) -> Result<(), ServiceError> {
-        for group in self.state.database.read(records::groups).await? {
-            let incarnation = Incarnation(u64::from_be_bytes(clock::random()?));
-            let renew =
-                move |connection: &rusqlite::Connection| records::renew(connection, group.id, incarnation, clock::now_ms());
-            self.state.database.write(renew, |()| {}).await?;
-            tracing::warn!(group = group.name, "Share has a new incarnation; all its endpoints start over");
-        }
-        Ok(())
     }
 
     /// Serves until `shutdown` ends, then lets requests under way finish; long polls end at once. When it returns, the

@@ -1,16 +1,19 @@
 //! What engines ask for, done in the world: looks, messages to the share, moves on the volume. Messages are late, lost
 //! or repeated; users and failures come in between.
 
+use std::collections::BTreeMap;
+
 use isotherm_agent::engine::{Away, Catalog as _, Effect, Event, ReadResult, SnapshotPart, StepResult};
-use isotherm_core::ids::{Cursor, Incarnation, Timestamp};
-use isotherm_core::namespace::{Batch, Operation, Records, apply, check, page};
+use isotherm_core::ids::{Cursor, Incarnation, NodeId, Timestamp};
+use isotherm_core::namespace::{Answer, Batch, Change, History, Operation, Reader, Records, apply, check, page};
 use isotherm_core::node::{FileContent, Node};
 use isotherm_core::plan::{Action as Act, Step};
-use isotherm_core::trees::Handle;
+use isotherm_core::trees::{Handle, Trees as _};
 
+use crate::faults::live_files;
 use crate::perform::{content_entry, look, perform};
 use crate::users::User;
-use crate::volume::{Volume, ino};
+use crate::volume::{Bytes, Ino, Volume, handle, ino};
 use crate::world::{Action, World};
 
 impl World {
@@ -46,7 +49,7 @@ impl World {
                 let (at, run) = (self.sites[number].reported_until.max(self.now) + 1, self.sites[number].run);
                 self.at(at, Action::Deliver(number, run, Event::Drained));
             }
-            Effect::Fetch { cursor, wait } => self.fetch(number, cursor, wait),
+            Effect::Fetch { reader, wait } => self.fetch(number, reader, wait),
             Effect::FetchSnapshot => self.snapshot(number),
             Effect::Read(requests) => {
                 let results = requests.into_iter().map(|request| (request.node, self.read(number, &request.handle))).collect();
@@ -88,16 +91,20 @@ impl World {
         ReadResult::Content { content, print }
     }
 
-    fn fetch(&mut self, number: usize, cursor: Cursor, wait: bool) {
+    fn fetch(&mut self, number: usize, reader: Reader, wait: bool) {
         let run = self.sites[number].run;
         if self.lost(number) {
             self.deliver(number, Event::Page(Err(away())));
             return;
         }
         let limit = usize::try_from(1 + self.rng.below(6)).unwrap_or(1);
-        let Ok(page) = page(&self.records, cursor, limit);
-        if wait && page.nodes.is_empty() && !page.start_over {
-            self.soon(150, Action::Do(number, run, Effect::Fetch { cursor, wait }));
+        let cursor = reader.cursor;
+        let Ok(page) = page(&self.records, reader, limit);
+        if page.start_over && self.records_are_behind(reader) {
+            self.begin_life();
+        }
+        if wait && page.nodes.is_empty() && !page.start_over && page.cursor == cursor {
+            self.soon(150, Action::Do(number, run, Effect::Fetch { reader, wait }));
             return;
         }
         // Within a run a position never goes back; a crash may take a catalog back to an older one.
@@ -120,15 +127,16 @@ impl World {
         let cursor = Cursor { incarnation: share.incarnation, version: share.head };
         let run = self.sites[number].run;
         let mut at = self.now;
-        let lives = Some((share.incarnation, self.records.lives().to_vec()));
-        let first = SnapshotPart { lives, nodes: Vec::new(), complete: None };
+        let Ok(lives) = self.records.lives();
+        let history = Some((History { lives, present: share.incarnation }, share.head));
+        let first = SnapshotPart { history, nodes: Vec::new(), complete: None };
         self.at(at, Action::Deliver(number, run, Event::Snapshot(Ok(first))));
         for part in nodes.chunks(5) {
             at += 1 + self.rng.below(20);
-            let part = SnapshotPart { lives: None, nodes: part.to_vec(), complete: None };
+            let part = SnapshotPart { history: None, nodes: part.to_vec(), complete: None };
             self.at(at, Action::Deliver(number, run, Event::Snapshot(Ok(part))));
         }
-        let last = SnapshotPart { lives: None, nodes: Vec::new(), complete: Some(cursor) };
+        let last = SnapshotPart { history: None, nodes: Vec::new(), complete: Some(cursor) };
         self.at(at + 1, Action::Deliver(number, run, Event::Snapshot(Ok(last))));
     }
 
@@ -145,7 +153,9 @@ impl World {
             self.deliver(number, Event::Answered(Err(away())));
             return;
         }
+        self.begin_own_life();
         let Ok(answers) = apply(&mut self.records, &batch);
+        self.note_moves(&batch, &answers);
         self.check_namespace();
         if self.options.faults && self.rng.chance(3) {
             self.soon(5_000, Action::Repeat(batch));
@@ -154,7 +164,37 @@ impl World {
         self.deliver(number, Event::Answered(answer));
     }
 
+    /// A rename elsewhere beats a delete by somebody who had not seen it: what he deleted is there again.
+    fn note_moves(&mut self, batch: &Batch, answers: &[Answer]) {
+        for (operation, answer) in batch.operations.iter().zip(answers) {
+            if let (Change::Delete { place, .. }, Answer::Conflict(node)) = (&operation.change, answer)
+                && node.versions.place > *place
+                && let Some(bytes) = node.content.file().and_then(|file| self.contents.get(&file.manifest)).copied()
+            {
+                self.ledger.given_back(bytes);
+            }
+        }
+    }
+
+    /// The same where the rename is known here and was not made here yet, when a user deletes the file.
+    pub(crate) fn note_moved_before(&mut self, number: usize, before: &BTreeMap<Ino, Bytes>) {
+        let site = &self.sites[number];
+        let Some(engine) = &site.engine else { return };
+        let catalog = engine.catalog();
+        let is_elsewhere = |node: NodeId| {
+            let (Ok(there), Some(record)) = (self.records.node(node), catalog.record(node)) else { return false };
+            record.synced.is_some_and(|base| there.is_some_and(|there| there.place != base.place))
+        };
+        let left = live_files(&site.volume);
+        let gone = before.iter().filter(|(ino, _)| !left.contains_key(ino));
+        let moved = gone.filter(|(ino, _)| catalog.by_handle(&handle(**ino)).into_iter().any(is_elsewhere));
+        for bytes in moved.map(|(_, bytes)| *bytes).collect::<Vec<_>>() {
+            self.ledger.given_back(bytes);
+        }
+    }
+
     pub(crate) fn commit(&mut self, batch: &Batch) {
+        self.begin_own_life();
         let Ok(_) = apply(&mut self.records, batch);
         self.check_namespace();
     }
@@ -179,6 +219,7 @@ impl World {
             return;
         }
         let disturbed = self.options.faults && !self.calm();
+        let before = live_files(&self.sites[number].volume);
         let (ledger, rng) = (&mut self.ledger, &mut self.rng);
         let trace = self.options.trace;
         let (mut reports, mut notes) = (Vec::new(), Vec::new());
@@ -198,6 +239,7 @@ impl World {
             disturbed && rng.chance(1)
         };
         let done = perform(&mut self.sites[number].volume, steps, &self.contents, &mut between);
+        self.note_moved_before(number, &before);
         self.report(number, reports);
         self.outcome.trace.append(&mut notes);
         self.trace_image(number);

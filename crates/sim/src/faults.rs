@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use isotherm_agent::engine::Event;
 use isotherm_core::ids::Incarnation;
-use isotherm_core::namespace::Records;
+use isotherm_core::namespace::{Reader, Records};
 
 use crate::effects::away;
 use crate::rng::Rng;
@@ -175,6 +175,7 @@ impl World {
     pub(crate) fn service(&mut self, runs: bool) {
         self.down = !runs;
         if runs {
+            self.own_life = false;
             return;
         }
         for action in self.calendar.values_mut() {
@@ -189,14 +190,12 @@ impl World {
         }
     }
 
-    /// The data of the service are put back from a copy (rows 10 and 26): the share begins another life.
+    /// The data of the service are put back from a copy (rows 10 and 26), and nobody tells it.
     pub(crate) fn put_back(&mut self) {
         let Some(old) = self.backup.take() else { return };
         self.service(false);
         self.service(true);
-        self.lives += 1;
         self.records = old;
-        self.records.set_incarnation(Incarnation(self.lives));
         for site in &mut self.sites {
             site.epoch = self.records.attach(site.id);
         }
@@ -205,6 +204,25 @@ impl World {
         let here: BTreeSet<u32> = self.sites.iter().flat_map(|site| live_files(&site.volume).into_values()).collect();
         let shared = self.shared_contents();
         self.ledger.owed.retain(|bytes| here.contains(bytes) || shared.contains(&crate::volume::manifest(*bytes)));
+    }
+
+    /// A run of the service that changes the share begins a life of its own, before anything else.
+    pub(crate) fn begin_own_life(&mut self) {
+        if !self.own_life {
+            self.begin_life();
+        }
+    }
+
+    /// Whether a reader of this life knows what is not there.
+    pub(crate) fn records_are_behind(&self, reader: Reader) -> bool {
+        let Ok(share) = self.records.share();
+        share.incarnation == reader.cursor.incarnation && reader.newest > share.head
+    }
+
+    pub(crate) fn begin_life(&mut self) {
+        self.lives += 1;
+        self.own_life = true;
+        self.records.begin_life(Incarnation(self.lives));
     }
 
     /// The share forgets what was deleted: whoever has not heard of it starts over.
@@ -220,6 +238,6 @@ impl World {
     }
 }
 
-fn live_files(volume: &Volume) -> BTreeMap<Ino, u32> {
+pub(crate) fn live_files(volume: &Volume) -> BTreeMap<Ino, u32> {
     volume.files().map(|(ino, inode)| (ino, inode.bytes)).collect()
 }

@@ -23,6 +23,7 @@ impl World {
         let wanted = Restoration { node, expected: seen.unwrap_or(now.versions.last), target };
         let mut draws: Vec<[u8; 16]> = (0..100).map(|_| self.rng.id()).collect();
         let mut draw = || draws.pop().expect("a restore makes few operations");
+        self.begin_own_life();
         let Ok(outcome) = restore(&mut self.records, wanted, &mut draw);
         if self.options.trace {
             self.outcome.trace.push(format!("{:>6} restore {wanted:?}: {outcome:?}", self.now));

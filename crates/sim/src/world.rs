@@ -10,6 +10,7 @@ use isotherm_core::namespace::{Batch, MemoryRecords, Records};
 use isotherm_core::plan::{Authority, Rules};
 use isotherm_core::trees::Trees;
 
+use crate::faults::live_files;
 use crate::perform::{Contents, recover};
 use crate::rng::Rng;
 use crate::users::{Ledger, User};
@@ -115,6 +116,8 @@ pub(crate) struct World {
     /// The service does not run.
     pub(crate) down: bool,
     pub(crate) backup: Option<MemoryRecords>,
+    /// This run of the service has begun a life of the share.
+    pub(crate) own_life: bool,
     /// How many lives the share has had.
     pub(crate) lives: u64,
     /// A volume, or the service, went back to an older state.
@@ -174,6 +177,7 @@ impl World {
             down: false,
             backup: None,
             lives: 1,
+            own_life: true,
             went_back: false,
             calendar: BTreeMap::new(),
             now: 0,
@@ -205,10 +209,12 @@ impl World {
 
     fn scribble(&mut self, number: usize, ino: Option<Ino>, until: Time) {
         let site = &mut self.sites[number];
+        let before = live_files(&site.volume);
         let (volume, ledger, rng) = (&mut site.volume, &mut self.ledger, &mut self.rng);
         let mut user = User { site: number, volume, ledger, rng, reports: Vec::new() };
         let ino = user.scribble(ino);
         let reports = user.reports;
+        self.note_moved_before(number, &before);
         self.trace_image(number);
         self.report(number, reports);
         let next = self.now + 20 + self.rng.below(400);

@@ -90,9 +90,9 @@ impl Workers {
                 Some(watcher) => watcher.drain(),
                 None => answer(&self.inputs, Event::Drained),
             },
-            Effect::Fetch { cursor, wait } => {
+            Effect::Fetch { reader, wait } => {
                 self.request(async move |share: Arc<Share>, inputs| {
-                    let page = share.fetch(cursor, wait).await;
+                    let page = share.fetch(reader, wait).await;
                     answer(&inputs, Event::Page(page));
                 });
             }

@@ -39,6 +39,7 @@ impl<C: Catalog> Engine<C> {
         for ((change, operation), answer) in sent.intent.changes.iter().zip(&sent.ids).zip(answers) {
             match answer {
                 Answer::Applied(version) => {
+                    self.note_version(version);
                     let author = self.settings.rules.server;
                     let before = self.catalog.record(change.node()).and_then(|record| record.remote);
                     settle::committed(&mut self.catalog, change, Commit { author, operation: *operation, version });
@@ -87,6 +88,7 @@ impl<C: Catalog> Engine<C> {
             Answer::Conflict(current) => {
                 // An operation that was sent before is answered as it was then. What the feed has passed is known here,
                 // and a node that is not was deleted since and forgotten.
+                self.note_version(current.versions.last);
                 let passed = self.catalog.cursor().is_some_and(|cursor| current.versions.last <= cursor.version);
                 if (current.deleted || !passed) && settle::learn(&mut self.catalog, &current) {
                     self.learned(&current);
@@ -94,7 +96,11 @@ impl<C: Catalog> Engine<C> {
                 self.back_off(node, now);
             }
             Answer::Refused(Refusal::Fenced) => self.stop(Stop::Fenced),
-            Answer::Refused(Refusal::Incarnation) => self.start_over(),
+            // The feed says whether it goes on in another life, or has to be read from the beginning; it may have done so
+            // since this was sent.
+            Answer::Refused(Refusal::Incarnation) => {
+                self.remote.at_head &= self.catalog.cursor().is_some_and(|cursor| cursor.incarnation != self.work.committing_in);
+            }
             Answer::Refused(Refusal::NoNode) if matches!(change, Change::Create { .. }) => {
                 if let Some(mut record) = self.catalog.record(node) {
                     record.remote = None;

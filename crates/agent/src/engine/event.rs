@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use isotherm_core::content::ManifestId;
-use isotherm_core::ids::{Cursor, Incarnation, NodeId, ServerId};
+use isotherm_core::ids::{Cursor, NodeId, ServerId, Version};
 use isotherm_core::name::Name;
-use isotherm_core::namespace::{Answer, Life, Operation, Page};
+use isotherm_core::namespace::{Answer, History, Operation, Page, Reader};
 use isotherm_core::node::{FileContent, Metadata, Node};
 use isotherm_core::observe::{Evidence, Listing, Liveness};
 use isotherm_core::plan::Step;
@@ -72,8 +72,8 @@ pub enum Effect {
     Drain,
     /// Read the change feed; with `wait`, until there is something: [`Event::Page`].
     Fetch {
-        /// From here.
-        cursor: Cursor,
+        /// From where, and what is known already.
+        reader: Reader,
         /// Wait for a change instead of answering an empty page.
         wait: bool,
     },
@@ -184,8 +184,8 @@ pub enum ReadResult {
 /// A piece of a snapshot.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SnapshotPart {
-    /// On the first piece: the share's incarnation, and the lives that have ended.
-    pub lives: Option<(Incarnation, Vec<Life>)>,
+    /// On the first piece: the lives of the share, and its head.
+    pub history: Option<(History, Version)>,
     /// Live nodes, parents first.
     pub nodes: Vec<Node>,
     /// On the last piece: the position that the snapshot stands for.

@@ -16,6 +16,7 @@ mod local;
 mod placing;
 mod remote;
 mod results;
+mod standing;
 mod status;
 mod work;
 

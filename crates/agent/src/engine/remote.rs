@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use isotherm_core::ids::{Cursor, Incarnation, NodeId, Version};
-use isotherm_core::namespace::{Page, common_past};
+use isotherm_core::ids::{Cursor, NodeId, Version};
+use isotherm_core::namespace::{History, Page};
 use isotherm_core::node::{Content, Kind, Node};
 use isotherm_core::plan::settle;
 use isotherm_core::trees::{Record, Synced};
@@ -17,9 +17,6 @@ const SINCE_MAX: usize = 100_000;
 /// what is open finds the others.
 const LINKS_WOKEN: usize = 256;
 
-/// The incarnation that the remote observations belong to while a snapshot replaces them.
-const INCARNATION: &str = "incarnation";
-
 /// Everything the engine remembers about the feed.
 #[derive(Debug, Default)]
 pub(super) struct RemoteSide {
@@ -28,7 +25,9 @@ pub(super) struct RemoteSide {
     fetching: bool,
     /// Nodes of the snapshot that is being read.
     seen: Option<BTreeSet<NodeId>>,
-    /// It is of another life of the share: up to where versions mean the same as before.
+    /// The lives of the share that it begins with.
+    history: Option<History>,
+    /// It lacks something that was known before: up to where versions mean the same as then.
     past: Option<Version>,
     retry_at: Option<Millis>,
     failures: u32,
@@ -42,7 +41,7 @@ impl<C: Catalog> Engine<C> {
         self.remote.retry_at = None;
         self.remote.fetching = true;
         self.effects.push(match self.catalog.cursor() {
-            Some(cursor) => Effect::Fetch { cursor, wait: self.remote.at_head },
+            Some(cursor) => Effect::Fetch { reader: self.reader(cursor), wait: self.remote.at_head },
             None => {
                 self.remote.at_head = false;
                 self.remote.seen = Some(BTreeSet::new());
@@ -55,12 +54,13 @@ impl<C: Catalog> Engine<C> {
         self.remote.fetching = false;
         match page {
             Err(away) => self.away(away, now),
-            Ok(page) if page.start_over => {
+            Ok(page) if page.start_over || self.is_beyond(&page) => {
                 self.back();
                 self.start_over();
             }
             Ok(page) => {
                 self.back();
+                self.note_life(&page);
                 for node in &page.nodes {
                     if settle::learn(&mut self.catalog, node) {
                         self.learned(node);
@@ -97,10 +97,7 @@ impl<C: Catalog> Engine<C> {
 
     /// The cursor means nothing any more: the whole namespace is read again, and reconciled by content.
     pub(super) fn start_over(&mut self) {
-        if let Some(cursor) = self.catalog.cursor() {
-            let known = [cursor.incarnation.0.to_be_bytes(), cursor.version.0.to_be_bytes()].concat();
-            self.catalog.set_value(INCARNATION, Some(&known));
-        }
+        self.keep_standing();
         self.catalog.set_cursor(None);
         self.remote.at_head = false;
     }
@@ -116,9 +113,9 @@ impl<C: Catalog> Engine<C> {
             }
         };
         self.back();
-        if let Some((incarnation, lives)) = part.lives {
-            let known = self.known_before().filter(|known| known.incarnation != incarnation);
-            self.remote.past = known.map(|known| common_past(&lives, known));
+        if let Some((history, head)) = part.history {
+            self.remote.past = self.past_in(&history, head);
+            self.remote.history = Some(history);
         }
         let mut seen = self.remote.seen.take().unwrap_or_default();
         for node in part.nodes {
@@ -136,19 +133,13 @@ impl<C: Catalog> Engine<C> {
         }
     }
 
-    /// Where this server stood in the share before it began to start over.
-    fn known_before(&self) -> Option<Cursor> {
-        let bytes = self.catalog.value(INCARNATION)?;
-        let number = |at: usize| bytes.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()).map(u64::from_be_bytes);
-        Some(Cursor { incarnation: Incarnation(number(0)?), version: Version(number(8).unwrap_or_default()) })
-    }
-
-    /// In another life of the share, what was agreed before means something only where both lives have the same past: then
-    /// what the share says now is older than what was agreed here, or equal, and this server's state is a change of it.
+    /// In another life of the share, what was agreed before means something only where both lives have the same past. What
+    /// was known of a node within it is a former state of what the share says now, and stays a base. Else what the share says
+    /// may be a former state of what was agreed here, and this server's state a change of it.
     fn replace_remote(&mut self, node: Node) {
         let mut record = self.catalog.record(node.id).unwrap_or_else(|| Record::new(node.id));
-        if let Some(past) = self.remote.past {
-            // Wherever its cursor stood: a node that was changed again later comes later in the feed.
+        let is_common = |before: &Node, past: Version| before.versions.last <= past;
+        if let Some(past) = self.remote.past.filter(|past| !record.remote.as_ref().is_some_and(|node| is_common(node, *past))) {
             let is_former = |before: &Node| before.versions.covers(&node.versions) && node.versions.last <= past;
             let agreed =
                 matches!((&record.remote, &record.synced), (Some(before), Some(base)) if base.is(before) && is_former(before));
@@ -163,6 +154,7 @@ impl<C: Catalog> Engine<C> {
     /// was known of it but what is of the common past; everything else is compared by content.
     fn finish_snapshot(&mut self, seen: &BTreeSet<NodeId>, cursor: Cursor) {
         let past = self.remote.past.take();
+        let lives = self.remote.history.take().map(|history| history.lives).unwrap_or_default();
         if past.is_some() {
             // It was made on versions that mean something else now.
             self.drop_outgoing();
@@ -177,8 +169,7 @@ impl<C: Catalog> Engine<C> {
                 self.settle_unnamed(node, past);
             }
         }
-        self.catalog.set_value(INCARNATION, None);
-        self.catalog.set_cursor(Some(cursor));
+        self.take_standing(cursor, &lives);
         // Changes made since the snapshot was begun come with the first page.
         self.remote.at_head = false;
     }

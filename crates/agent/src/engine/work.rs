@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 
-use isotherm_core::ids::{NodeId, OperationId};
+use isotherm_core::ids::{Incarnation, NodeId, OperationId};
 use isotherm_core::node::{Content, Place};
 use isotherm_core::plan::settle::establish;
 use isotherm_core::plan::{Action, Intent, Parent, Plan, Step, Trouble, plan};
@@ -41,6 +41,8 @@ pub(super) struct Work {
     pub(super) stale_reads: BTreeSet<NodeId>,
     outbox: VecDeque<Intent>,
     pub(super) committing: bool,
+    /// The life of the share in which the latest commit was made.
+    pub(super) committing_in: Incarnation,
     pub(super) performing: [bool; 2],
     pub(super) searching: bool,
     /// Nodes whose history was asked for.
@@ -376,6 +378,7 @@ impl<C: Catalog> Engine<C> {
             self.catalog.set_sent(&sent);
         }
         self.work.committing = true;
+        self.work.committing_in = self.catalog.cursor().map(|cursor| cursor.incarnation).unwrap_or_default();
         self.effects.push(Effect::Commit(sent.iter().flat_map(Sent::operations).collect()));
     }
 

@@ -16,7 +16,7 @@ use isotherm_api::share::SnapshotFrame;
 use isotherm_api::{ApiError, Client, Code};
 use isotherm_core::content::ManifestId;
 use isotherm_core::ids::{Cursor, Epoch, GroupId, Incarnation, NodeId, ServerId};
-use isotherm_core::namespace::{Answer, Batch, Operation, Page};
+use isotherm_core::namespace::{Answer, Batch, History, Operation, Page, Reader};
 use tokio::runtime::Handle;
 
 use crate::engine::{Away, Event, SnapshotPart};
@@ -146,10 +146,10 @@ impl Share {
     ///
     /// # Errors
     /// The service is away.
-    pub async fn fetch(&self, cursor: Cursor, wait: bool) -> Result<Page, Away> {
+    pub async fn fetch(&self, reader: Reader, wait: bool) -> Result<Page, Away> {
         self.require_attachment()?;
         let wait_ms = if wait { WAIT_MS } else { 0 };
-        let page = self.client().feed(self.group, cursor, FEED_MAX as u32, wait_ms).await.map_err(away)?;
+        let page = self.client().feed(self.group, reader, FEED_MAX as u32, wait_ms).await.map_err(away)?;
         if !page.start_over {
             self.follow(page.cursor);
         }
@@ -170,13 +170,14 @@ impl Share {
             let part = match frame {
                 SnapshotFrame::Header { cursor, lives } => {
                     at = Some(cursor);
-                    SnapshotPart { lives: Some((cursor.incarnation, lives)), nodes: Vec::new(), complete: None }
+                    let history = Some((History { lives, present: cursor.incarnation }, cursor.version));
+                    SnapshotPart { history, nodes: Vec::new(), complete: None }
                 }
-                SnapshotFrame::Nodes(nodes) => SnapshotPart { lives: None, nodes, complete: None },
+                SnapshotFrame::Nodes(nodes) => SnapshotPart { history: None, nodes, complete: None },
                 SnapshotFrame::End { .. } => {
                     let cursor = at.ok_or_else(|| ApiError::new(Code::Answer, "Snapshot has no header"))?;
                     self.follow(cursor);
-                    SnapshotPart { lives: None, nodes: Vec::new(), complete: Some(cursor) }
+                    SnapshotPart { history: None, nodes: Vec::new(), complete: Some(cursor) }
                 }
             };
             sink(Event::Snapshot(Ok(part)));

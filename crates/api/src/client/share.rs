@@ -6,8 +6,8 @@
 
 use bytes::Bytes;
 use isotherm_core::content::{ChunkId, ManifestId};
-use isotherm_core::ids::{Cursor, GroupId, NodeId};
-use isotherm_core::namespace::{Answer, Batch, Page};
+use isotherm_core::ids::{GroupId, NodeId};
+use isotherm_core::namespace::{Answer, Batch, Page, Reader};
 use reqwest::Method;
 
 use super::Client;
@@ -33,8 +33,8 @@ impl Client {
     ///
     /// # Errors
     /// `not_found`: no such share.
-    pub async fn feed(&self, group: GroupId, cursor: Cursor, limit: u32, wait_ms: u64) -> Result<Page, ApiError> {
-        let request = FeedRequest { cursor, limit, wait_ms };
+    pub async fn feed(&self, group: GroupId, reader: impl Into<Reader>, limit: u32, wait_ms: u64) -> Result<Page, ApiError> {
+        let request = FeedRequest { reader: reader.into(), limit, wait_ms };
         self.binary(&format!("/v1/shares/{group}/feed"), wire::encode(&request), wait_ms).await
     }
 

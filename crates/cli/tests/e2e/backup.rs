@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use rustix::process::Signal;
+
+use crate::program::until;
 use crate::world::{World, can_sync};
 
 /// Every file below a folder with its content.
@@ -77,25 +80,65 @@ fn case_10_a_backup_is_put_back_and_nothing_of_the_servers_is_lost() {
     assert!(again.expect(1).err.contains("no data folder"));
 }
 
-/// A snapshot that was put back in place has the same inodes: the administrator says so.
+/// Nothing in the folder tells that it was put back: the servers tell, also one that was away until others had given out
+/// more versions than it knew.
 #[test]
-fn a_service_that_is_told_of_a_restore_begins_a_new_life_without_copies() {
-    if !can_sync("backup::a_service_that_is_told_of_a_restore_begins_a_new_life_without_copies") {
+fn case_10_a_snapshot_that_was_put_back_in_place_is_found_out() {
+    if !can_sync("backup::case_10_a_snapshot_that_was_put_back_in_place_is_found_out") {
         return;
     }
     let mut world = World::new();
     world.start_agent("detroit");
-    let folder = world.share("plans", &["detroit"]).remove(0);
-    fs::write(folder.join("one.txt"), "one").unwrap();
+    world.start_agent("munich");
+    let folders = world.share("plans", &["detroit", "munich"]);
+    let (detroit, munich) = (&folders[0], &folders[1]);
+    fs::write(detroit.join("one.txt"), "one").unwrap();
+    fs::write(detroit.join("two.txt"), "two").unwrap();
     world.wait();
+    let (data, snapshot) = (world.data(), world.path("snapshot"));
+    let backup = ["service", "backup", "--data", data.to_str().unwrap(), "--to", snapshot.to_str().unwrap()];
+    world.run(&backup).expect(0);
     let life = |world: &World| world.run(&["group", "show", "plans", "--json"]).expect(0).json()["group"]["incarnation"].clone();
-    let before = life(&world);
-    world.serve_again(&world.data(), &[]);
+    let first = life(&world);
+    world.serve_again(&data, &[]);
     world.wait();
-    assert_eq!(life(&world), before, "a restart is no restore");
-    world.serve_again(&world.data(), &["--restored"]);
-    fs::write(folder.join("one.txt"), "two").unwrap();
+    assert_eq!(life(&world), first, "a run that changes nothing begins nothing");
+
+    for number in 0..5 {
+        fs::write(detroit.join(format!("late{number}.txt")), format!("late {number}")).unwrap();
+    }
+    fs::write(munich.join("one.txt"), "one, revised").unwrap();
     world.wait();
-    assert_ne!(life(&world), before);
-    assert_eq!(files(&folder).into_values().collect::<Vec<_>>(), ["two"]);
+    let known = head(&world);
+    assert_ne!(life(&world), first, "each run that changes something is a life");
+    world.stop_agent("detroit", Signal::TERM);
+    fs::write(detroit.join("two.txt"), "two, revised while away").unwrap();
+
+    put_back(&mut world, &snapshot);
+    for number in 0..30 {
+        fs::write(munich.join(format!("new{number}.txt")), format!("new {number}")).unwrap();
+    }
+    until("munich has overtaken detroit", || head(&world) > known);
+    world.start_agent("detroit");
+    world.wait();
+    let found = files(detroit);
+    assert_eq!(found, files(munich));
+    assert_eq!(found.len(), 37, "{found:?}");
+    assert_eq!(found["one.txt"], "one, revised");
+    assert_eq!(found["two.txt"], "two, revised while away");
+    assert!(world.run(&["conflicts"]).expect(0).out.contains("No conflicts"));
+}
+
+/// The service ends, and its folder becomes again what it was.
+fn put_back(world: &mut World, snapshot: &Path) {
+    let data = world.data();
+    let empty = world.path("empty");
+    world.serve_again(&empty, &[]);
+    fs::remove_dir_all(&data).unwrap();
+    fs::rename(snapshot, &data).unwrap();
+    world.serve_again(&data, &[]);
+}
+
+fn head(world: &World) -> u64 {
+    world.run(&["group", "show", "plans", "--json"]).expect(0).json()["group"]["head"].as_u64().unwrap()
 }

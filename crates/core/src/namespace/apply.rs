@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::lives::History;
 use super::operation::{Answer, Based, Batch, Change, Operation, Refusal};
 use super::overlay::Overlay;
 use super::records::Records;
@@ -15,15 +16,13 @@ use crate::node::{Content, Kind, Metadata, Node, Place, Versions};
 /// # Errors
 /// Only those of the records; then nothing of the batch may be kept.
 pub fn apply<R: Records>(records: &mut R, batch: &Batch) -> Result<Vec<Answer>, R::Error> {
-    let refusal = if records.epoch(batch.server)? != batch.epoch {
-        Some(Refusal::Fenced)
-    } else if records.share()?.incarnation != batch.incarnation {
-        Some(Refusal::Incarnation)
-    } else {
-        None
-    };
-    if let Some(refusal) = refusal {
-        return Ok(vec![Answer::Refused(refusal); batch.operations.len()]);
+    if records.epoch(batch.server)? != batch.epoch {
+        return Ok(vec![Answer::Refused(Refusal::Fenced); batch.operations.len()]);
+    }
+    let present = records.share()?.incarnation;
+    if present != batch.incarnation {
+        let common = History { lives: records.lives()?, present }.common_with(batch.incarnation);
+        return answers_of_before(records, batch, common.unwrap_or_default());
     }
     let mut answers = Vec::with_capacity(batch.operations.len());
     // Nodes whose creation failed in this batch: what builds on them is skipped, not refused.
@@ -39,6 +38,22 @@ pub fn apply<R: Records>(records: &mut R, batch: &Batch) -> Result<Vec<Answer>, 
             }
         }
         answers.extend(judged);
+    }
+    Ok(answers)
+}
+
+/// A batch that was made in another life: what was judged in it already is answered as it was, as far as the common past goes.
+/// For everything else its author has to read on first.
+fn answers_of_before<R: Records>(records: &R, batch: &Batch, common: Version) -> Result<Vec<Answer>, R::Error> {
+    let is_common = |answer: &Answer| match answer {
+        Answer::Applied(version) => *version <= common,
+        Answer::Conflict(node) => node.versions.last <= common,
+        _ => false,
+    };
+    let mut answers = Vec::with_capacity(batch.operations.len());
+    for group in batch.operations.chunk_by(|a, b| a.group.is_some() && a.group == b.group) {
+        let known = repeated(records, group)?.filter(|answers| answers.iter().all(is_common));
+        answers.extend(known.unwrap_or_else(|| vec![Answer::Refused(Refusal::Incarnation); group.len()]));
     }
     Ok(answers)
 }

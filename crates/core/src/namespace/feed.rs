@@ -8,9 +8,26 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use super::lives::{History, Life};
 use super::records::Records;
 use crate::ids::{Cursor, NodeId, Version};
 use crate::node::Node;
+
+/// Who reads the feed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Reader {
+    /// Where to read on.
+    pub cursor: Cursor,
+    /// The newest version that the reader knows of anything, by a page or an answer; not before the cursor.
+    pub newest: Version,
+}
+
+/// A reader that knows nothing but what it has read.
+impl From<Cursor> for Reader {
+    fn from(cursor: Cursor) -> Self {
+        Self { cursor, newest: cursor.version }
+    }
+}
 
 /// A piece of the feed.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -21,22 +38,29 @@ pub struct Page {
     pub cursor: Cursor,
     /// Nothing lies behind this page: the tree that the reader now knows is consistent.
     pub at_head: bool,
-    /// The cursor belongs to another incarnation or lies before the tombstone horizon: the page is empty and the
-    /// reader has to read a snapshot.
+    /// The reader knows more than its life and this one have in common, or the cursor lies before the tombstone horizon: the
+    /// page is empty and the reader has to read a snapshot.
     pub start_over: bool,
+    /// Where the cursor goes over into another life: those that have ended, the oldest first.
+    pub lives: Vec<Life>,
 }
 
 /// Reads a page of at most `limit` changes (and the ancestors they need) in the caller's one read transaction.
 ///
 /// # Errors
 /// Those of the records.
-pub fn page<R: Records>(records: &R, cursor: Cursor, limit: usize) -> Result<Page, R::Error> {
+pub fn page<R: Records>(records: &R, reader: impl Into<Reader>, limit: usize) -> Result<Page, R::Error> {
+    let Reader { cursor, newest } = reader.into();
     let share = records.share()?;
     let known = cursor.version;
+    let is_other_life = cursor.incarnation != share.incarnation;
+    let lives = if is_other_life { records.lives()? } else { Vec::new() };
+    let history = History { lives, present: share.incarnation };
+    let common = history.common_with(cursor.incarnation).map(|common| common.min(share.head));
     // Also at zero: an answer may have told a reader of nodes that the feed never named to it.
     let gone = known < share.horizon;
-    if cursor.incarnation != share.incarnation || gone || known > share.head {
-        return Ok(Page { nodes: Vec::new(), cursor, at_head: false, start_over: true });
+    if gone || common.is_none_or(|common| newest.max(known) > common) {
+        return Ok(Page { nodes: Vec::new(), cursor, at_head: false, start_over: true, lives: Vec::new() });
     }
     let changed = records.changed_after(known, limit)?;
     let end = if changed.len() < limit { share.head } else { changed.last().map_or(share.head, |node| node.versions.last) };
@@ -51,7 +75,7 @@ pub fn page<R: Records>(records: &R, cursor: Cursor, limit: usize) -> Result<Pag
         }
     }
     let cursor = Cursor { incarnation: share.incarnation, version: end };
-    Ok(Page { nodes, cursor, at_head: end == share.head, start_over: false })
+    Ok(Page { nodes, cursor, at_head: end == share.head, start_over: false, lives: history.lives })
 }
 
 /// Ancestors made after the reader's cursor whose latest change lies behind the page: the reader cannot know them.

@@ -109,15 +109,10 @@ impl MemoryRecords {
         self.share.quota = quota;
     }
 
-    /// A new life of the share, as after a restore.
-    pub fn set_incarnation(&mut self, incarnation: Incarnation) {
+    /// Begins another life of the share.
+    pub fn begin_life(&mut self, incarnation: Incarnation) {
         self.lives.push(Life { incarnation: self.share.incarnation, ended: self.share.head });
         self.share.incarnation = incarnation;
-    }
-
-    /// The lives that have ended, the oldest first.
-    pub fn lives(&self) -> &[Life] {
-        &self.lives
     }
 }
 
@@ -126,6 +121,10 @@ impl Records for MemoryRecords {
 
     fn share(&self) -> Result<Share, Infallible> {
         Ok(self.share)
+    }
+
+    fn lives(&self) -> Result<Vec<Life>, Infallible> {
+        Ok(self.lives.clone())
     }
 
     fn set_share(&mut self, share: Share) -> Result<(), Infallible> {

@@ -21,8 +21,8 @@ mod tests;
 
 pub use apply::apply;
 pub use check::check;
-pub use feed::{Page, page};
-pub use lives::{Life, common_past};
+pub use feed::{Page, Reader, page};
+pub use lives::{History, LIVES_MAX, Life};
 pub use memory::MemoryRecords;
 pub use operation::{Answer, Based, Batch, Change, Digest, Operation, Refusal};
 pub use records::{Records, Share};

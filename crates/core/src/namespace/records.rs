@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::lives::Life;
 use super::operation::{Answer, Digest};
 use crate::content::{ChunkId, ManifestId};
 use crate::ids::{Epoch, Incarnation, NodeId, OperationId, ServerId, Version};
@@ -35,6 +36,9 @@ pub trait Records {
 
     /// The share.
     fn share(&self) -> Result<Share, Self::Error>;
+
+    /// The lives that have ended, the oldest first; of very many the newest [`super::LIVES_MAX`].
+    fn lives(&self) -> Result<Vec<Life>, Self::Error>;
 
     /// Keeps head and use.
     fn set_share(&mut self, share: Share) -> Result<(), Self::Error>;

@@ -108,6 +108,10 @@ pub fn committed(trees: &mut impl TreesMut, change: &Change, commit: Commit) {
             }
         }
         Change::Update { metadata, content, .. } => {
+            if content.is_some() && record.local.is_none() && record.synced.is_none() {
+                // As above: it was deleted while its content was on the way.
+                record.synced = record.remote.as_ref().map(Synced::of);
+            }
             if let Some(synced) = base(&mut record) {
                 if let Some(new) = metadata {
                     synced.metadata = new.value.clone();

@@ -74,7 +74,11 @@ pub(super) async fn create_group(State(state): Shared, request: Body) -> Answere
     check_rules(Some(&new.exclusions), new.max_delete_fraction)?;
     let id = GroupId(random()?);
     let incarnation = Incarnation(u64::from_be_bytes(random()?));
-    change(&state, move |connection| records::create_group(connection, id, incarnation, &new, now_ms())).await
+    let answered = change(&state, move |connection| records::create_group(connection, id, incarnation, &new, now_ms())).await;
+    if answered.is_ok() {
+        state.lives.begun(id);
+    }
+    answered
 }
 
 pub(super) async fn change_group(State(state): Shared, Path(name): Path<String>, request: Body) -> Answered {

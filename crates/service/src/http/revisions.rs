@@ -277,8 +277,9 @@ pub(super) async fn apply_plan(State(state): Shared, Path(group): Path<String>, 
     }
     let drawn: [u8; 16] = random()?;
     let id = state.database.read(move |connection| Ok(records::group(connection, &group)?.id)).await?;
+    let fresh = state.lives.to_begin(id)?;
     let work = move |connection: &Connection| {
-        let mut records = SqlRecords::open(connection, id, now_ms())?;
+        let mut records = SqlRecords::open_for_change(connection, id, now_ms(), fresh)?;
         let mut draw = ids(drawn);
         let mut outcomes = Vec::with_capacity(wanted.len());
         for RestoreOne { node, expected, target } in wanted {
@@ -291,7 +292,11 @@ pub(super) async fn apply_plan(State(state): Shared, Path(group): Path<String>, 
         Ok(outcomes)
     };
     let woken = std::sync::Arc::clone(&state);
-    let outcomes = state.database.write(work, move |_| woken.live.share_changed(id)).await?;
+    let after = move |_: &Vec<RestoreOutcome>| {
+        woken.lives.begun(id);
+        woken.live.share_changed(id);
+    };
+    let outcomes = state.database.write(work, after).await?;
     Ok(body::json(&outcomes))
 }
 
@@ -321,8 +326,9 @@ pub(super) async fn copy(State(state): Shared, Path(group): Path<String>, reques
     let (from, to) = (bytes_of(&wanted.path)?, bytes_of(&wanted.to)?);
     let (node, operation): ([u8; 16], [u8; 16]) = (random()?, random()?);
     let id: GroupId = state.database.read(move |connection| Ok(records::group(connection, &group)?.id)).await?;
+    let fresh = state.lives.to_begin(id)?;
     let work = move |connection: &Connection| {
-        let mut records = SqlRecords::open(connection, id, now_ms())?;
+        let mut records = SqlRecords::open_for_change(connection, id, now_ms(), fresh)?;
         let page = Page { connection, records: &records, items: Vec::new(), paths: BTreeMap::new() };
         let at = moment(wanted.moment);
         let then = records.version_at(page.node_at(&from, at)?, at)?.filter(Node::is_live);
@@ -366,6 +372,10 @@ pub(super) async fn copy(State(state): Shared, Path(group): Path<String>, reques
         }
     };
     let woken = std::sync::Arc::clone(&state);
-    let version = state.database.write(work, move |_| woken.live.share_changed(id)).await?;
+    let after = move |_: &Version| {
+        woken.lives.begun(id);
+        woken.live.share_changed(id);
+    };
+    let version = state.database.write(work, after).await?;
     Ok(body::json(&version))
 }

@@ -12,8 +12,8 @@ use isotherm_api::Code;
 use isotherm_api::limits::{FEED_MAX, IDS_MAX, OPERATIONS_MAX, PACK_BODY_MAX};
 use isotherm_api::share::{FeedRequest, HaveAnswer, HaveRequest, HistoryAnswer, HistoryRequest, IdsRequest, ManifestsPut};
 use isotherm_core::content::{ChunkId, ManifestId};
-use isotherm_core::ids::{Cursor, GroupId, Incarnation};
-use isotherm_core::namespace::{Answer, Batch, Records as _, apply, page};
+use isotherm_core::ids::{GroupId, Incarnation};
+use isotherm_core::namespace::{Answer, Batch, Reader, Records as _, apply, page};
 use rusqlite::Connection;
 
 use super::{Answered, Shared, body, stream};
@@ -46,8 +46,10 @@ pub(super) async fn commit(State(state): Shared, Path(group): Path<String>, requ
     at_most("operations", batch.operations.len(), OPERATIONS_MAX)?;
     let woken = Arc::clone(&state);
     let server = batch.server;
-    let judge = move |connection: &Connection| judge(connection, group, &batch);
+    let fresh = state.lives.to_begin(group)?;
+    let judge = move |connection: &Connection| judge(connection, group, &batch, fresh);
     let answers = state.database.write(judge, move |(_, changed)| {
+        woken.lives.begun(group);
         if *changed {
             woken.live.share_changed(group);
         }
@@ -57,17 +59,22 @@ pub(super) async fn commit(State(state): Shared, Path(group): Path<String>, requ
     Ok(body::bytes(&answers))
 }
 
-/// The answers, and whether the share has changed.
-fn judge(connection: &Connection, group: GroupId, batch: &Batch) -> Result<(Vec<Answer>, bool), Fault> {
-    let mut share = SqlRecords::open(connection, group, now_ms())?;
+/// The answers, and whether the share has changed. `fresh`: the life that this run begins before its first change.
+fn judge(
+    connection: &Connection,
+    group: GroupId,
+    batch: &Batch,
+    fresh: Option<Incarnation>,
+) -> Result<(Vec<Answer>, bool), Fault> {
     // An unknown server has epoch 0 for the rules, and so might the batch.
-    if share.epoch(batch.server)?.0 == 0 {
+    if SqlRecords::open(connection, group, 0)?.epoch(batch.server)?.0 == 0 {
         return Err(Fault::not_found("Server", batch.server));
     }
+    let mut share = SqlRecords::open_for_change(connection, group, now_ms(), fresh)?;
     let head = share.share()?.head;
     let answers = apply(&mut share, batch)?;
     share.flush()?;
-    let changed = share.share()?.head != head;
+    let changed = share.share()?.head != head || fresh.is_some();
     Ok((answers, changed))
 }
 
@@ -78,12 +85,12 @@ pub(super) async fn feed(State(state): Shared, Path(group): Path<String>, reques
     let mut changes = state.live.share_changes(group);
     let deadline = Live::deadline(request.wait_ms);
     loop {
-        let read = move |connection: &Connection| page(&SqlRecords::open(connection, group, 0)?, request.cursor, limit);
+        let read = move |connection: &Connection| page(&SqlRecords::open(connection, group, 0)?, request.reader, limit);
         let page = state.database.read(read).await?;
         if page.start_over {
-            begin_anew_if_set_back(&state, group, request.cursor).await?;
+            begin_anew_if_set_back(&state, group, request.reader).await?;
         }
-        let is_news = page.start_over || !page.nodes.is_empty() || page.cursor != request.cursor;
+        let is_news = page.start_over || !page.nodes.is_empty() || page.cursor != request.reader.cursor;
         if is_news || !state.live.wait(&mut changes, deadline).await {
             return Ok(body::bytes(&page));
         }
@@ -92,10 +99,17 @@ pub(super) async fn feed(State(state): Shared, Path(group): Path<String>, reques
 
 /// An agent that starts over in the same life takes what is missing for deleted. Where it is missing because the records
 /// were set back, that would delete what they forgot: then another life begins before the agent is answered.
-async fn begin_anew_if_set_back(state: &crate::State, group: GroupId, reader: Cursor) -> Result<(), Fault> {
-    let fresh = Incarnation(u64::from_be_bytes(random()?));
-    let renew = move |connection: &Connection| records::renew_if_behind(connection, group, reader, fresh, now_ms());
-    if state.database.write(renew, |_| {}).await? {
+async fn begin_anew_if_set_back(state: &Arc<crate::State>, group: GroupId, reader: Reader) -> Result<(), Fault> {
+    let fresh = (Incarnation(u64::from_be_bytes(random()?)), state.lives.has_begun(group));
+    let begin = move |connection: &Connection| records::begin_life_if_behind(connection, group, reader, fresh, now_ms());
+    let own = Arc::clone(state);
+    let after = move |has_begun: &bool| {
+        if *has_begun {
+            own.lives.begun(group);
+            own.live.share_changed(group);
+        }
+    };
+    if state.database.write(begin, after).await? {
         tracing::warn!(%group, "An agent knows more than the share, which was set back; all its endpoints start over");
     }
     Ok(())

@@ -7,8 +7,9 @@
 use isotherm_api::Code;
 use isotherm_api::management::{AuditEntry, Group, GroupChange, Keep, KeepChange, MAX_DELETE_FRACTION, NewGroup, Quota};
 use isotherm_core::fold::FOLD_VERSION;
-use isotherm_core::ids::{Cursor, GroupId, Incarnation, Version};
+use isotherm_core::ids::{GroupId, Incarnation, Version};
 use isotherm_core::name::Case;
+use isotherm_core::namespace::Reader;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::codec::{signed, unsigned};
@@ -124,33 +125,35 @@ pub(crate) fn change_group(connection: &Connection, name: &str, change: &GroupCh
 }
 
 /// Begins a new life of a share: versions given out before mean something only up to `common`.
-fn begin_life(connection: &Connection, old: &Group, common: Version, fresh: Incarnation, now_ms: u64) -> Result<(), Fault> {
+fn end_life(connection: &Connection, old: &Group, common: Version, fresh: Incarnation, now_ms: u64) -> Result<(), Fault> {
     let sql = "INSERT INTO life (share, incarnation, ended) SELECT num, incarnation, ?2 FROM share WHERE id = ?1";
     connection.execute(sql, params![old.id.0, signed(common.0)])?;
     connection.execute("UPDATE share SET incarnation = ?2 WHERE id = ?1", params![old.id.0, signed(fresh.0)])?;
     audit(connection, now_ms, "group.renew", &old.name, "")
 }
 
-/// Begins a new life of a share whose data were put back from a copy, before anything else is done with them.
-pub(crate) fn renew(connection: &Connection, id: GroupId, fresh: Incarnation, now_ms: u64) -> Result<(), Fault> {
+/// Begins another life of a share, before anything else is changed in it.
+pub(crate) fn begin_life(connection: &Connection, id: GroupId, fresh: Incarnation, now_ms: u64) -> Result<(), Fault> {
     let old = group_by_id(connection, id)?;
-    begin_life(connection, &old, old.head, fresh, now_ms)
+    end_life(connection, &old, old.head, fresh, now_ms)
 }
 
-/// Begins a new life of a share if a reader of this life knows more than there is: the records were set back. Gives whether
-/// they were.
-pub(crate) fn renew_if_behind(
+/// Begins another life of a share if a reader of this one knows more than there is: the records were set back. Gives whether
+/// they were. `is_own`: this run of the service has begun the life.
+pub(crate) fn begin_life_if_behind(
     connection: &Connection,
     id: GroupId,
-    reader: Cursor,
-    fresh: Incarnation,
+    reader: Reader,
+    (fresh, is_own): (Incarnation, bool),
     now_ms: u64,
 ) -> Result<bool, Fault> {
     let group = group_by_id(connection, id)?;
-    let is_behind = group.incarnation == reader.incarnation && reader.version > group.head;
+    let is_behind = group.incarnation == reader.cursor.incarnation && reader.newest > group.head;
     if is_behind {
-        // Others may have written since the records were set back, so that nobody knows where the common past ended.
-        begin_life(connection, &group, Version(0), fresh, now_ms)?;
+        // Set back under a run that went on, as with a machine's memory: nobody knows what was written since, or where the
+        // common past ended.
+        let common = if is_own { Version(0) } else { group.head };
+        end_life(connection, &group, common, fresh, now_ms)?;
     }
     Ok(is_behind)
 }

@@ -36,8 +36,8 @@ pub(crate) use garbage::{
     Mark, PackUse, condemn, forget_manifests, forget_packs, live_chunks, mark, pack_uses, repack, set_aside, unnamed_chunks,
 };
 pub(crate) use groups::{
-    audit, audit_log, change_group, create_group, delete_group, group, group_by_id, groups, renew, renew_if_behind, revision,
-    set_barrier,
+    audit, audit_log, begin_life, begin_life_if_behind, change_group, create_group, delete_group, group, group_by_id, groups,
+    revision, set_barrier,
 };
 pub(crate) use horizon::{advance_clock, forget_answers, forget_deleted};
 pub(crate) use revisions::{Moment, Revision, expire, server_name};

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use isotherm_core::content::{ChunkId, Decoded, Manifest, ManifestId};
 use isotherm_core::ids::{Epoch, GroupId, Incarnation, NodeId, OperationId, ServerId, Version};
 use isotherm_core::name::Case;
-use isotherm_core::namespace::{Answer, Digest, Life, Records, Share};
+use isotherm_core::namespace::{Answer, Digest, LIVES_MAX, Life, Records, Share};
 use isotherm_core::node::Node;
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, params};
 
@@ -50,17 +50,20 @@ impl<'c> SqlRecords<'c> {
         Ok(Self { connection, num, now_ms, share: RefCell::new(share) })
     }
 
-    /// The lives that have ended, the oldest first.
+    /// The same before a change: where `fresh` is given, the share's next life begins first.
     ///
     /// # Errors
-    /// Those of the database.
-    pub(crate) fn lives(&self) -> Result<Vec<Life>, Fault> {
-        let sql = "SELECT incarnation, ended FROM life WHERE share = ?1 ORDER BY num";
-        let mut statement = self.connection.prepare_cached(sql)?;
-        let rows = statement.query_map([self.num], |row| {
-            Ok(Life { incarnation: Incarnation(unsigned(row.get(0)?)), ended: Version(unsigned(row.get(1)?)) })
-        })?;
-        Ok(rows.collect::<Result<_, _>>()?)
+    /// As those of [`SqlRecords::open`].
+    pub(crate) fn open_for_change(
+        connection: &'c Connection,
+        group: GroupId,
+        now_ms: u64,
+        fresh: Option<Incarnation>,
+    ) -> Result<Self, Fault> {
+        if let Some(fresh) = fresh {
+            super::begin_life(connection, group, fresh, now_ms)?;
+        }
+        Self::open(connection, group, now_ms)
     }
 
     /// Writes head and use. To be called before the transaction is committed.
@@ -134,6 +137,17 @@ impl Records for SqlRecords<'_> {
 
     fn share(&self) -> Result<Share, Fault> {
         Ok(*self.share.borrow())
+    }
+
+    fn lives(&self) -> Result<Vec<Life>, Fault> {
+        let sql = "SELECT incarnation, ended FROM life WHERE share = ?1 ORDER BY num DESC LIMIT ?2";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let rows = statement.query_map(params![self.num, LIVES_MAX as i64], |row| {
+            Ok(Life { incarnation: Incarnation(unsigned(row.get(0)?)), ended: Version(unsigned(row.get(1)?)) })
+        })?;
+        let mut lives = rows.collect::<Result<Vec<_>, _>>()?;
+        lives.reverse();
+        Ok(lives)
     }
 
     fn set_share(&mut self, share: Share) -> Result<(), Fault> {

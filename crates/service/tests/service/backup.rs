@@ -22,15 +22,18 @@ async fn case_10_a_backup_of_a_running_service_is_served_as_a_new_life() {
 
     let value = Content::File(world.writer.upload(&[Data::Bytes(&b)]).await);
     world.writer.commit(Change::Update { node, metadata: None, content: Some(Based { base: at, value }) }).await;
-    let cursor = world.writer.start();
     let group = world.writer.group;
     let third = backup(world.folder.path(), to.path(), &silent).await.unwrap();
     assert_eq!((third.copied_packs, third.packs), (1, 2));
+    let then = world.writer.head().await;
+    world.writer.create(b"later", b"x").await;
+    let later = world.writer.head().await;
     world.stop().await;
 
     let running = Running::start(to.path()).await;
     assert!(read(&running, b"a").await == b);
-    assert!(running.client.feed(group, cursor, 10, 0).await.unwrap().start_over, "the backup is another life of the share");
+    assert!(!running.client.feed(group, then, 10, 0).await.unwrap().start_over, "the backup has all that it knows");
+    assert!(running.client.feed(group, later, 10, 0).await.unwrap().start_over, "the backup is another life of the share");
     let refused = backup(to.path(), to.path(), &silent).await.unwrap_err();
     assert!(refused.to_string().contains("lies in the data folder"), "{refused}");
     running.stop().await;

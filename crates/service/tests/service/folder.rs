@@ -1,7 +1,7 @@
 //! The data folder over the service's life: restarts, a second service, other formats, damage.
 
 use isotherm_core::ids::NodeId;
-use isotherm_core::namespace::{Answer, Refusal};
+use isotherm_core::namespace::{Answer, Batch, Life, Reader, Refusal};
 use isotherm_core::node::Content;
 use isotherm_service::{Options, Service, ServiceError};
 
@@ -33,24 +33,81 @@ async fn everything_survives_a_restart() {
     again.stop().await;
 }
 
+/// Restarting a service is no restore, and each run says where the one before ended.
 #[tokio::test(flavor = "multi_thread")]
-async fn case_10_a_restored_folder_begins_a_new_life() {
+async fn a_reader_goes_over_into_the_next_runs_life() {
     let _no_forks = FORKS.read().await;
     let mut world = World::new().await;
     world.writer.create(b"a", b"x").await;
-    let (group, cursor) = (world.writer.group, world.writer.start());
-    let node = world.writer.node();
-    let change = crate::world::create(node, NodeId::ROOT, b"b", Content::Directory);
-    let operation = world.writer.operation(change);
-    let stale = world.writer.batch(vec![operation]);
+    let (group, cursor) = (world.writer.group, world.writer.head().await);
+    let stale = world.writer.directory(b"b");
     let folder = world.stop().await;
-    let service = Service::open(Options { data: folder.path().to_owned() }).await.unwrap();
-    service.renew_shares().await.unwrap();
-    drop(service);
     let again = Running::start(folder.path()).await;
-    assert!(again.client.feed(group, cursor, 10, 0).await.unwrap().start_over);
+    let quiet = again.client.feed(group, cursor, 10, 0).await.unwrap();
+    assert_eq!((quiet.cursor, quiet.start_over), (cursor, false), "nothing was changed yet");
+    // The first change begins the life; whoever made it in the one before reads on, and makes it again.
     assert_eq!(again.client.commit(group, &stale).await.unwrap(), [Answer::Refused(Refusal::Incarnation)]);
-    assert_eq!(again.client.tree("plans", b"").await.unwrap().entries.len(), 1, "what is there stays");
+    let page = again.client.feed(group, cursor, 10, 0).await.unwrap();
+    assert_ne!(page.cursor.incarnation, cursor.incarnation);
+    assert_eq!((page.start_over, page.nodes.len(), page.cursor.version), (false, 0, cursor.version));
+    assert_eq!(page.lives, [Life { incarnation: cursor.incarnation, ended: cursor.version }]);
+    let fresh = Batch { incarnation: page.cursor.incarnation, ..stale };
+    assert!(matches!(again.client.commit(group, &fresh).await.unwrap()[..], [Answer::Applied(_)]));
+    again.stop().await;
+}
+
+/// What was answered in the life before is answered so again: the answer may have been lost when the service ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_outlives_its_life() {
+    let _no_forks = FORKS.read().await;
+    let mut world = World::new().await;
+    let group = world.writer.group;
+    let (first, second) = (world.writer.directory(b"a"), world.writer.directory(b"b"));
+    let answers = world.client().commit(group, &first).await.unwrap();
+    let folder = world.stop().await;
+    let again = Running::start(folder.path()).await;
+    assert_eq!(again.client.commit(group, &second).await.unwrap(), [Answer::Refused(Refusal::Incarnation)]);
+    assert_eq!(again.client.commit(group, &first).await.unwrap(), answers);
+    again.stop().await;
+}
+
+/// A file system snapshot keeps every inode: nothing in the folder tells that it was put back.
+#[tokio::test(flavor = "multi_thread")]
+async fn case_10_a_folder_put_back_in_place_is_found_out_by_whoever_knows_more() {
+    let _no_forks = FORKS.read().await;
+    let mut world = World::new().await;
+    world.writer.create(b"a", b"x").await;
+    let (group, early) = (world.writer.group, world.writer.head().await);
+    let (lost, other) = (world.writer.directory(b"lost"), world.writer.directory(b"other"));
+    let folder = world.stop().await;
+    let records = folder.path().join("records.sqlite");
+    let snapshot = std::fs::read(&records).unwrap();
+
+    let run = Running::start(folder.path()).await;
+    run.client.commit(group, &lost).await.unwrap();
+    let life = run.client.feed(group, early, 10, 0).await.unwrap().cursor;
+    let batch = Batch { incarnation: life.incarnation, ..lost };
+    assert!(matches!(run.client.commit(group, &batch).await.unwrap()[..], [Answer::Applied(_)]));
+    let late = run.client.feed(group, life, 10, 0).await.unwrap().cursor;
+    run.stop().await;
+
+    for file in ["records.sqlite-wal", "records.sqlite-shm"] {
+        let _ = std::fs::remove_file(folder.path().join(file));
+    }
+    std::fs::write(&records, snapshot).unwrap();
+    let again = Running::start(folder.path()).await;
+    // Somebody who knew no more than the snapshot overtakes the one who did.
+    again.client.commit(group, &other).await.unwrap();
+    let present = again.client.feed(group, early, 10, 0).await.unwrap();
+    assert!(!present.start_over, "all that it knows is there");
+    let batch = Batch { incarnation: present.cursor.incarnation, ..other };
+    assert!(
+        matches!(again.client.commit(group, &batch).await.unwrap()[..], [Answer::Applied(version)] if version >= late.version)
+    );
+    assert!(again.client.feed(group, late, 10, 0).await.unwrap().start_over, "it knows what was taken back");
+    // By an answer only.
+    let by_answer = Reader { cursor: early, newest: late.version };
+    assert!(again.client.feed(group, by_answer, 10, 0).await.unwrap().start_over);
     again.stop().await;
 }
 

@@ -106,14 +106,18 @@ impl Writer {
     pub(crate) async fn attach(client: &Client, name: &str) -> Self {
         let attached = client.attach(&Attach { name: name.into(), server: None }).await.unwrap();
         let group = client.group("plans").await.unwrap();
-        Self {
+        let mut writer = Self {
             client: client.clone(),
             group: group.id,
             incarnation: group.incarnation,
             server: attached.server,
             epoch: attached.epoch,
             next: 0,
-        }
+        };
+        // The first batch that a run of the service gets begins its life.
+        client.commit(group.id, &writer.batch(Vec::new())).await.unwrap();
+        writer.incarnation = client.group("plans").await.unwrap().incarnation;
+        writer
     }
 
     pub(crate) fn start(&self) -> Cursor {
@@ -162,6 +166,18 @@ impl Writer {
             Answer::Applied(version) => (node, version),
             other => panic!("{other:?}"),
         }
+    }
+
+    /// A batch that makes a directory at the top of the share.
+    pub(crate) fn directory(&mut self, name: &[u8]) -> Batch {
+        let change = create(self.node(), NodeId::ROOT, name, Content::Directory);
+        let operation = self.operation(change);
+        self.batch(vec![operation])
+    }
+
+    /// Where the feed ends now.
+    pub(crate) async fn head(&self) -> Cursor {
+        self.follow(self.start()).await.1
     }
 
     /// Reads the feed to its head.
