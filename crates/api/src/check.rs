@@ -72,6 +72,9 @@ pub struct CheckStatus {
     pub hurt: Vec<HurtFile>,
     /// How many such files there are.
     pub hurt_count: u64,
+    /// Files that the check before found damaged and that are whole again: servers have sent them, or the fault has passed.
+    #[serde(default)]
+    pub repaired: u64,
     /// Why the check itself ended early.
     pub failed: Option<String>,
     /// When it began.

@@ -68,7 +68,9 @@ fn show(status: &CheckStatus) -> String {
         if status.hurt_count > SHOWN_MAX as u64 {
             out.push_str(&format!("  and {} more\n", size::count(status.hurt_count - SHOWN_MAX as u64)));
         }
-        out.push_str("A server that has such a file puts it back when the file is written again there.\n");
+        out.push_str(
+            "Servers that have such a file as it was send it again by themselves. The next check says what has come back.\n",
+        );
     }
     let read = if status.deep { format!(", {} read", size::bytes(status.done_bytes)) } else { String::new() };
     let found =
@@ -80,6 +82,9 @@ fn show(status: &CheckStatus) -> String {
         plural(status.chunks, "chunk"),
         plural(status.packs, "pack"),
     ));
+    if status.repaired > 0 {
+        out.push_str(&format!("{} found damaged by an earlier check and whole again\n", plural(status.repaired, "file")));
+    }
     if status.stray_packs > 0 {
         out.push_str(&format!("{} left by an interruption, which cost space only\n", plural(status.stray_packs, "pack")));
     }

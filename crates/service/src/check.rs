@@ -1,9 +1,11 @@
 //! Checks that everything the records name is there and, if asked, that every stored byte is what it was.
 //!
-//! One check at a time, beside the service's other work. A chunk that is found damaged is condemned: it counts as absent
-//! from then on, so that the next upload of the same bytes puts it back.
+//! One check at a time, beside the service's other work. A chunk that is found damaged is set aside: it counts as absent
+//! from then on, so that an upload of the same bytes puts it back. Agents learn of live files that lack something, and send
+//! what they have of them again.
 //!
-//! **Invariant:** a check deletes nothing.
+//! **Invariant:** a check deletes nothing. One that is cut off has at most set aside what it had found; the next one finds
+//! it again.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,7 +18,12 @@ use rusqlite::Connection;
 use crate::State;
 use crate::clock::now_ms;
 use crate::fault::Fault;
-use crate::records;
+use crate::records::{self, NodeKey};
+
+/// Nodes that one look goes through, and so the most that one transaction writes: writers wait no longer than for this.
+const NODES_PIECE: usize = 2_000;
+/// Chunks that were set aside and are looked at together.
+const CHUNKS_PIECE: usize = 1_000;
 
 /// The check that runs, or the last one.
 #[derive(Debug, Default)]
@@ -63,6 +70,7 @@ impl Checks {
             findings_count: 0,
             hurt: Vec::new(),
             hurt_count: 0,
+            repaired: 0,
             failed: None,
             started_ms: now_ms(),
         });
@@ -101,6 +109,7 @@ async fn long<T: Send + 'static>(
 
 async fn check(state: &Arc<State>, deep: bool) -> Result<(), Fault> {
     let checks = &state.checks;
+    take_back(state).await?;
     let names = long(state, records::check_names).await?;
     checks.change(|status| {
         (status.nodes, status.contents, status.chunks) = (names.nodes, names.contents, names.chunks);
@@ -114,16 +123,63 @@ async fn check(state: &Arc<State>, deep: bool) -> Result<(), Fault> {
         check_bytes(state, packs, &mut lost).await?;
     }
     checks.change(|status| status.phase = CheckPhase::Files);
-    set_aside(state, &lost).await?;
-    let broken: BTreeSet<ManifestId> = names.broken;
-    let hurt = move |connection: &Connection| {
-        let mut contents = records::contents_with(connection, &lost)?;
-        contents.extend(broken);
-        records::hurt_files(connection, &contents, FINDINGS_MAX)
-    };
-    let (files, count) = long(state, hurt).await?;
+    if !lost.is_empty() || !names.broken.is_empty() {
+        let aside = lost.clone();
+        state.database.write(move |connection| records::set_aside(connection, &aside), |()| {}).await?;
+    }
+    let mut damaged = long(state, move |connection| records::contents_with(connection, &lost)).await?;
+    damaged.extend(names.broken);
+    let damaged = Arc::new(damaged);
+    let hurt = Arc::clone(&damaged);
+    let (files, count) = long(state, move |connection| records::hurt_files(connection, &hurt, FINDINGS_MAX)).await?;
     checks.change(|status| (status.hurt, status.hurt_count) = (files, count));
+    let repaired = ask_for(state, damaged).await?;
+    checks.change(|status| status.repaired = repaired);
     Ok(())
+}
+
+/// What was set aside and can be read again after all is taken back: the fault has passed, or somebody has put a pack back.
+async fn take_back(state: &State) -> Result<(), Fault> {
+    let mut after = None;
+    loop {
+        let page = state.database.read(move |connection| records::chunks_aside(connection, after, CHUNKS_PIECE)).await?;
+        let mut readable = Vec::new();
+        for chunk in &page {
+            if state.content.chunk(*chunk).await.is_ok_and(|found| found.is_some()) {
+                readable.push(*chunk);
+            }
+        }
+        if !readable.is_empty() {
+            tracing::info!(chunks = readable.len(), "Chunks that were set aside can be read again");
+            state.database.write(move |connection| records::take_back(connection, &readable), |()| {}).await?;
+        }
+        after = page.last().copied();
+        if page.len() < CHUNKS_PIECE {
+            return Ok(());
+        }
+    }
+}
+
+/// Lets agents know which live files hold damaged contents; gives how many of an earlier check's are whole again.
+async fn ask_for(state: &Arc<State>, damaged: Arc<BTreeSet<ManifestId>>) -> Result<u64, Fault> {
+    let round = state.database.read(|connection| records::next_round(connection, now_ms())).await?;
+    let mut after: Option<NodeKey> = None;
+    while !damaged.is_empty() {
+        let contents = Arc::clone(&damaged);
+        let page = move |connection: &Connection| records::damaged_nodes(connection, &contents, after, NODES_PIECE);
+        let (found, next) = state.database.read(page).await?;
+        if !found.is_empty() {
+            let keep = move |connection: &Connection| records::keep_damage(connection, &found, round);
+            state.database.write(keep, |()| {}).await?;
+        }
+        after = next;
+        if after.is_none() {
+            break;
+        }
+    }
+    let woken = Arc::clone(state);
+    let end = move |connection: &Connection| records::end_round(connection, round);
+    state.database.write(end, move |_| woken.live.damage_found()).await
 }
 
 /// Compares the stored packs with the known ones; gives those that are wanted and there.
@@ -182,12 +238,4 @@ async fn damaged_chunks(state: &State, pack: PackId) -> Result<Vec<ChunkId>, Fau
         }
     }
     Ok(damaged)
-}
-
-async fn set_aside(state: &State, lost: &BTreeSet<ChunkId>) -> Result<(), Fault> {
-    if lost.is_empty() {
-        return Ok(());
-    }
-    let lost = lost.clone();
-    state.database.write(move |connection| records::set_aside(connection, &lost), |()| {}).await
 }
