@@ -4,21 +4,22 @@
 //! from then on, so that an upload of the same bytes puts it back. Agents learn of live files that lack something, and send
 //! what they have of them again.
 //!
-//! **Invariant:** a check deletes nothing. One that is cut off has at most set aside what it had found; the next one finds
+//! **Invariant:** a check deletes nothing but strays, and these only if it was asked to. One that is cut off has at most set aside what it had found; the next one finds
 //! it again.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::TryStreamExt as _;
-use isotherm_api::check::{CheckPhase, CheckStatus, FINDINGS_MAX};
+use isotherm_api::check::{CheckPhase, CheckRequest, CheckStatus, FINDINGS_MAX};
 use isotherm_core::content::{ChunkId, ManifestId, PackId};
 use rusqlite::Connection;
 
 use crate::State;
 use crate::clock::now_ms;
 use crate::fault::Fault;
-use crate::records::{self, NodeKey};
+use crate::records::{self, Ages, NodeKey};
+use crate::strays;
 
 /// Nodes that one look goes through, and so the most that one transaction writes: writers wait no longer than for this.
 const NODES_PIECE: usize = 2_000;
@@ -66,6 +67,9 @@ impl Checks {
             chunks: 0,
             packs: 0,
             stray_packs: 0,
+            stray_bytes: 0,
+            deleted_strays: 0,
+            deleted_bytes: 0,
             findings: Vec::new(),
             findings_count: 0,
             hurt: Vec::new(),
@@ -79,20 +83,33 @@ impl Checks {
 }
 
 /// Starts a check in the background.
-pub(crate) fn start(state: &Arc<State>, deep: bool) -> Result<(), Fault> {
-    state.checks.begin(deep)?;
+pub(crate) fn start(state: &Arc<State>, wanted: CheckRequest) -> Result<(), Fault> {
+    state.checks.begin(wanted.deep)?;
     let state = Arc::clone(state);
     tokio::spawn(async move {
         let outcome = tokio::select! {
-            outcome = check(&state, deep) => outcome,
+            outcome = check(&state, wanted, Ages::default()) => outcome,
             () = state.live.stopped() => Err(Fault::stopping()),
         };
-        state.checks.change(|status| {
-            status.phase = CheckPhase::Done;
-            status.failed = outcome.err().map(|fault| fault.message);
-        });
+        end(&state, outcome.err().map(|fault| fault.message));
     });
     Ok(())
+}
+
+/// Checks to the end.
+pub(crate) async fn run(state: &Arc<State>, wanted: CheckRequest, ages: Ages) -> Result<CheckStatus, Fault> {
+    state.checks.begin(wanted.deep)?;
+    let outcome = check(state, wanted, ages).await;
+    end(state, outcome.as_ref().err().map(|fault| fault.message.clone()));
+    outcome?;
+    state.checks.status().ok_or_else(Fault::stopping)
+}
+
+fn end(state: &State, failed: Option<String>) {
+    state.checks.change(|status| {
+        status.phase = CheckPhase::Done;
+        status.failed = failed;
+    });
 }
 
 async fn long<T: Send + 'static>(
@@ -107,8 +124,8 @@ async fn long<T: Send + 'static>(
     .await?
 }
 
-async fn check(state: &Arc<State>, deep: bool) -> Result<(), Fault> {
-    let checks = &state.checks;
+async fn check(state: &Arc<State>, wanted: CheckRequest, ages: Ages) -> Result<(), Fault> {
+    let (checks, started_ms) = (&state.checks, now_ms());
     take_back(state).await?;
     let names = long(state, records::check_names).await?;
     checks.change(|status| {
@@ -117,8 +134,16 @@ async fn check(state: &Arc<State>, deep: bool) -> Result<(), Fault> {
     });
     names.findings.into_iter().for_each(|finding| checks.find(finding));
     let mut lost = BTreeSet::new();
-    let packs = check_packs(state, &mut lost).await?;
-    if deep {
+    let packs = check_packs(state, &mut lost, started_ms).await?;
+    if wanted.delete_strays {
+        let deleted = strays::delete(state, started_ms.saturating_sub(ages.grace_ms)).await?;
+        checks.change(|status| {
+            (status.deleted_strays, status.deleted_bytes) = (deleted.packs, deleted.bytes);
+            status.stray_packs = status.stray_packs.saturating_sub(deleted.packs);
+            status.stray_bytes = status.stray_bytes.saturating_sub(deleted.bytes);
+        });
+    }
+    if wanted.deep {
         checks.change(|status| status.phase = CheckPhase::Bytes);
         check_bytes(state, packs, &mut lost).await?;
     }
@@ -182,16 +207,20 @@ async fn ask_for(state: &Arc<State>, damaged: Arc<BTreeSet<ManifestId>>) -> Resu
     state.database.write(end, move |_| woken.live.damage_found()).await
 }
 
-/// Compares the stored packs with the known ones; gives those that are wanted and there.
-async fn check_packs(state: &State, lost: &mut BTreeSet<ChunkId>) -> Result<Vec<(PackId, u64)>, Fault> {
+/// Compares the stored packs with the known ones, and remembers the strays; gives those that are wanted and there.
+async fn check_packs(state: &State, lost: &mut BTreeSet<ChunkId>, now_ms: u64) -> Result<Vec<(PackId, u64)>, Fault> {
     // Listed before the records are read: what is stored in between is then known and not listed, and is asked for alone.
     let listed: std::collections::BTreeMap<PackId, u64> = state.content.packs().list_packs().try_collect().await?;
     let known = long(state, records::known_packs).await?;
+    let strays: Vec<(PackId, u64)> =
+        listed.iter().filter(|(pack, _)| !known.contains_key(pack)).map(|(pack, len)| (*pack, *len)).collect();
     state.checks.change(|status| {
         status.packs = known.len() as u64;
-        status.stray_packs = listed.keys().filter(|pack| !known.contains_key(pack)).count() as u64;
+        status.stray_packs = strays.len() as u64;
+        status.stray_bytes = strays.iter().map(|(_, len)| len).sum();
         status.all_bytes = known.values().filter(|(_, wanted)| *wanted).map(|(len, _)| len).sum();
     });
+    strays::remember(state, strays, now_ms).await?;
     let mut present = Vec::new();
     for (pack, (len, wanted)) in known {
         if !wanted {

@@ -20,6 +20,7 @@ mod folder;
 mod http;
 mod live;
 mod records;
+mod strays;
 
 pub use backup::{Backup, Progress, backup};
 pub use collect::Collected;
@@ -33,6 +34,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::serve::ListenerExt as _;
+use isotherm_api::check::{CheckRequest, CheckStatus};
 use isotherm_core::ids::Incarnation;
 use isotherm_store::{ChunkStore, FolderStore, StoreError};
 use tokio::net::TcpListener;
@@ -152,6 +154,14 @@ impl Service {
     /// `in_use`: it is being done already; those of the database and the store.
     pub async fn collect(&self, ages: Ages) -> Result<Collected, ServiceError> {
         Ok(collect::collect(&self.state, ages).await?)
+    }
+
+    /// Checks now, to the end. A running service does so when it is asked to. Of the ages, the grace counts for strays.
+    ///
+    /// # Errors
+    /// `in_use`: a check is running already; those of the database and the store.
+    pub async fn check(&self, wanted: CheckRequest, ages: Ages) -> Result<CheckStatus, ServiceError> {
+        Ok(check::run(&self.state, wanted, ages).await?)
     }
 
     /// Gives every share a new incarnation, so that all agents start over. [`Service::open`] does so on a data folder that

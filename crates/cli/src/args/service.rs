@@ -52,6 +52,9 @@ pub(crate) enum ServiceCommand {
         /// Also read every stored byte
         #[arg(long)]
         deep: bool,
+        /// Also delete packs that no record names, if a check a day or more ago saw them already
+        #[arg(long)]
+        delete_strays: bool,
         #[command(flatten)]
         format: Format,
     },

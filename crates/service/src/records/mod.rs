@@ -22,6 +22,7 @@ mod schema;
 mod servers;
 mod share;
 pub(crate) mod space;
+mod strays;
 mod tree;
 mod writer;
 
@@ -45,6 +46,7 @@ pub(crate) use horizon::{advance_clock, forget_answers, forget_deleted};
 pub(crate) use revisions::{Moment, Revision, expire, server_name};
 pub(crate) use servers::{ServerRow, attach, check_epoch, delete_server, servers};
 pub(crate) use share::SqlRecords;
+pub(crate) use strays::{any_strays, forget_strays, old_strays, remember_strays};
 pub(crate) use tree::{Found, conflicts, find, list, snapshot};
 
 use std::path::Path;

@@ -152,13 +152,15 @@ CREATE TABLE life (
 CREATE INDEX life_by_share ON life (share, num);
 ";
 
-/// What tables of version 3 lack, and new ones get too: live files whose content a check found damaged.
+/// What tables of version 3 lack, and new ones get too: live files whose content a check found damaged, and packs that it saw
+/// and nothing names.
 const FROM_3: &str = "
 CREATE TABLE damage (
     share INTEGER NOT NULL REFERENCES share(num), node BLOB NOT NULL, manifest BLOB NOT NULL, round INTEGER NOT NULL,
     repaired INTEGER NOT NULL, PRIMARY KEY (share, node)
 ) WITHOUT ROWID;
 CREATE INDEX damage_by_manifest ON damage (manifest) WHERE repaired = 0;
+CREATE TABLE stray (pack BLOB PRIMARY KEY, len INTEGER NOT NULL, seen_ms INTEGER NOT NULL) WITHOUT ROWID;
 ";
 
 /// Brings tables of an earlier release to the present version, in one transaction.

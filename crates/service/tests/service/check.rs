@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use isotherm_api::Code;
-use isotherm_api::check::{CheckPhase, CheckStatus};
+use isotherm_api::check::{CheckPhase, CheckRequest, CheckStatus};
 use isotherm_api::client::Client;
 use isotherm_api::management::{EndpointChange, NewEndpoint};
 use isotherm_api::share::{Wanted, WantedRequest};
@@ -12,10 +12,12 @@ use isotherm_core::ids::{Epoch, NodeId};
 use isotherm_core::namespace::{Answer, Based, Change};
 use isotherm_core::node::Content;
 
-use crate::world::{Data, FORKS, World, Writer, noise};
+use isotherm_service::{Ages, Options, Service};
+
+use crate::world::{Data, FORKS, Running, World, Writer, noise, pack, read};
 
 pub(crate) async fn check(client: &Client, deep: bool) -> CheckStatus {
-    client.start_check(deep).await.unwrap();
+    client.start_check(CheckRequest { deep, delete_strays: false }).await.unwrap();
     loop {
         let status = client.check().await.unwrap().unwrap();
         if status.phase == CheckPhase::Done {
@@ -181,7 +183,7 @@ async fn only_a_server_at_work_is_asked_and_the_damage_outlives_a_restart() {
     let older = WantedRequest { epoch: Epoch(0), ..request(&world.writer) };
     assert_eq!(world.client().wanted(world.writer.group, &older).await.unwrap_err().code, Code::Fenced);
     world.running.stop().await;
-    world.running = crate::world::Running::start(world.folder.path()).await;
+    world.running = Running::start(world.folder.path()).await;
     world.writer.client = world.running.client.clone();
     assert_eq!(nodes(&wanted(&world).await), [node]);
     // A check before the repair changes nothing about it.
@@ -216,4 +218,54 @@ async fn an_old_version_stays_damaged_until_its_pack_is_put_back() {
     let status = check(world.client(), false).await;
     assert_eq!((status.findings_count, status.hurt_count), (0, 0), "{status:?}");
     world.stop().await;
+}
+
+/// A check of a folder that is not served, which deletes strays that the one before has seen.
+async fn check_strays(folder: &Path, grace_ms: u64) -> CheckStatus {
+    // Ages count in whole milliseconds.
+    tokio::time::sleep(std::time::Duration::from_millis(5)).await; // tidy: wait for the next millisecond
+    let service = Service::open(Options { data: folder.to_owned() }).await.unwrap();
+    let wanted = CheckRequest { deep: true, delete_strays: true };
+    service.check(wanted, Ages { grace_ms, ..Ages::default() }).await.unwrap()
+}
+
+/// Puts a pack into the store that nobody has told the service of.
+fn put_stray(folder: &Path, bytes: &[u8]) -> PathBuf {
+    let id = isotherm_core::content::PackId::of(bytes).to_string();
+    let stray = folder.join("objects/packs").join(&id[..2]).join(&id);
+    std::fs::create_dir_all(stray.parent().unwrap()).unwrap();
+    std::fs::write(&stray, bytes).unwrap();
+    stray
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strays_are_deleted_when_a_later_check_still_sees_them() {
+    let _no_forks = FORKS.read().await;
+    let mut world = World::new().await;
+    let bytes = noise(1, 100_000);
+    world.writer.create(b"named", &bytes).await;
+    let folder = world.stop().await;
+    let stray = put_stray(folder.path(), &pack(&[Data::Bytes(&noise(3, 50_000))]).1[0]);
+    let later = pack(&[Data::Bytes(b"named later")]).1.remove(0);
+    let on_its_way = put_stray(folder.path(), &later);
+    for grace_ms in [Ages::default().grace_ms, Ages::default().grace_ms] {
+        let status = check_strays(folder.path(), grace_ms).await;
+        assert_eq!((status.findings_count, status.stray_packs, status.deleted_strays), (0, 2, 0), "{status:?}");
+        assert!(status.stray_bytes > 50_000 && stray.exists(), "it may be on its way: {status:?}");
+    }
+    // One of them becomes known in between.
+    let running = Running::start(folder.path()).await;
+    let group = running.client.group("plans").await.unwrap().id;
+    running.client.put_pack(group, later).await.unwrap();
+    running.stop().await;
+    let status = check_strays(folder.path(), 0).await;
+    assert_eq!((status.findings_count, status.stray_packs, status.deleted_strays), (0, 0, 1), "{status:?}");
+    assert!(status.deleted_bytes > 50_000 && !stray.exists() && on_its_way.exists(), "{status:?}");
+    // One that came since has its own time.
+    put_stray(folder.path(), &pack(&[Data::Bytes(b"another")]).1[0]);
+    assert_eq!(check_strays(folder.path(), 0).await.deleted_strays, 0);
+    assert_eq!(check_strays(folder.path(), 0).await.deleted_strays, 1);
+    let running = Running::start(folder.path()).await;
+    assert!(read(&running, b"named").await == bytes);
+    running.stop().await;
 }
