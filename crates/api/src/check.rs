@@ -13,6 +13,9 @@ pub struct CheckRequest {
     /// Also read every stored byte.
     #[serde(default)]
     pub deep: bool,
+    /// Also delete packs that no record names, those that a check at least a day ago has seen already.
+    #[serde(default)]
+    pub delete_strays: bool,
 }
 
 /// What a check looks at.
@@ -62,8 +65,18 @@ pub struct CheckStatus {
     pub chunks: u64,
     /// Packs that are known.
     pub packs: u64,
-    /// Stored packs that nothing knows: left by an interruption. They cost space only.
+    /// Stored packs that no record names and that are not deleted: left by an interruption, or on their way. They cost space
+    /// only.
     pub stray_packs: u64,
+    /// Their bytes.
+    #[serde(default)]
+    pub stray_bytes: u64,
+    /// Such packs that this check deleted.
+    #[serde(default)]
+    pub deleted_strays: u64,
+    /// Their bytes.
+    #[serde(default)]
+    pub deleted_bytes: u64,
     /// What is wrong, in words.
     pub findings: Vec<String>,
     /// How many findings there are.
@@ -72,6 +85,9 @@ pub struct CheckStatus {
     pub hurt: Vec<HurtFile>,
     /// How many such files there are.
     pub hurt_count: u64,
+    /// Files that the check before found damaged and that are whole again: servers have sent them, or the fault has passed.
+    #[serde(default)]
+    pub repaired: u64,
     /// Why the check itself ended early.
     pub failed: Option<String>,
     /// When it began.

@@ -12,6 +12,8 @@ pub const OPERATIONS_MAX: usize = 10_000;
 pub const FEED_MAX: usize = 4_096;
 /// Most ids of one request that asks about chunks, manifests or nodes.
 pub const IDS_MAX: usize = 65_536;
+/// Most wanted contents of one answer.
+pub const WANTED_MAX: usize = 1_024;
 /// Most manifests of one upload.
 pub const MANIFESTS_MAX: usize = 10_000;
 /// Longest binary request but for packs, in bytes.

@@ -7,7 +7,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use isotherm_core::content::{ChunkId, ManifestId, PackId};
-use isotherm_core::ids::{Cursor, NodeId};
+use isotherm_core::ids::{Cursor, Epoch, NodeId, ServerId};
 use isotherm_core::namespace::{Life, Reader};
 use isotherm_core::node::Node;
 use serde::{Deserialize, Serialize};
@@ -125,6 +125,43 @@ pub struct HistoryRequest {
 pub struct HistoryAnswer {
     /// For each node, newest first.
     pub manifests: Vec<Vec<ManifestId>>,
+}
+
+/// Asks which contents the share has lost and wants to be sent again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct WantedRequest {
+    /// The asking server. It is asked for nothing while its endpoint is paused or goes.
+    pub server: ServerId,
+    /// Its run.
+    pub epoch: Epoch,
+    /// The newest round that it has dealt with: only another one is news. 0: everything is.
+    pub seen: u64,
+    /// The last node of the page before; none for the first page.
+    pub after: Option<NodeId>,
+    /// Most contents of the page, at most [`crate::limits::WANTED_MAX`].
+    pub limit: u32,
+    /// How long to wait for news where there is none, in milliseconds.
+    pub wait_ms: u64,
+}
+
+/// The answer to [`WantedRequest`]. Every server begins at another place of the same circle, so that they share the work.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Wanted {
+    /// Number of the check that found the newest damage; it only grows.
+    pub round: u64,
+    /// What is wanted, none if there is no news.
+    pub contents: Vec<WantedContent>,
+    /// Where the next page begins; none after the last one.
+    pub next: Option<NodeId>,
+}
+
+/// A live node whose content the share cannot read any more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct WantedContent {
+    /// The node.
+    pub node: NodeId,
+    /// Its content, which is the one that is wanted: another one is no help.
+    pub manifest: ManifestId,
 }
 
 /// A frame of a stream of objects. Its form is a tag byte, then 32 bytes of id, then the bytes: an object of some

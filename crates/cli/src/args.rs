@@ -4,7 +4,6 @@
 //!
 //! **Invariant:** what is accepted here has the form that the API needs; a wrong form is a usage error (exit code 2).
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -12,15 +11,15 @@ use isotherm_api::sync::InitialUpload;
 use isotherm_core::name::Case;
 
 mod revisions;
+mod service;
 
 pub(crate) use revisions::{Restore, RestoreOptions, Undelete, Undo, Versions};
+pub(crate) use service::ServiceCommand;
 
 use crate::size;
 
 /// Where the service listens when nothing else is said.
 pub(crate) const SERVICE_URL: &str = "http://127.0.0.1:7811";
-/// The default of `--service` as an address to listen on.
-const LISTEN: &str = "127.0.0.1:7811";
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -146,47 +145,6 @@ pub(crate) struct OfGroup {
     pub(crate) group: Option<String>,
     #[command(flatten)]
     pub(crate) format: Format,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum ServiceCommand {
-    /// Runs the service until it is told to stop
-    ///
-    /// The first line on standard output is `listening on URL`.
-    Run {
-        /// Folder for records and content; it is made where there is none
-        #[arg(long, value_name = "DIR")]
-        data: PathBuf,
-        /// Address and port to listen on; port 0 takes a free one. Only addresses of this machine
-        #[arg(long, value_name = "ADDR", default_value = LISTEN)]
-        listen: SocketAddr,
-        #[command(flatten)]
-        log: Log,
-    },
-    /// Copies the data folder of a service, which may be running
-    ///
-    /// A second backup into the same folder copies only what is new. To put it back, stop the service and give it a copy of
-    /// the backup as its data folder. Exit code 3 if content is missing or damaged.
-    Backup {
-        /// The service's data folder
-        #[arg(long, value_name = "DIR")]
-        data: PathBuf,
-        /// Folder for the backup: empty, or that of an earlier one
-        #[arg(long, value_name = "DIR")]
-        to: PathBuf,
-        #[command(flatten)]
-        format: Format,
-    },
-    /// Checks that everything the running service names is there
-    ///
-    /// Damaged content is listed with the files that it belongs to. Exit code 3 if there is any.
-    Check {
-        /// Also read every stored byte
-        #[arg(long)]
-        deep: bool,
-        #[command(flatten)]
-        format: Format,
-    },
 }
 
 #[derive(Debug, Subcommand)]

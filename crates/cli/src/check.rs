@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use isotherm_api::Client;
-use isotherm_api::check::{CheckPhase, CheckStatus};
+use isotherm_api::check::{CheckPhase, CheckRequest, CheckStatus};
 
 use crate::args::Format;
 use crate::failure::Failure;
@@ -18,8 +18,9 @@ const PAUSE: Duration = Duration::from_millis(300);
 /// Lines of findings and files that are shown; `--json` has more.
 const SHOWN_MAX: usize = 50;
 
-pub(crate) async fn run(client: &Client, deep: bool, format: Format) -> Result<Answer, Failure> {
-    client.start_check(deep).await?;
+pub(crate) async fn run(client: &Client, wanted: CheckRequest, format: Format) -> Result<Answer, Failure> {
+    let deep = wanted.deep;
+    client.start_check(wanted).await?;
     let (line, started, mut estimate) = (ProgressLine::new(), Instant::now(), Estimate::default());
     let status = loop {
         let Some(status) = client.check().await? else {
@@ -68,7 +69,9 @@ fn show(status: &CheckStatus) -> String {
         if status.hurt_count > SHOWN_MAX as u64 {
             out.push_str(&format!("  and {} more\n", size::count(status.hurt_count - SHOWN_MAX as u64)));
         }
-        out.push_str("A server that has such a file puts it back when the file is written again there.\n");
+        out.push_str(
+            "Servers that have such a file as it was send it again by themselves. The next check says what has come back.\n",
+        );
     }
     let read = if status.deep { format!(", {} read", size::bytes(status.done_bytes)) } else { String::new() };
     let found =
@@ -80,8 +83,19 @@ fn show(status: &CheckStatus) -> String {
         plural(status.chunks, "chunk"),
         plural(status.packs, "pack"),
     ));
+    if status.repaired > 0 {
+        out.push_str(&format!("{} found damaged by an earlier check and whole again\n", plural(status.repaired, "file")));
+    }
     if status.stray_packs > 0 {
-        out.push_str(&format!("{} left by an interruption, which cost space only\n", plural(status.stray_packs, "pack")));
+        let bytes = size::bytes(status.stray_bytes);
+        out.push_str(&format!(
+            "Strays: {} of {bytes} that no record names. They take space only; --delete-strays deletes what a check saw a day ago.\n",
+            plural(status.stray_packs, "pack")
+        ));
+    }
+    if status.deleted_strays > 0 {
+        let bytes = size::bytes(status.deleted_bytes);
+        out.push_str(&format!("Strays deleted: {} of {bytes}\n", plural(status.deleted_strays, "pack")));
     }
     out
 }

@@ -36,6 +36,7 @@ use std::process::ExitCode;
 
 use clap::{ArgMatches, CommandFactory, FromArgMatches};
 use isotherm_api::Client;
+use isotherm_api::check::CheckRequest;
 
 use args::{Arguments, Command, ServiceCommand};
 use failure::Failure;
@@ -102,7 +103,9 @@ async fn ask(url: String, command: Command) -> Result<Answer, Failure> {
         Command::Wait(wait) => wait::run(&client()?, wait).await,
         Command::Conflicts(of) => problems::conflicts(&client()?, of).await,
         Command::Problems(of) => problems::problems(&client()?, of).await,
-        Command::Service(ServiceCommand::Check { deep, format }) => check::run(&client()?, deep, format).await,
+        Command::Service(ServiceCommand::Check { deep, delete_strays, format }) => {
+            check::run(&client()?, CheckRequest { deep, delete_strays }, format).await
+        }
         Command::Versions(of) => versions::run(&client()?, of).await,
         Command::Restore(wanted) => restore::run(&client()?, wanted).await,
         Command::Undelete(wanted) => restore::undelete(&client()?, wanted).await,

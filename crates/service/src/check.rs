@@ -1,22 +1,30 @@
 //! Checks that everything the records name is there and, if asked, that every stored byte is what it was.
 //!
-//! One check at a time, beside the service's other work. A chunk that is found damaged is condemned: it counts as absent
-//! from then on, so that the next upload of the same bytes puts it back.
+//! One check at a time, beside the service's other work. A chunk that is found damaged is set aside: it counts as absent
+//! from then on, so that an upload of the same bytes puts it back. Agents learn of live files that lack something, and send
+//! what they have of them again.
 //!
-//! **Invariant:** a check deletes nothing.
+//! **Invariant:** a check deletes nothing but strays, and these only if it was asked to. One that is cut off has at most set aside what it had found; the next one finds
+//! it again.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::TryStreamExt as _;
-use isotherm_api::check::{CheckPhase, CheckStatus, FINDINGS_MAX};
+use isotherm_api::check::{CheckPhase, CheckRequest, CheckStatus, FINDINGS_MAX};
 use isotherm_core::content::{ChunkId, ManifestId, PackId};
 use rusqlite::Connection;
 
 use crate::State;
 use crate::clock::now_ms;
 use crate::fault::Fault;
-use crate::records;
+use crate::records::{self, Ages, NodeKey};
+use crate::strays;
+
+/// Nodes that one look goes through, and so the most that one transaction writes: writers wait no longer than for this.
+const NODES_PIECE: usize = 2_000;
+/// Chunks that were set aside and are looked at together.
+const CHUNKS_PIECE: usize = 1_000;
 
 /// The check that runs, or the last one.
 #[derive(Debug, Default)]
@@ -59,10 +67,14 @@ impl Checks {
             chunks: 0,
             packs: 0,
             stray_packs: 0,
+            stray_bytes: 0,
+            deleted_strays: 0,
+            deleted_bytes: 0,
             findings: Vec::new(),
             findings_count: 0,
             hurt: Vec::new(),
             hurt_count: 0,
+            repaired: 0,
             failed: None,
             started_ms: now_ms(),
         });
@@ -71,20 +83,33 @@ impl Checks {
 }
 
 /// Starts a check in the background.
-pub(crate) fn start(state: &Arc<State>, deep: bool) -> Result<(), Fault> {
-    state.checks.begin(deep)?;
+pub(crate) fn start(state: &Arc<State>, wanted: CheckRequest) -> Result<(), Fault> {
+    state.checks.begin(wanted.deep)?;
     let state = Arc::clone(state);
     tokio::spawn(async move {
         let outcome = tokio::select! {
-            outcome = check(&state, deep) => outcome,
+            outcome = check(&state, wanted, Ages::default()) => outcome,
             () = state.live.stopped() => Err(Fault::stopping()),
         };
-        state.checks.change(|status| {
-            status.phase = CheckPhase::Done;
-            status.failed = outcome.err().map(|fault| fault.message);
-        });
+        end(&state, outcome.err().map(|fault| fault.message));
     });
     Ok(())
+}
+
+/// Checks to the end.
+pub(crate) async fn run(state: &Arc<State>, wanted: CheckRequest, ages: Ages) -> Result<CheckStatus, Fault> {
+    state.checks.begin(wanted.deep)?;
+    let outcome = check(state, wanted, ages).await;
+    end(state, outcome.as_ref().err().map(|fault| fault.message.clone()));
+    outcome?;
+    state.checks.status().ok_or_else(Fault::stopping)
+}
+
+fn end(state: &State, failed: Option<String>) {
+    state.checks.change(|status| {
+        status.phase = CheckPhase::Done;
+        status.failed = failed;
+    });
 }
 
 async fn long<T: Send + 'static>(
@@ -99,8 +124,9 @@ async fn long<T: Send + 'static>(
     .await?
 }
 
-async fn check(state: &Arc<State>, deep: bool) -> Result<(), Fault> {
-    let checks = &state.checks;
+async fn check(state: &Arc<State>, wanted: CheckRequest, ages: Ages) -> Result<(), Fault> {
+    let (checks, started_ms) = (&state.checks, now_ms());
+    take_back(state).await?;
     let names = long(state, records::check_names).await?;
     checks.change(|status| {
         (status.nodes, status.contents, status.chunks) = (names.nodes, names.contents, names.chunks);
@@ -108,34 +134,93 @@ async fn check(state: &Arc<State>, deep: bool) -> Result<(), Fault> {
     });
     names.findings.into_iter().for_each(|finding| checks.find(finding));
     let mut lost = BTreeSet::new();
-    let packs = check_packs(state, &mut lost).await?;
-    if deep {
+    let packs = check_packs(state, &mut lost, started_ms).await?;
+    if wanted.delete_strays {
+        let deleted = strays::delete(state, started_ms.saturating_sub(ages.grace_ms)).await?;
+        checks.change(|status| {
+            (status.deleted_strays, status.deleted_bytes) = (deleted.packs, deleted.bytes);
+            status.stray_packs = status.stray_packs.saturating_sub(deleted.packs);
+            status.stray_bytes = status.stray_bytes.saturating_sub(deleted.bytes);
+        });
+    }
+    if wanted.deep {
         checks.change(|status| status.phase = CheckPhase::Bytes);
         check_bytes(state, packs, &mut lost).await?;
     }
     checks.change(|status| status.phase = CheckPhase::Files);
-    set_aside(state, &lost).await?;
-    let broken: BTreeSet<ManifestId> = names.broken;
-    let hurt = move |connection: &Connection| {
-        let mut contents = records::contents_with(connection, &lost)?;
-        contents.extend(broken);
-        records::hurt_files(connection, &contents, FINDINGS_MAX)
-    };
-    let (files, count) = long(state, hurt).await?;
+    if !lost.is_empty() || !names.broken.is_empty() {
+        let aside = lost.clone();
+        state.database.write(move |connection| records::set_aside(connection, &aside), |()| {}).await?;
+    }
+    let mut damaged = long(state, move |connection| records::contents_with(connection, &lost)).await?;
+    damaged.extend(names.broken);
+    let damaged = Arc::new(damaged);
+    let hurt = Arc::clone(&damaged);
+    let (files, count) = long(state, move |connection| records::hurt_files(connection, &hurt, FINDINGS_MAX)).await?;
     checks.change(|status| (status.hurt, status.hurt_count) = (files, count));
+    let repaired = ask_for(state, damaged).await?;
+    checks.change(|status| status.repaired = repaired);
     Ok(())
 }
 
-/// Compares the stored packs with the known ones; gives those that are wanted and there.
-async fn check_packs(state: &State, lost: &mut BTreeSet<ChunkId>) -> Result<Vec<(PackId, u64)>, Fault> {
+/// What was set aside and can be read again after all is taken back: the fault has passed, or somebody has put a pack back.
+async fn take_back(state: &State) -> Result<(), Fault> {
+    let mut after = None;
+    loop {
+        let page = state.database.read(move |connection| records::chunks_aside(connection, after, CHUNKS_PIECE)).await?;
+        let mut readable = Vec::new();
+        for chunk in &page {
+            if state.content.chunk(*chunk).await.is_ok_and(|found| found.is_some()) {
+                readable.push(*chunk);
+            }
+        }
+        if !readable.is_empty() {
+            tracing::info!(chunks = readable.len(), "Chunks that were set aside can be read again");
+            state.database.write(move |connection| records::take_back(connection, &readable), |()| {}).await?;
+        }
+        after = page.last().copied();
+        if page.len() < CHUNKS_PIECE {
+            return Ok(());
+        }
+    }
+}
+
+/// Lets agents know which live files hold damaged contents; gives how many of an earlier check's are whole again.
+async fn ask_for(state: &Arc<State>, damaged: Arc<BTreeSet<ManifestId>>) -> Result<u64, Fault> {
+    let round = state.database.read(|connection| records::next_round(connection, now_ms())).await?;
+    let mut after: Option<NodeKey> = None;
+    while !damaged.is_empty() {
+        let contents = Arc::clone(&damaged);
+        let page = move |connection: &Connection| records::damaged_nodes(connection, &contents, after, NODES_PIECE);
+        let (found, next) = state.database.read(page).await?;
+        if !found.is_empty() {
+            let keep = move |connection: &Connection| records::keep_damage(connection, &found, round);
+            state.database.write(keep, |()| {}).await?;
+        }
+        after = next;
+        if after.is_none() {
+            break;
+        }
+    }
+    let woken = Arc::clone(state);
+    let end = move |connection: &Connection| records::end_round(connection, round);
+    state.database.write(end, move |_| woken.live.damage_found()).await
+}
+
+/// Compares the stored packs with the known ones, and remembers the strays; gives those that are wanted and there.
+async fn check_packs(state: &State, lost: &mut BTreeSet<ChunkId>, now_ms: u64) -> Result<Vec<(PackId, u64)>, Fault> {
     // Listed before the records are read: what is stored in between is then known and not listed, and is asked for alone.
     let listed: std::collections::BTreeMap<PackId, u64> = state.content.packs().list_packs().try_collect().await?;
     let known = long(state, records::known_packs).await?;
+    let strays: Vec<(PackId, u64)> =
+        listed.iter().filter(|(pack, _)| !known.contains_key(pack)).map(|(pack, len)| (*pack, *len)).collect();
     state.checks.change(|status| {
         status.packs = known.len() as u64;
-        status.stray_packs = listed.keys().filter(|pack| !known.contains_key(pack)).count() as u64;
+        status.stray_packs = strays.len() as u64;
+        status.stray_bytes = strays.iter().map(|(_, len)| len).sum();
         status.all_bytes = known.values().filter(|(_, wanted)| *wanted).map(|(len, _)| len).sum();
     });
+    strays::remember(state, strays, now_ms).await?;
     let mut present = Vec::new();
     for (pack, (len, wanted)) in known {
         if !wanted {
@@ -182,12 +267,4 @@ async fn damaged_chunks(state: &State, pack: PackId) -> Result<Vec<ChunkId>, Fau
         }
     }
     Ok(damaged)
-}
-
-async fn set_aside(state: &State, lost: &BTreeSet<ChunkId>) -> Result<(), Fault> {
-    if lost.is_empty() {
-        return Ok(());
-    }
-    let lost = lost.clone();
-    state.database.write(move |connection| records::set_aside(connection, &lost), |()| {}).await
 }

@@ -153,9 +153,16 @@ impl ContentStore {
         }
         let write = move |connection: &rusqlite::Connection| {
             let now = now_ms();
-            keep.iter().try_for_each(|one| records::put_manifest(connection, one.id, &one.bytes, one.chunks.as_deref(), now))
+            let mut repaired = 0_u64;
+            for one in &keep {
+                repaired += u64::from(records::put_manifest(connection, one.id, &one.bytes, one.chunks.as_deref(), now)?);
+            }
+            Ok(repaired)
         };
-        self.database.write(write, |()| {}).await?;
+        let repaired = self.database.write(write, |_| {}).await?;
+        if repaired > 0 {
+            tracing::info!(contents = repaired, "Damaged content was sent again and is whole");
+        }
         Ok(answers)
     }
 

@@ -21,6 +21,7 @@ mod http;
 mod live;
 mod lives;
 mod records;
+mod strays;
 
 pub use backup::{Backup, Progress, backup};
 pub use collect::Collected;
@@ -34,6 +35,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::serve::ListenerExt as _;
+use isotherm_api::check::{CheckRequest, CheckStatus};
 use isotherm_store::{ChunkStore, FolderStore, StoreError};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -156,6 +158,14 @@ impl Service {
     /// `in_use`: it is being done already; those of the database and the store.
     pub async fn collect(&self, ages: Ages) -> Result<Collected, ServiceError> {
         Ok(collect::collect(&self.state, ages).await?)
+    }
+
+    /// Checks now, to the end. A running service does so when it is asked to. Of the ages, the grace counts for strays.
+    ///
+    /// # Errors
+    /// `in_use`: a check is running already; those of the database and the store.
+    pub async fn check(&self, wanted: CheckRequest, ages: Ages) -> Result<CheckStatus, ServiceError> {
+        Ok(check::run(&self.state, wanted, ages).await?)
     }
 
     /// Serves until `shutdown` ends, then lets requests under way finish; long polls end at once. When it returns, the

@@ -42,6 +42,7 @@ pub(crate) struct Reported {
 pub(crate) struct Live {
     heads: Mutex<BTreeMap<GroupId, watch::Sender<()>>>,
     assignments: watch::Sender<()>,
+    wanted: watch::Sender<()>,
     reports: watch::Sender<()>,
     stopping: watch::Sender<bool>,
     servers: Mutex<BTreeMap<ServerId, Seen>>,
@@ -53,6 +54,7 @@ impl Live {
         Self {
             heads: Mutex::default(),
             assignments: watch::Sender::new(()),
+            wanted: watch::Sender::new(()),
             reports: watch::Sender::new(()),
             stopping: watch::Sender::new(false),
             servers: Mutex::default(),
@@ -85,6 +87,16 @@ impl Live {
     /// Will be woken when assignments may have changed.
     pub(crate) fn assignment_changes(&self) -> watch::Receiver<()> {
         self.assignments.subscribe()
+    }
+
+    /// Wakes who waits for contents that are wanted: damage was found.
+    pub(crate) fn damage_found(&self) {
+        self.wanted.send_replace(());
+    }
+
+    /// Will be woken when more contents may be wanted.
+    pub(crate) fn wanted_changes(&self) -> watch::Receiver<()> {
+        self.wanted.subscribe()
     }
 
     /// Will be woken by the next report.

@@ -121,6 +121,8 @@ impl World {
             self.deliver(number, Event::Snapshot(Err(away())));
             return;
         }
+        // Whoever starts over may stand before where he stood.
+        self.sites[number].cursor = None;
         let Ok(share) = self.records.share();
         let mut nodes: Vec<Node> = self.records.nodes().filter(|node| node.is_live()).cloned().collect();
         nodes.sort_by_key(|node| node.versions.created);

@@ -69,6 +69,12 @@ const FOUND: &[(u64, &str)] = &[
     (5280, "a base was made of a content that the share did not have, and the content replaced"),
     (38563, "a node known by the answer to an own rename was taken to be known in whole, and an old content for a newer one"),
     (10572, "who had won a conflict won it again in another life of the share, in which there was no copy of what had lost"),
+    (1026, "a page that was asked for before an answer came led into a life that lacks what was answered"),
+    (2032, "a batch that was refused after the next life was known waited for a page that had come already"),
+    (112089, "the share had not yet begun the life in which it was put back, and its head was not looked at"),
+    (5381, "a file that was deleted while the answer to its conflict was on the way came back"),
+    (206714, "a directory that a step had made was moved away before it was looked into, and never was"),
+    (91, "a volume that went back showed an old mode under the print of a later one"),
 ];
 
 #[test]

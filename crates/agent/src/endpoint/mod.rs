@@ -6,6 +6,7 @@
 
 mod open;
 mod published;
+mod repair;
 mod workers;
 
 pub(crate) use open::CATALOG;

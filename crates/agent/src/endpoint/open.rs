@@ -14,6 +14,7 @@ use isotherm_core::ids::EndpointId;
 use isotherm_core::plan::{Authority, Rules};
 use isotherm_gate::ErrorKind;
 
+use super::repair::Repairer;
 use super::workers::Workers;
 use super::{End, Input, Spec};
 use crate::catalog::SqlCatalog;
@@ -100,9 +101,9 @@ pub(super) fn open(spec: &Spec, inputs: &Sender<Input>) -> Result<Opened, End> {
         share.follow(cursor);
     }
     let exclusions = Exclusions::new(&assignment.exclusions);
-    let reader = catalog.reader()?;
+    let (reader, repairer) = (catalog.reader()?, Repairer::new(&volume, &share, catalog.reader()?));
     let engine = Engine::new(catalog, settings, Box::new(fresh_id))?;
-    let workers = Workers::start(Arc::clone(&volume), Arc::clone(&share), reader, exclusions, watcher, inputs.clone());
+    let workers = Workers::start(Arc::clone(&volume), Arc::clone(&share), reader, repairer, exclusions, watcher, inputs.clone());
     let now = Instant::now();
     Ok(Opened {
         engine,

@@ -10,9 +10,11 @@ use isotherm_core::exclude::Exclusions;
 use isotherm_core::ids::NodeId;
 use isotherm_core::plan::Step;
 use isotherm_core::trees::Handle;
+use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use super::Input;
+use super::repair::Repairer;
 use crate::catalog::CatalogReader;
 use crate::engine::{Effect, Event, LookRequest, ReadRequest};
 use crate::remote::{Share, Uploader};
@@ -38,6 +40,8 @@ pub(super) struct Workers {
     looking: Option<Sender<Looking>>,
     performing: Option<Sender<Vec<Step>>>,
     reading: Option<Sender<Vec<ReadRequest>>>,
+    /// Tells the repairer that the endpoint stops.
+    repairing: watch::Sender<bool>,
     threads: Vec<JoinHandle<()>>,
     requests: Vec<AbortHandle>,
 }
@@ -47,6 +51,7 @@ impl Workers {
         volume: Arc<Volume>,
         share: Arc<Share>,
         catalog: CatalogReader,
+        repairer: Repairer,
         exclusions: Exclusions,
         watcher: Option<Watcher>,
         inputs: Sender<Input>,
@@ -67,6 +72,8 @@ impl Workers {
         let performing = pool(PERFORMERS, &mut threads, &inputs, move |steps| Event::Performed(performer.perform(steps)));
         let uploader = Uploader::new(volume, Arc::clone(&share));
         let reading = pool(READERS, &mut threads, &inputs, move |requests| Event::Read(uploader.read(requests)));
+        let (repairing, stopped) = watch::channel(false);
+        threads.push(std::thread::spawn(move || repairer.run(stopped)));
         Self {
             share,
             watcher,
@@ -74,6 +81,7 @@ impl Workers {
             looking: Some(looking),
             performing: Some(performing),
             reading: Some(reading),
+            repairing,
             threads,
             requests: Vec::new(),
         }
@@ -129,6 +137,7 @@ impl Workers {
     /// Ends everything; work that cannot be broken off is waited for.
     pub(super) fn stop(&mut self) {
         self.share.stop();
+        self.repairing.send_replace(true);
         self.watcher = None;
         self.requests.drain(..).for_each(|request| request.abort());
         (self.looking, self.performing, self.reading) = (None, None, None);

@@ -160,6 +160,11 @@ impl<C: Catalog> Engine<C> {
         let limit = self.settings.limits.look_directories;
         let list: Vec<NodeId> = std::iter::from_fn(|| self.local.list.pop_first()).take(limit).collect();
         if !list.is_empty() {
+            for node in &list {
+                // It went away before it was looked into; it is when it is found again.
+                let local = self.catalog.record(*node).filter(Record::is_lost).and_then(|record| record.local);
+                self.local.unentered.extend(local.map(|local| local.handle));
+            }
             return Some(list.into_iter().filter_map(|node| self.whole(node, Evidence::Unwatched)).collect());
         }
         self.begin_scan(now);

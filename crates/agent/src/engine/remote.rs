@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use isotherm_core::ids::{Cursor, NodeId, Version};
+use isotherm_core::ids::{Cursor, NodeId, Timestamp, Version};
 use isotherm_core::namespace::{History, Page};
 use isotherm_core::node::{Content, Kind, Node};
 use isotherm_core::plan::settle;
@@ -228,10 +228,12 @@ impl<C: Catalog> Engine<C> {
                 let Some(mut record) = self.catalog.record(node).filter(|_| !node.is_anchor()) else { continue };
                 record.synced = None;
                 record.searched = None;
-                if let Some(local) = &mut record.local
-                    && local.kind() == Kind::File
-                {
-                    local.content = isotherm_core::trees::LocalContent::Unread;
+                if let Some(local) = &mut record.local {
+                    if local.kind() == Kind::File {
+                        local.content = isotherm_core::trees::LocalContent::Unread;
+                    }
+                    // A volume that went back may show an old mode under the print of a later one.
+                    local.print.changed = Timestamp(i64::MIN);
                 }
                 self.catalog.put(record);
             }

@@ -11,8 +11,8 @@ pub use upload::Uploader;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use isotherm_api::limits::{BODY_MAX, FEED_MAX, IDS_MAX, OPERATIONS_MAX};
-use isotherm_api::share::SnapshotFrame;
+use isotherm_api::limits::{BODY_MAX, FEED_MAX, IDS_MAX, OPERATIONS_MAX, WANTED_MAX};
+use isotherm_api::share::{SnapshotFrame, Wanted, WantedRequest};
 use isotherm_api::{ApiError, Client, Code};
 use isotherm_core::content::ManifestId;
 use isotherm_core::ids::{Cursor, Epoch, GroupId, Incarnation, NodeId, ServerId};
@@ -217,6 +217,19 @@ impl Share {
             answers.extend(answered);
         }
         Ok(answers)
+    }
+
+    /// A page of the contents that the share has lost, if a check has found more of them than in the round `seen`; the first
+    /// page is waited for a while, if asked.
+    ///
+    /// # Errors
+    /// The service is away.
+    pub async fn wanted(&self, seen: u64, after: Option<NodeId>, wait: bool) -> Result<Wanted, Away> {
+        self.require_attachment()?;
+        let (server, epoch) = (self.attachment.server, self.attachment.epoch());
+        let wait_ms = if wait { WAIT_MS } else { 0 };
+        let request = WantedRequest { server, epoch, seen, after, limit: WANTED_MAX as u32, wait_ms };
+        self.client().wanted(self.group, &request).await.map_err(away)
     }
 
     /// Former contents of nodes, newest first.

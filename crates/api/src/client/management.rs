@@ -73,8 +73,8 @@ impl Client {
     ///
     /// # Errors
     /// `in_use`: one is running.
-    pub async fn start_check(&self, deep: bool) -> Result<Option<CheckStatus>, ApiError> {
-        self.json(Method::POST, "/v1/check", Some(&CheckRequest { deep })).await
+    pub async fn start_check(&self, wanted: CheckRequest) -> Result<Option<CheckStatus>, ApiError> {
+        self.json(Method::POST, "/v1/check", Some(&wanted)).await
     }
 
     /// The check that runs, or the last one since the service was started.

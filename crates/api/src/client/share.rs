@@ -17,6 +17,7 @@ use crate::error::ApiError;
 use crate::path::percent_encode;
 use crate::share::{
     FeedRequest, HaveAnswer, HaveRequest, HistoryAnswer, HistoryRequest, IdsRequest, ManifestAnswer, ManifestsPut, PackStored,
+    Wanted, WantedRequest,
 };
 use crate::wire;
 
@@ -109,6 +110,15 @@ impl Client {
         let request = HistoryRequest { nodes: nodes.to_vec(), limit };
         let answer: HistoryAnswer = self.binary(&format!("/v1/shares/{group}/history"), wire::encode(&request), 0).await?;
         Ok(answer.manifests)
+    }
+
+    /// Which contents the share has lost; waits as the request says where that is no news. Sending one again as an ordinary
+    /// upload, its manifest last, puts it back.
+    ///
+    /// # Errors
+    /// `fenced`: a newer run has taken over. `not_found`: no such share or server.
+    pub async fn wanted(&self, group: GroupId, request: &WantedRequest) -> Result<Wanted, ApiError> {
+        self.binary(&format!("/v1/shares/{group}/wanted"), wire::encode(request), request.wait_ms).await
     }
 
     /// A file's bytes: all, or from `range.0` up to and without `range.1`.

@@ -12,6 +12,7 @@ mod backup;
 mod demo;
 mod fenced;
 mod program;
+mod repair;
 mod revisions;
 mod service;
 mod sync;

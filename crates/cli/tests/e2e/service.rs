@@ -93,6 +93,21 @@ fn a_second_service_on_the_same_folder_is_refused() {
 }
 
 #[test]
+fn a_stray_pack_is_told_and_is_not_deleted_on_sight() {
+    let world = World::new();
+    let id = "ab".repeat(32);
+    let stray = world.data().join("objects/packs/ab").join(&id);
+    std::fs::create_dir_all(stray.parent().unwrap()).unwrap();
+    std::fs::write(&stray, "half of an upload").unwrap();
+    for _ in 0..2 {
+        let told = world.run(&["service", "check", "--delete-strays"]).expect(0).out;
+        assert!(told.contains("Strays: 1 pack of 17 B") && stray.exists(), "{told}");
+    }
+    let json = world.run(&["service", "check", "--delete-strays", "--json"]).expect(0).json();
+    assert_eq!((json["stray_packs"].as_u64(), json["deleted_strays"].as_u64()), (Some(1), Some(0)), "{json}");
+}
+
+#[test]
 fn both_signals_stop_the_service_cleanly() {
     for signal in [Signal::INT, Signal::TERM] {
         assert_eq!(World::new().stop_service(signal), Some(0), "{signal:?}");

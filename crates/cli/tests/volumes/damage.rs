@@ -160,7 +160,7 @@ fn messages_that_are_none_are_refused_and_change_nothing() {
     fs::write(detroit.join("a"), "a").unwrap();
     fleet.settle_clean();
     let group = fleet.run(&["group", "list", "--json"]).json()[0]["id"].as_str().unwrap().to_owned();
-    for route in ["commit", "feed", "have", "packs", "manifests", "manifests/get", "chunks/get", "history"] {
+    for route in ["commit", "feed", "have", "packs", "manifests", "manifests/get", "chunks/get", "history", "wanted"] {
         for body in [&b""[..], b"\x00", &[0xff; 300], &[0x55; 70_000]] {
             let path = format!("/v1/shares/{group}/{route}");
             let (status, answer) = send(&fleet, &path, body);

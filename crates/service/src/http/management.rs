@@ -108,7 +108,7 @@ pub(super) async fn delete_group(State(state): Shared, Path(name): Path<String>)
 
 pub(super) async fn start_check(State(state): Shared, request: Body) -> Answered {
     let wanted: CheckRequest = body::from_json(request).await?;
-    crate::check::start(&state, wanted.deep)?;
+    crate::check::start(&state, wanted)?;
     check(State(state)).await
 }
 

@@ -65,6 +65,7 @@ pub(crate) fn router(state: Arc<State>) -> Router {
         .route("/v1/shares/{group}/manifests/get", post(share::get_manifests))
         .route("/v1/shares/{group}/chunks/get", post(share::get_chunks))
         .route("/v1/shares/{group}/history", post(share::history))
+        .route("/v1/shares/{group}/wanted", post(share::wanted))
         .layer(from_fn(guard::protocol));
     let management = Router::new()
         .route("/v1/version", get(management::version))

@@ -1,4 +1,4 @@
-//! Requests of agents about a share: commit, feed, snapshot, chunks, manifests, history.
+//! Requests of agents about a share: commit, feed, snapshot, chunks, manifests, history, wanted contents.
 //!
 //! Everything is judged by core and kept by `records` and `content`.
 //!
@@ -9,8 +9,10 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use isotherm_api::Code;
-use isotherm_api::limits::{FEED_MAX, IDS_MAX, OPERATIONS_MAX, PACK_BODY_MAX};
-use isotherm_api::share::{FeedRequest, HaveAnswer, HaveRequest, HistoryAnswer, HistoryRequest, IdsRequest, ManifestsPut};
+use isotherm_api::limits::{FEED_MAX, IDS_MAX, OPERATIONS_MAX, PACK_BODY_MAX, WANTED_MAX};
+use isotherm_api::share::{
+    FeedRequest, HaveAnswer, HaveRequest, HistoryAnswer, HistoryRequest, IdsRequest, ManifestsPut, Wanted, WantedRequest,
+};
 use isotherm_core::content::{ChunkId, ManifestId};
 use isotherm_core::ids::{GroupId, Incarnation};
 use isotherm_core::namespace::{Answer, Batch, Reader, Records as _, apply, page};
@@ -175,4 +177,29 @@ pub(super) async fn history(State(state): Shared, Path(group): Path<String>, req
     };
     let manifests = state.database.read(read).await?;
     Ok(body::bytes(&HistoryAnswer { manifests }))
+}
+
+pub(super) async fn wanted(State(state): Shared, Path(group): Path<String>, request: Body) -> Answered {
+    let group = known_share(&State(Arc::clone(&state)), &group).await?;
+    let request: WantedRequest = body::binary(request).await?;
+    let mut changes = state.live.wanted_changes();
+    let deadline = Live::deadline(request.wait_ms);
+    loop {
+        let found = state.database.read(move |connection| read_wanted(connection, group, &request)).await?;
+        if !found.contents.is_empty() || !state.live.wait(&mut changes, deadline).await {
+            return Ok(body::bytes(&found));
+        }
+    }
+}
+
+fn read_wanted(connection: &Connection, group: GroupId, request: &WantedRequest) -> Result<Wanted, Fault> {
+    records::check_epoch(connection, request.server, request.epoch)?;
+    let endpoints = records::endpoints_of(connection, request.server)?;
+    let is_asked = |row: &records::EndpointRow| row.group == group && !row.endpoint.paused && !row.endpoint.deleting;
+    if !endpoints.iter().any(is_asked) {
+        return Ok(Wanted::default());
+    }
+    let limit = (request.limit as usize).clamp(1, WANTED_MAX);
+    let page = records::wanted(connection, group, request.server, request.after, limit)?;
+    Ok(if page.round > request.seen { page } else { Wanted { round: page.round, ..Wanted::default() } })
 }

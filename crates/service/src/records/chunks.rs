@@ -88,19 +88,20 @@ pub(crate) fn chunk_location(connection: &Connection, chunk: ChunkId) -> Result<
     Ok(Some(Location { pack: PackId::from_bytes(row.get(0)?), entry }))
 }
 
-/// Keeps a manifest that was checked. `chunks` is given for a large one: those of its encoding and those of its content.
+/// Keeps a manifest that was checked, also in the place of a damaged one. `chunks` is given for a large one: those of its
+/// encoding and those of its content. Gives whether that has ended damage.
 pub(crate) fn put_manifest(
     connection: &Connection,
     manifest: ManifestId,
     bytes: &[u8],
     chunks: Option<&[ChunkId]>,
     now_ms: u64,
-) -> Result<(), Fault> {
+) -> Result<bool, Fault> {
     let listed: Option<Vec<u8>> = chunks.map(|chunks| chunks.iter().flat_map(|chunk| *chunk.as_bytes()).collect());
     let sql = "INSERT INTO manifest (id, bytes, chunks, at_ms, complete_at) VALUES (?1, ?2, ?3, ?4, NULL)
-        ON CONFLICT (id) DO UPDATE SET at_ms = ?4";
+        ON CONFLICT (id) DO UPDATE SET bytes = ?2, chunks = ?3, at_ms = ?4";
     connection.prepare_cached(sql)?.execute(params![manifest.as_bytes(), bytes, listed, signed(now_ms)])?;
-    Ok(())
+    super::damage::end_damage(connection, manifest, now_ms)
 }
 
 /// A manifest's encoding.

@@ -4,7 +4,7 @@
 //! manifest that was uploaded or named until then. A manifest is named by live nodes and by kept revisions, and counts
 //! as named for as long as an upload of it may be under way ([`Ages::pin_ms`]).
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 
 use isotherm_core::content::{ChunkId, Decoded, Form, Manifest, ManifestId, PackEntry, PackId};
 use isotherm_store::Location;
@@ -142,17 +142,6 @@ pub(crate) fn condemn(
         connection.execute("UPDATE meta SET value = value + 1 WHERE key = 'condemnations'", [])?;
     }
     Ok(condemned)
-}
-
-/// Condemns chunks that cannot be read, whatever names them, so that an upload of the same bytes puts them back. They are
-/// condemned for ever: their packs are not deleted, because the fault may be one that passes.
-pub(crate) fn set_aside(connection: &Connection, chunks: &BTreeSet<ChunkId>) -> Result<(), Fault> {
-    let mut statement = connection.prepare_cached("UPDATE chunk SET condemned = ?2 WHERE id = ?1 AND condemned = 0")?;
-    for chunk in chunks {
-        statement.execute(params![chunk.as_bytes(), i64::MAX])?;
-    }
-    connection.execute("UPDATE meta SET value = value + 1 WHERE key = 'condemnations'", [])?;
-    Ok(())
 }
 
 /// Forgets manifests that nothing names; gives how many.

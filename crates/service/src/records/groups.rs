@@ -166,7 +166,7 @@ pub(crate) fn delete_group(connection: &Connection, name: &str, now_ms: u64) -> 
         return Err(Fault::new(Code::InUse, message));
     }
     let num: i64 = connection.query_row("SELECT num FROM share WHERE id = ?1", [&group.id.0], |row| row.get(0))?;
-    for table in ["operation", "revision", "node", "space", "life"] {
+    for table in ["operation", "revision", "node", "space", "life", "damage"] {
         connection.execute(&format!("DELETE FROM {table} WHERE share = ?1"), [num])?;
     }
     connection.execute("DELETE FROM share WHERE num = ?1", [num])?;

@@ -18,7 +18,7 @@ use crate::fault::Fault;
 /// Number in the database's header: "isoT".
 const APPLICATION_ID: i64 = 0x6973_6f54;
 /// Version of the tables.
-const TABLES: i64 = 3;
+const TABLES: i64 = 4;
 /// How long a connection waits for a lock; only a checkpoint ever holds one.
 pub(super) const BUSY: Duration = Duration::from_secs(10);
 /// Memory for pages of the writing connection in KiB.
@@ -112,7 +112,7 @@ pub(super) fn open(file: &Path) -> Result<Connection, Fault> {
     connection.pragma_update(None, "cache_size", -CACHE_KIB).map_err(named)?;
     if is_new {
         let script = format!(
-            "BEGIN IMMEDIATE; {SCHEMA} {FROM_2} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {TABLES}; COMMIT;"
+            "BEGIN IMMEDIATE; {SCHEMA} {FROM_2} {FROM_3} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {TABLES}; COMMIT;"
         );
         connection.execute_batch(&script).map_err(named)?;
         return Ok(connection);
@@ -152,6 +152,17 @@ CREATE TABLE life (
 CREATE INDEX life_by_share ON life (share, num);
 ";
 
+/// What tables of version 3 lack, and new ones get too: live files whose content a check found damaged, and packs that it saw
+/// and nothing names.
+const FROM_3: &str = "
+CREATE TABLE damage (
+    share INTEGER NOT NULL REFERENCES share(num), node BLOB NOT NULL, manifest BLOB NOT NULL, round INTEGER NOT NULL,
+    repaired INTEGER NOT NULL, PRIMARY KEY (share, node)
+) WITHOUT ROWID;
+CREATE INDEX damage_by_manifest ON damage (manifest) WHERE repaired = 0;
+CREATE TABLE stray (pack BLOB PRIMARY KEY, len INTEGER NOT NULL, seen_ms INTEGER NOT NULL) WITHOUT ROWID;
+";
+
 /// Brings tables of an earlier release to the present version, in one transaction.
 fn upgrade(connection: &Connection, tables: i64) -> Result<(), Fault> {
     if tables == TABLES {
@@ -162,7 +173,10 @@ fn upgrade(connection: &Connection, tables: i64) -> Result<(), Fault> {
         transaction.execute_batch(FROM_1)?;
         name_revisions(&transaction)?;
     }
-    transaction.execute_batch(FROM_2)?;
+    if tables < 3 {
+        transaction.execute_batch(FROM_2)?;
+    }
+    transaction.execute_batch(FROM_3)?;
     transaction.pragma_update(None, "user_version", TABLES)?;
     transaction.commit()?;
     tracing::info!(from = tables, to = TABLES, "Records were brought to this release's tables");

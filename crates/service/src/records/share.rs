@@ -118,18 +118,6 @@ impl<'c> SqlRecords<'c> {
         ])?;
         Ok(())
     }
-
-    /// The chunks of a content, those of a large manifest's own encoding among them.
-    fn chunks_of(bytes: &[u8], listed: Option<Vec<u8>>, manifest: ManifestId) -> Result<BTreeSet<ChunkId>, Fault> {
-        if let Some(listed) = listed {
-            return Ok(listed_chunks(&listed)?.into_iter().collect());
-        }
-        match Manifest::decode(manifest, bytes) {
-            Ok(Decoded::Whole(manifest)) => Ok(manifest.chunks().map(|(chunk, _)| chunk).collect()),
-            Ok(Decoded::Index(_)) => Err(Fault::corrupt(format!("Manifest {manifest} is kept without its list of chunks"))),
-            Err(error) => Err(Fault::corrupt(format!("Manifest {manifest} in the records: {error}"))),
-        }
-    }
 }
 
 impl Records for SqlRecords<'_> {
@@ -234,37 +222,54 @@ impl Records for SqlRecords<'_> {
     }
 
     fn missing(&self, manifest: ManifestId) -> Result<Vec<ChunkId>, Fault> {
-        let sql = "SELECT bytes, chunks, complete_at, (SELECT value FROM meta WHERE key = 'condemnations'), at_ms
-            FROM manifest WHERE id = ?1";
-        type Row = (Vec<u8>, Option<Vec<u8>>, Option<i64>, i64, i64);
-        let found: Option<Row> = self
-            .connection
-            .prepare_cached(sql)?
-            .query_row([manifest.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?)))
-            .optional()?;
-        let Some((bytes, listed, complete_at, condemnations, at_ms)) = found else {
-            return Ok(vec![ChunkId::from_bytes(*manifest.as_bytes())]);
-        };
-        // A collection that has begun does not see the commit that asks; it sees this.
-        if self.now_ms > 0 && unsigned(at_ms) + PIN_MS / 2 < self.now_ms {
-            let mut statement = self.connection.prepare_cached("UPDATE manifest SET at_ms = ?2 WHERE id = ?1")?;
-            statement.execute(params![manifest.as_bytes(), signed(self.now_ms)])?;
+        missing_chunks(self.connection, manifest, self.now_ms)
+    }
+}
+
+/// Chunks of a content that are not there; the content itself where it is not kept. With a time, the content also counts as
+/// uploaded then.
+pub(super) fn missing_chunks(connection: &Connection, manifest: ManifestId, now_ms: u64) -> Result<Vec<ChunkId>, Fault> {
+    let sql = "SELECT bytes, chunks, complete_at, (SELECT value FROM meta WHERE key = 'condemnations'), at_ms
+        FROM manifest WHERE id = ?1";
+    type Row = (Vec<u8>, Option<Vec<u8>>, Option<i64>, i64, i64);
+    let found: Option<Row> = connection
+        .prepare_cached(sql)?
+        .query_row([manifest.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?)))
+        .optional()?;
+    let Some((bytes, listed, complete_at, condemnations, at_ms)) = found else {
+        return Ok(vec![ChunkId::from_bytes(*manifest.as_bytes())]);
+    };
+    // A collection that has begun does not see the commit that asks; it sees this.
+    if now_ms > 0 && unsigned(at_ms) + PIN_MS / 2 < now_ms {
+        let mut statement = connection.prepare_cached("UPDATE manifest SET at_ms = ?2 WHERE id = ?1")?;
+        statement.execute(params![manifest.as_bytes(), signed(now_ms)])?;
+    }
+    // Found complete, and nothing was condemned since then.
+    if complete_at == Some(condemnations) {
+        return Ok(Vec::new());
+    }
+    let mut missing = Vec::new();
+    let mut statement = connection.prepare_cached("SELECT 1 FROM chunk WHERE id = ?1 AND condemned = 0")?;
+    for chunk in chunks_of(&bytes, listed, manifest)? {
+        if !statement.exists([chunk.as_bytes()])? {
+            missing.push(chunk);
         }
-        // Found complete, and nothing was condemned since then.
-        if complete_at == Some(condemnations) {
-            return Ok(Vec::new());
-        }
-        let mut missing = Vec::new();
-        let mut statement = self.connection.prepare_cached("SELECT 1 FROM chunk WHERE id = ?1 AND condemned = 0")?;
-        for chunk in Self::chunks_of(&bytes, listed, manifest)? {
-            if !statement.exists([chunk.as_bytes()])? {
-                missing.push(chunk);
-            }
-        }
-        if missing.is_empty() {
-            let mut statement = self.connection.prepare_cached("UPDATE manifest SET complete_at = ?2 WHERE id = ?1")?;
-            statement.execute(params![manifest.as_bytes(), condemnations])?;
-        }
-        Ok(missing)
+    }
+    if missing.is_empty() {
+        let mut statement = connection.prepare_cached("UPDATE manifest SET complete_at = ?2 WHERE id = ?1")?;
+        statement.execute(params![manifest.as_bytes(), condemnations])?;
+    }
+    Ok(missing)
+}
+
+/// The chunks of a content, those of a large manifest's own encoding among them.
+fn chunks_of(bytes: &[u8], listed: Option<Vec<u8>>, manifest: ManifestId) -> Result<BTreeSet<ChunkId>, Fault> {
+    if let Some(listed) = listed {
+        return Ok(listed_chunks(&listed)?.into_iter().collect());
+    }
+    match Manifest::decode(manifest, bytes) {
+        Ok(Decoded::Whole(manifest)) => Ok(manifest.chunks().map(|(chunk, _)| chunk).collect()),
+        Ok(Decoded::Index(_)) => Err(Fault::corrupt(format!("Manifest {manifest} is kept without its list of chunks"))),
+        Err(error) => Err(Fault::corrupt(format!("Manifest {manifest} in the records: {error}"))),
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! **Invariant:** what is shown says when it was measured; it never holds up a request.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashMap};
 
 use isotherm_api::management::Space;
 use isotherm_core::content::{Decoded, Manifest, ManifestId};
@@ -13,57 +13,121 @@ use super::codec::{signed, unsigned};
 use super::garbage::first;
 use crate::fault::Fault;
 
-/// Measures every group, in the connection's read transaction. Content that groups share counts for each of them.
+/// Measures every group in one pass, in the connection's read transaction. Content that groups share counts for each of them.
 pub(crate) fn measure(connection: &Connection, now_ms: u64) -> Result<Vec<(i64, Space)>, Fault> {
     let mut statement = connection.prepare("SELECT num, used FROM share ORDER BY num")?;
     let rows = statement.query_map([], |row| Ok((row.get::<_, i64>(0)?, unsigned(row.get(1)?))))?;
     let shares: Vec<(i64, u64)> = rows.collect::<Result<_, _>>()?;
-    shares.into_iter().map(|(num, files)| Ok((num, measure_one(connection, num, files, now_ms)?))).collect()
-}
-
-fn measure_one(connection: &Connection, num: i64, files: u64, now_ms: u64) -> Result<Space, Fault> {
-    let chunks = named_chunks(connection, &named_manifests(connection, num)?)?;
-    let (mut distinct, mut stored) = (0, 0);
+    let mut owners = Owners::default();
+    let manifests = named_manifests(connection, &mut owners)?;
+    let chunks = named_chunks(connection, &manifests, &mut owners)?;
+    drop(manifests);
+    let mut taken: HashMap<OwnerSet, (u64, u64)> = HashMap::new();
     let mut statement = connection.prepare("SELECT id, raw_len, stored_len FROM chunk")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        if chunks.contains(&first(&row.get::<_, [u8; 32]>(0)?)) {
-            distinct += unsigned(row.get(1)?);
-            stored += unsigned(row.get(2)?);
+        if let Some(set) = chunks.get(&first(&row.get::<_, [u8; 32]>(0)?)) {
+            let (distinct, stored) = taken.entry(*set).or_default();
+            *distinct += unsigned(row.get(1)?);
+            *stored += unsigned(row.get(2)?);
         }
     }
-    Ok(Space { files, distinct, stored, measured_ms: now_ms })
+    let space = |(num, files)| {
+        let mut space = Space { files, distinct: 0, stored: 0, measured_ms: now_ms };
+        for (_, (distinct, stored)) in taken.iter().filter(|(set, _)| owners.sets[**set as usize].contains(&num)) {
+            space.distinct += distinct;
+            space.stored += stored;
+        }
+        (num, space)
+    };
+    Ok(shares.into_iter().map(space).collect())
 }
 
-fn named_manifests(connection: &Connection, num: i64) -> Result<HashSet<u64>, Fault> {
-    let mut named = HashSet::new();
+/// A set of groups by its place in [`Owners::sets`].
+type OwnerSet = u32;
+
+/// The sets of groups that name something. There are few of them, however much is named, so each is kept once.
+#[derive(Debug, Default)]
+struct Owners {
+    sets: Vec<BTreeSet<i64>>,
+    known: HashMap<BTreeSet<i64>, OwnerSet>,
+    /// Unions that were made before.
+    unions: HashMap<(OwnerSet, OwnerSet), OwnerSet>,
+}
+
+impl Owners {
+    fn set(&mut self, groups: BTreeSet<i64>) -> OwnerSet {
+        if let Some(set) = self.known.get(&groups) {
+            return *set;
+        }
+        let set = self.sets.len() as OwnerSet;
+        self.sets.push(groups.clone());
+        self.known.insert(groups, set);
+        set
+    }
+
+    fn union(&mut self, one: OwnerSet, other: OwnerSet) -> OwnerSet {
+        if one == other {
+            return one;
+        }
+        if let Some(set) = self.unions.get(&(one, other)) {
+            return *set;
+        }
+        let both = &self.sets[one as usize] | &self.sets[other as usize];
+        let set = self.set(both);
+        self.unions.insert((one, other), set);
+        set
+    }
+
+    /// Notes that these groups, too, name what begins with `id`.
+    fn note(&mut self, named: &mut HashMap<u64, OwnerSet>, id: u64, set: OwnerSet) {
+        let known = named.get(&id).copied();
+        let set = known.map_or(set, |known| self.union(known, set));
+        if known != Some(set) {
+            named.insert(id, set);
+        }
+    }
+}
+
+fn named_manifests(connection: &Connection, owners: &mut Owners) -> Result<HashMap<u64, OwnerSet>, Fault> {
+    let mut named = HashMap::new();
     for sql in [
-        "SELECT manifest FROM node WHERE share = ?1 AND manifest IS NOT NULL AND deleted = 0",
-        "SELECT manifest FROM revision WHERE share = ?1 AND manifest IS NOT NULL",
+        "SELECT share, manifest FROM node WHERE manifest IS NOT NULL AND deleted = 0",
+        "SELECT share, manifest FROM revision WHERE manifest IS NOT NULL",
     ] {
         let mut statement = connection.prepare(sql)?;
-        let mut rows = statement.query([num])?;
+        let mut rows = statement.query([])?;
+        // Rows come share by share.
+        let mut last: Option<(i64, OwnerSet)> = None;
         while let Some(row) = rows.next()? {
-            named.insert(first(&row.get::<_, [u8; 32]>(0)?));
+            let num: i64 = row.get(0)?;
+            let set = match last {
+                Some((share, set)) if share == num => set,
+                _ => owners.set(BTreeSet::from([num])),
+            };
+            last = Some((num, set));
+            owners.note(&mut named, first(&row.get::<_, [u8; 32]>(1)?), set);
         }
     }
     Ok(named)
 }
 
-fn named_chunks(connection: &Connection, manifests: &HashSet<u64>) -> Result<HashSet<u64>, Fault> {
-    let mut chunks = HashSet::new();
+fn named_chunks(
+    connection: &Connection,
+    manifests: &HashMap<u64, OwnerSet>,
+    owners: &mut Owners,
+) -> Result<HashMap<u64, OwnerSet>, Fault> {
+    let mut chunks = HashMap::new();
     let mut statement = connection.prepare("SELECT id, bytes, chunks FROM manifest")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let id = ManifestId::from_bytes(row.get(0)?);
-        if !manifests.contains(&first(id.as_bytes())) {
-            continue;
-        }
+        let Some(set) = manifests.get(&first(id.as_bytes())) else { continue };
         if let Some(listed) = row.get::<_, Option<Vec<u8>>>(2)? {
-            chunks.extend(listed_chunks(&listed)?.iter().map(|chunk| first(chunk.as_bytes())));
+            listed_chunks(&listed)?.iter().for_each(|chunk| owners.note(&mut chunks, first(chunk.as_bytes()), *set));
         } else if let Ok(Decoded::Whole(whole)) = Manifest::decode(id, row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?)
         {
-            chunks.extend(whole.chunks().map(|(chunk, _)| first(chunk.as_bytes())));
+            whole.chunks().for_each(|(chunk, _)| owners.note(&mut chunks, first(chunk.as_bytes()), *set));
         }
     }
     Ok(chunks)

@@ -162,3 +162,32 @@ async fn what_a_group_takes_is_measured() {
     assert!(space.stored < 1_000, "{space:?}");
     running.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_groups_share_counts_for_each_of_them() {
+    let _no_forks = FORKS.read().await;
+    let mut world = World::new().await;
+    let (first, second, third) = (noise(1, 60_000), noise(3, 50_000), noise(5, 40_000));
+    for (name, bytes) in [(&b"one"[..], &first), (b"two", &second)] {
+        world.writer.create(name, bytes).await;
+    }
+    let case = isotherm_core::name::Case::Sensitive;
+    for name in ["models", "empty"] {
+        world.client().create_group(&crate::world::group(name, case)).await.unwrap();
+    }
+    // The same server's writer, now in the second group.
+    let models = world.client().group("models").await.unwrap();
+    (world.writer.group, world.writer.incarnation) = (models.id, models.incarnation);
+    let (node, at) = world.writer.create(b"copy", &second).await;
+    let value = Content::File(world.writer.upload(&[Data::Bytes(&third)]).await);
+    // The copy is an old version there.
+    world.writer.commit(Change::Update { node, metadata: None, content: Some(Based { base: at, value }) }).await;
+    let folder = world.stop().await;
+    collect(folder.path(), AT_ONCE).await;
+    let running = Running::start(folder.path()).await;
+    for (name, files, distinct) in [("plans", 110_000, 110_000), ("models", 40_000, 90_000), ("empty", 0, 0)] {
+        let space = running.client.group(name).await.unwrap().space.unwrap();
+        assert_eq!((space.files, space.distinct), (files, distinct), "{name}");
+    }
+    running.stop().await;
+}

@@ -156,6 +156,19 @@ fn kept(tables: u32) -> tempfile::TempDir {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn records_with_tables_of_version_3_are_brought_forward() {
+    let _no_forks = FORKS.read().await;
+    let folder = kept(3);
+    for _ in 0..2 {
+        let running = Running::start(folder.path()).await;
+        let status = crate::check::check(&running.client, true).await;
+        assert_eq!((status.findings_count, status.nodes, status.packs, status.repaired), (0, 3, 2, 0), "{status:?}");
+        assert_eq!(running.client.versions("plans", b"one.txt").await.unwrap().len(), 2);
+        running.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn records_with_tables_of_version_2_are_brought_forward() {
     let _no_forks = FORKS.read().await;
     let folder = kept(2);
