@@ -109,6 +109,7 @@ impl<C: Catalog> Engine<C> {
         engine.recall_authority();
         engine.recall_recent();
         engine.recall_placing();
+        engine.recall_partial();
         engine.resume_sent();
         engine.local.scan_due = Some(0);
         engine.catalog.commit()?;

@@ -8,7 +8,6 @@ use isotherm_core::plan::settle;
 use isotherm_core::plan::{Action, Expected, Step};
 use isotherm_core::trees::{Handle, Local, LocalContent, Print, path, same_metadata};
 
-use super::status::METADATA_PARTIAL;
 use super::work::{Wait, places};
 use super::{After, Away, Catalog, Engine, Millis, ReadResult, StepResult, Transfer};
 
@@ -222,19 +221,6 @@ impl<C: Catalog> Engine<C> {
         self.downloaded(step, now);
         if let Some(old) = old {
             self.freed(&old);
-        }
-    }
-
-    /// Attributes that the file system could not hold: the content is there all the same.
-    fn tell_what_is_missing(&mut self, node: NodeId, now: Millis) {
-        let Some(local) = self.catalog.record(node).and_then(|record| record.local) else { return };
-        let Some(raw) = &local.raw else { return };
-        let missing = local.metadata.xattrs.keys().filter(|name| !raw.xattrs.contains_key(*name));
-        let missing: Vec<String> = missing.map(|name| String::from_utf8_lossy(name).into_owned()).collect();
-        if !missing.is_empty() {
-            let text = format!("The file system cannot hold these attributes: {}; the content is up to date", missing.join(", "));
-            let remedy = "Make the attribute or access list smaller, or use a file system with more room for them";
-            self.problem(node, METADATA_PARTIAL, &text, remedy, now);
         }
     }
 

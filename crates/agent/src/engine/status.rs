@@ -96,7 +96,11 @@ pub(super) struct Record {
 }
 
 /// Code of a problem that stays although both sides agree: the file system cannot hold all metadata.
-pub(super) const METADATA_PARTIAL: &str = "metadata_partial";
+const METADATA_PARTIAL: &str = "metadata_partial";
+/// Nodes that lack attributes, as they are kept for the next start.
+const PARTIAL: &str = "partial";
+/// Of more it is told again when something happens to them.
+const PARTIAL_KEPT: usize = 1_000;
 /// Transfers that are kept for whoever asks.
 const TRANSFERS_KEPT: usize = 1_000;
 /// Paths of open nodes in a status.
@@ -148,6 +152,13 @@ impl Record {
     }
 }
 
+/// Names of the attributes that a file ought to have and the file system does not show.
+fn lacking(local: &Local) -> Vec<String> {
+    let Some(raw) = &local.raw else { return Vec::new() };
+    let missing = local.metadata.xattrs.keys().filter(|name| !raw.xattrs.contains_key(*name));
+    missing.map(|name| String::from_utf8_lossy(name).into_owned()).collect()
+}
+
 impl<C: Catalog> Engine<C> {
     pub(super) fn problem(&mut self, node: NodeId, code: &'static str, text: &str, remedy: &str, now: Millis) {
         let path = path(&self.catalog, node);
@@ -164,8 +175,41 @@ impl<C: Catalog> Engine<C> {
         remedy.clone_into(&mut problem.remedy);
     }
 
+    /// What stood in the way of a node is over; what its file system cannot hold is told as long as it lacks that.
     pub(super) fn resolved(&mut self, node: NodeId) {
-        self.status.problems.remove(&node);
+        if self.status.problems.get(&node).is_some_and(|problem| problem.code != METADATA_PARTIAL) {
+            self.status.problems.remove(&node);
+        }
+    }
+
+    /// Attributes that the file system could not hold: the content is there all the same.
+    pub(super) fn tell_what_is_missing(&mut self, node: NodeId, now: Millis) {
+        let record = self.catalog.record(node);
+        let missing = record.and_then(|record| record.local).map(|local| lacking(&local)).unwrap_or_default();
+        let was_told = self.status.problems.get(&node).is_some_and(|problem| problem.code == METADATA_PARTIAL);
+        if !missing.is_empty() {
+            let text = format!("The file system cannot hold these attributes: {}; the content is up to date", missing.join(", "));
+            let remedy = "Make the attribute or access list smaller, or use a file system with more room for them";
+            self.problem(node, METADATA_PARTIAL, &text, remedy, now);
+        } else if was_told {
+            self.status.problems.remove(&node);
+        }
+        if was_told == missing.is_empty() {
+            self.keep_partial();
+        }
+    }
+
+    /// Nothing on the volume tells at the next start what is missing, so which nodes they are is kept.
+    fn keep_partial(&mut self) {
+        let partial = self.status.problems.iter().filter(|(_, problem)| problem.code == METADATA_PARTIAL);
+        let nodes: Vec<NodeId> = partial.map(|(node, _)| *node).take(PARTIAL_KEPT).collect();
+        let bytes = postcard::to_stdvec(&nodes).ok().filter(|_| !nodes.is_empty());
+        self.catalog.set_value(PARTIAL, bytes.as_deref());
+    }
+
+    pub(super) fn recall_partial(&mut self) {
+        let kept = self.catalog.value(PARTIAL).and_then(|bytes| postcard::from_bytes::<Vec<NodeId>>(&bytes).ok());
+        kept.unwrap_or_default().into_iter().for_each(|node| self.tell_what_is_missing(node, 0));
     }
 
     /// What arrived since the last call.
@@ -178,7 +222,7 @@ impl<C: Catalog> Engine<C> {
         let catalog = &self.catalog;
         self.status.problems.retain(|node, problem| {
             let record = catalog.record(*node);
-            let partial = |local: &Local| problem.code == METADATA_PARTIAL && local.raw.is_some();
+            let partial = |local: &Local| problem.code == METADATA_PARTIAL && !lacking(local).is_empty();
             record.is_some_and(|record| record.state() != State::Settled || record.local.as_ref().is_some_and(partial))
         });
         let counts = self.catalog.counts();

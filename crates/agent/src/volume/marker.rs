@@ -110,11 +110,21 @@ impl Volume {
         if !self.root().is_still_at(self.path()) {
             return Err(MarkerProblem::Moved(self.shown()));
         }
+        if !self.keeps_own_folder() {
+            return Err(MarkerProblem::Missing(self.shown()));
+        }
         match self.marker()? {
             Some(marker) if marker.endpoint == endpoint => Ok(()),
             Some(marker) => Err(MarkerProblem::Foreign { path: self.shown(), found: marker.endpoint }),
             None => Err(MarkerProblem::Missing(self.shown())),
         }
+    }
+
+    /// Whether our own folder still has its name: the folder's owner may rename what is in it, ours too.
+    fn keeps_own_folder(&self) -> bool {
+        let own = self.staging().home().stat_self().map(|stat| stat.handle);
+        let named = self.root().dir().stat(OsStr::new(STAGE_DIR));
+        matches!((own, named), (Ok(own), Ok(Some(named))) if named.handle == own)
     }
 
     fn write_marker(&self, marker: &Marker) -> Result<(), MarkerProblem> {

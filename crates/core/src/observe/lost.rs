@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::Observed;
 use crate::ids::NodeId;
 use crate::node::{Kind, Place};
-use crate::trees::{Record, Trees, TreesMut};
+use crate::trees::{Local, Record, Trees, TreesMut, merge_metadata};
 
 /// What asking the kernel for an inode by its handle told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -97,7 +97,21 @@ fn adopt(trees: &mut impl TreesMut, record: &Record, out: &mut Observed) -> bool
 fn hand_over(trees: &mut impl TreesMut, record: &Record, successor: Record, out: &mut Observed) {
     out.changed.extend([successor.node, record.node]);
     trees.put(Record::new(successor.node));
-    trees.put(Record { local: successor.local, ..record.clone() });
+    let mut local = successor.local;
+    if let (Some(before), Some(now)) = (&record.local, &mut local) {
+        keep_what_does_not_fit(before, now);
+    }
+    trees.put(Record { local, ..record.clone() });
+}
+
+/// What this file system could not show of the file before, it does not show of the one that took its place either: that is
+/// no removal, whoever saved the file.
+fn keep_what_does_not_fit(before: &Local, now: &mut Local) {
+    if let Some(shown_before) = before.raw.as_ref().filter(|_| now.raw.is_none()) {
+        let shown = now.metadata.clone();
+        now.metadata = merge_metadata(shown_before, &before.metadata, &shown);
+        now.raw = Some(shown);
+    }
 }
 
 /// The node is not here any more; whatever was recorded below it has to be looked for in turn.
@@ -114,5 +128,48 @@ fn remove(trees: &mut impl TreesMut, mut record: Record, out: &mut Observed) {
         lose(trees, child);
         out.lost.insert(child);
         out.changed.insert(child);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::ids::Timestamp;
+    use crate::name::{Case, Name};
+    use crate::node::{Metadata, Xattrs};
+    use crate::trees::{Handle, LocalContent, MemoryTrees, Print, Synced};
+
+    fn local(inode: u8, metadata: Metadata, raw: Option<Metadata>) -> Local {
+        let place = Place { parent: NodeId::ROOT, name: Name::new(b"plan.dwg").unwrap() };
+        let print = Print { changed: Timestamp(i64::from(inode)), links: 1, ..Print::default() };
+        Local { place, handle: Handle(Box::new([inode])), print, metadata, raw, content: LocalContent::Unread, lost: false }
+    }
+
+    fn with(names: &[&str]) -> Metadata {
+        let xattrs = names.iter().map(|name| (name.as_bytes().into(), b"value".as_slice().into())).collect::<Xattrs>();
+        Metadata { xattrs, ..Metadata::default() }
+    }
+
+    /// A save by rename where only one of three attributes fits: the editor dropped that one, and added another.
+    #[test]
+    fn what_never_fitted_is_not_removed_by_a_save() {
+        let mut trees = MemoryTrees::new(Case::Sensitive);
+        let (old, new) = (NodeId([1; 16]), NodeId([2; 16]));
+        let all = with(&["user.a", "user.b", "user.c"]);
+        let mut record = Record::new(old);
+        let mut lost = local(1, all.clone(), Some(with(&["user.a"])));
+        lost.lost = true;
+        record.synced = Some(Synced { place: lost.place.clone(), metadata: all, content: crate::node::Content::Directory });
+        record.local = Some(lost);
+        trees.put(record);
+        let mut successor = Record::new(new);
+        successor.local = Some(local(2, with(&["user.mine"]), None));
+        trees.put(successor);
+        resolve_lost(&mut trees, old, Liveness::Gone, false);
+        let now = trees.record(old).unwrap().local.unwrap();
+        assert_eq!(now.metadata, with(&["user.b", "user.c", "user.mine"]));
+        assert_eq!(now.raw, Some(with(&["user.mine"])));
     }
 }

@@ -12,6 +12,7 @@ pub(crate) mod lease;
 #[cfg(feature = "testing")]
 pub(crate) mod mapping;
 pub(crate) mod mount;
+pub(crate) mod project;
 
 use rustix::io::Errno;
 

@@ -7,6 +7,7 @@
 mod content;
 mod dir;
 mod inode;
+mod local;
 mod names;
 mod owners;
 mod root;

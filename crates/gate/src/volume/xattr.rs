@@ -1,8 +1,8 @@
 //! Extended attributes as raw bytes: which are synced, and the calls, through `/proc` because `O_PATH` descriptors
 //! take none of the direct ones.
 //!
-//! It does not interpret values. Invariant: attributes of the machine (`security.bpf.*`, `security.selinux`,
-//! `security.capability`, `trusted.*`) are neither read nor written here.
+//! It does not interpret values. Invariant: attributes of the machine (`security.selinux`, `trusted.*`) go from an inode to
+//! the one that takes its place and nowhere else; those of a content (`security.bpf.*`, `security.capability`) go nowhere.
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -11,7 +11,7 @@ use std::os::fd::AsFd;
 use rustix::fs::XattrFlags;
 use rustix::io::Errno;
 
-use super::proc_path;
+use super::{STUB_RECORD_XATTR, proc_path};
 
 const ACL_ACCESS: &[u8] = b"system.posix_acl_access";
 const ACL_DEFAULT: &[u8] = b"system.posix_acl_default";
@@ -30,15 +30,32 @@ pub(super) fn is_acl(name: &[u8]) -> bool {
     name == ACL_ACCESS || name == ACL_DEFAULT
 }
 
+/// Whether an attribute belongs to a file on this machine, whoever wrote its content.
+fn is_local(name: &[u8]) -> bool {
+    // Checks of the content, capabilities (which writing takes away), and our own record are of one content.
+    let of_content = [&b"security.capability"[..], b"security.ima", b"security.evm", STUB_RECORD_XATTR.as_bytes()];
+    let machine = name.starts_with(b"security.") || name.starts_with(b"trusted.");
+    machine && !is_carried(name) && !of_content.contains(&name)
+}
+
 /// All synced attributes of an open inode.
 pub(super) fn read_carried(fd: impl AsFd) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, Errno> {
+    read_some(fd, is_carried)
+}
+
+/// What another inode has to take over that takes the place of this one.
+pub(super) fn read_local(fd: impl AsFd) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, Errno> {
+    read_some(fd, is_local)
+}
+
+fn read_some(fd: impl AsFd, is_wanted: fn(&[u8]) -> bool) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, Errno> {
     let path = proc_path(fd);
     let list = match grown(|buffer| rustix::fs::listxattr(&path, buffer), || rustix::fs::listxattr_query(&path)) {
         Err(Errno::OPNOTSUPP) => return Ok(BTreeMap::new()),
         answer => answer?,
     };
     let mut found = BTreeMap::new();
-    for name in list.split(|byte| *byte == 0).filter(|name| is_carried(name)) {
+    for name in list.split(|byte| *byte == 0).filter(|name| is_wanted(name)) {
         match read(&path, name) {
             Ok(value) => {
                 found.insert(name.to_vec(), value);
@@ -107,6 +124,16 @@ fn c_name(name: &[u8]) -> Result<CString, Errno> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_of_the_machine_stays_with_the_name() {
+        for name in ["security.selinux", "security.SMACK64", "trusted.overlay.opaque"] {
+            assert!(is_local(name.as_bytes()), "{name}");
+        }
+        for name in ["security.bpf.isotherm", "security.capability", "security.NTACL", "user.a", "system.posix_acl_access"] {
+            assert!(!is_local(name.as_bytes()), "{name}");
+        }
+    }
 
     #[test]
     fn only_attributes_of_users_are_carried() {

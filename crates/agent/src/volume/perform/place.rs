@@ -46,7 +46,14 @@ impl Batch<'_> {
                     Some(staged) => staged,
                     None => self.make(step, wanted, metadata, link_to.as_ref())?,
                 };
-                self.name(&new, &dir, os(&at.name)).map(|after| (Some(after), None)).map_err(|error| {
+                let after = match self.name(&new, &dir, os(&at.name)) {
+                    Err(error) if error.kind() == ErrorKind::CrossDevice && matches!(wanted, Content::Symlink { .. }) => {
+                        self.remove_own(&new.name, &new.stat.handle);
+                        self.symlink_in_place(&dir, os(&at.name), wanted, metadata)
+                    }
+                    named => named,
+                };
+                after.map(|after| (Some(after), None)).map_err(|error| {
                     self.remove_own(&new.name, &new.stat.handle);
                     refuse(error)
                 })
@@ -113,15 +120,33 @@ impl Batch<'_> {
 
     /// Gives something staged a free name.
     fn name(&self, new: &Staged, dir: &Dir, name: &OsStr) -> Result<After, GateError> {
-        self.performer.volume.staging().dir().rename_noreplace(OsStr::new(&new.name), dir, name)?;
+        let staging = self.performer.volume.staging().dir();
+        in_project(&new.inode, dir, || staging.rename_noreplace(OsStr::new(&new.name), dir, name))?;
         named(new)
+    }
+
+    /// A symlink cannot be given to a project, so in a directory that takes in nothing else it is made where it belongs.
+    fn symlink_in_place(&self, dir: &Dir, name: &OsStr, content: &Content, metadata: &Metadata) -> Result<After, GateError> {
+        let Content::Symlink { target } = content else { return Err(GateError::new(ErrorKind::CrossDevice, "name", name)) };
+        dir.symlink(name, OsStr::from_bytes(target))?;
+        let inode = dir.inode(name)?;
+        self.performer.volume.write_metadata(&inode, metadata)?;
+        let stat = inode.stat()?;
+        let shown = self.performer.volume.read_metadata(&inode, &stat)?;
+        Ok(After { handle: handle_of(&stat.handle), print: print_of(&stat), shown })
     }
 
     fn replace(&self, new: Staged, expected: &Expected, dir: Arc<Dir>) -> Result<Placed, Refusal> {
         let name = os(&expected.spot.name);
         let refuse = |error: GateError| refused(name, &error);
         let volume = self.volume();
-        volume.staging().dir().rename_exchange(OsStr::new(&new.name), &dir, name).map_err(refuse)?;
+        // Another name of an inode has that inode's own.
+        if new.stat.nlink == 1 {
+            let old = dir.inode(name).map_err(refuse)?;
+            new.inode.take_local_attributes(&old).map_err(refuse)?;
+        }
+        let staging = volume.staging().dir();
+        in_project(&new.inode, &dir, || staging.rename_exchange(OsStr::new(&new.name), &dir, name)).map_err(refuse)?;
         // From here on the staged name holds what had the name before: a user's.
         let successor = Some(new.stat.clone());
         let displaced = Displaced { staged: new.name.clone(), expected: expected.clone(), dir, successor };
@@ -167,7 +192,7 @@ impl Batch<'_> {
         };
         let (from, inode, before) = self.found(expected)?;
         let dir = self.parent(to)?;
-        from.rename_noreplace(os(&expected.spot.name), &dir, os(&to.name)).map_err(refuse)?;
+        in_project(&inode, &dir, || from.rename_noreplace(os(&expected.spot.name), &dir, os(&to.name))).map_err(refuse)?;
         let moved = dir.stat(os(&to.name)).map_err(refuse)?;
         if moved.is_none_or(|moved| moved.handle != before.handle) {
             // Another file had taken the name in the last moment. It goes back; where its name is taken again it
@@ -254,6 +279,15 @@ impl Batch<'_> {
         if staging.dir().stat(OsStr::new(staged)).is_ok_and(|found| found.is_some_and(|found| found.handle == *handle)) {
             let _ = staging.remove(OsStr::new(staged));
         }
+    }
+}
+
+/// Moves an inode. Where a directory takes in only what is of its own project, as under a quota for directories, the inode
+/// joins that first.
+fn in_project(inode: &Inode, dir: &Dir, change: impl Fn() -> Result<(), GateError>) -> Result<(), GateError> {
+    match change() {
+        Err(error) if error.kind() == ErrorKind::CrossDevice && inode.join_project(dir)? => change(),
+        done => done,
     }
 }
 

@@ -58,7 +58,9 @@ pub(super) fn refused(name: &OsStr, error: &GateError) -> Refusal {
             "Remove or shorten extended attributes, or use a file system with room for them (XFS, btrfs)"
         }
         ErrorKind::Denied => "Run the agent as root; it is tried again by itself",
-        ErrorKind::CrossDevice => "Unmount what is mounted inside the endpoint, or make it an endpoint of its own",
+        ErrorKind::CrossDevice => {
+            "Unmount what is mounted inside the endpoint, or make that an endpoint of its own; a folder may also belong to another project (`lsattr -p`)"
+        }
         _ => "Check the volume; it is tried again by itself",
     };
     let name = escape(name.as_bytes());
