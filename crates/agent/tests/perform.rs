@@ -24,17 +24,8 @@ fn run(program: &str, arguments: &[&str], path: &Path) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// An ACL that gives user 1234 read access, as the kernel stores it.
-fn acl() -> Vec<u8> {
-    let mut value = 2_u32.to_le_bytes().to_vec();
-    for (tag, rights, id) in [(1_u16, 6_u16, u32::MAX), (2, 4, 1234), (4, 4, u32::MAX), (0x10, 4, u32::MAX), (0x20, 0, u32::MAX)]
-    {
-        value.extend(tag.to_le_bytes());
-        value.extend(rights.to_le_bytes());
-        value.extend(id.to_le_bytes());
-    }
-    value
-}
+/// An access list that gives user 1234 read access, as the share has it.
+const ACL: &[u8] = b"u::rw-,u:#1234:r--,g::r--,m::r--,o::---";
 
 #[test]
 fn creates_everything_in_one_batch() {
@@ -43,7 +34,7 @@ fn creates_everything_in_one_batch() {
         let large: Vec<u8> = (0..9_000_000_u32).map(|byte| (byte.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
         let mut metadata = plain(0o4640);
         metadata.xattrs.insert(b"user.note".to_vec(), b"\0binary".to_vec());
-        metadata.xattrs.insert(b"system.posix_acl_access".to_vec(), acl());
+        metadata.xattrs.insert(b"system.posix_acl_access".to_vec(), ACL.to_vec());
         metadata.xattrs.insert(b"user.".to_vec(), b"no such attribute".to_vec());
         let inside = Spot { node: node(1), parent: Parent::Planned(node(1)), name: Name::new(b"a\n\xff").unwrap() };
         let file = |bytes: &[u8]| Content::File(bench.share.put(&[Ok(bytes)]));

@@ -155,8 +155,13 @@ impl Record {
 /// Names of the attributes that a file ought to have and the file system does not show.
 fn lacking(local: &Local) -> Vec<String> {
     let Some(raw) = &local.raw else { return Vec::new() };
-    let missing = local.metadata.xattrs.keys().filter(|name| !raw.xattrs.contains_key(*name));
-    missing.map(|name| String::from_utf8_lossy(name).into_owned()).collect()
+    let missing = local.metadata.xattrs.iter().filter(|(name, value)| raw.xattrs.get(*name) != Some(*value));
+    missing
+        .map(|(name, _)| match (String::from_utf8_lossy(name), raw.xattrs.contains_key(name)) {
+            (name, false) => name.into_owned(),
+            (name, true) => format!("{name} (accounts in it are unknown here)"),
+        })
+        .collect()
 }
 
 impl<C: Catalog> Engine<C> {
@@ -188,8 +193,8 @@ impl<C: Catalog> Engine<C> {
         let missing = record.and_then(|record| record.local).map(|local| lacking(&local)).unwrap_or_default();
         let was_told = self.status.problems.get(&node).is_some_and(|problem| problem.code == METADATA_PARTIAL);
         if !missing.is_empty() {
-            let text = format!("The file system cannot hold these attributes: {}; the content is up to date", missing.join(", "));
-            let remedy = "Make the attribute or access list smaller, or use a file system with more room for them";
+            let text = format!("This server cannot hold these attributes: {}; the content is up to date", missing.join(", "));
+            let remedy = "Make the attribute or access list smaller, use a file system with more room for them, or make the accounts known here";
             self.problem(node, METADATA_PARTIAL, &text, remedy, now);
         } else if was_told {
             self.status.problems.remove(&node);

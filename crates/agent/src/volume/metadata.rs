@@ -10,7 +10,7 @@ use isotherm_core::ids::Timestamp;
 use isotherm_core::node::{Metadata, Principal, Xattrs};
 use isotherm_gate::{ErrorKind, GateError, Inode, Kind, Stat};
 
-use super::{Volume, attributes};
+use super::{Volume, acl, attributes};
 
 /// With less room than this, in bytes, a failure for want of room says nothing about an attribute.
 const ROOM: u64 = 4 << 20;
@@ -23,10 +23,7 @@ impl Volume {
             // Without the name service the numbers still travel.
             owners.owner_names(stat.uid, stat.gid).unwrap_or_default()
         };
-        let mut xattrs = inode.read_xattrs()?;
-        if let Some(value) = xattrs.get_mut(attributes::DOSATTRIB) {
-            *value = attributes::mask(value);
-        }
+        let xattrs = self.shared_attributes(inode.read_xattrs()?)?;
         Ok(Metadata {
             mode: if stat.kind == Kind::Symlink { 0 } else { stat.mode },
             user: Principal { id: stat.uid, name: user },
@@ -41,13 +38,13 @@ impl Volume {
     pub(crate) fn write_metadata(&self, inode: &Inode, wanted: &Metadata) -> Result<(), GateError> {
         let stat = inode.stat()?;
         let (uid, gid) = self.numbers(wanted);
-        let present = inode.read_xattrs()?;
+        let present = self.shared_attributes(inode.read_xattrs()?)?;
         let absent = present.keys().filter(|name| !wanted.xattrs.contains_key(*name));
         let mut change = isotherm_gate::Metadata {
             mode: wanted.mode,
             uid,
             gid,
-            set: changed_attributes(&wanted.xattrs, &present),
+            set: self.local_attributes(changed_attributes(&wanted.xattrs, &present))?,
             remove: absent.cloned().collect(),
         };
         match inode.write_metadata(&change) {
@@ -61,6 +58,25 @@ impl Volume {
             Err(error) if is_left_out(error.kind()) => write_what_is_known(inode, change),
             answer => answer,
         }
+    }
+
+    /// Attributes as the share has them.
+    fn shared_attributes(&self, mut xattrs: Xattrs) -> Result<Xattrs, GateError> {
+        if let Some(value) = xattrs.get_mut(attributes::DOSATTRIB) {
+            *value = attributes::mask(value);
+        }
+        for (_, value) in xattrs.iter_mut().filter(|(name, _)| acl::is_list(name)) {
+            *value = acl::to_share(value, &mut self.owners.lock().unwrap_or_else(PoisonError::into_inner))?;
+        }
+        Ok(xattrs)
+    }
+
+    /// Attributes as this server's kernel takes them.
+    fn local_attributes(&self, mut xattrs: Xattrs) -> Result<Xattrs, GateError> {
+        for (_, value) in xattrs.iter_mut().filter(|(name, _)| acl::is_list(name)) {
+            *value = acl::to_kernel(value, &mut self.owners.lock().unwrap_or_else(PoisonError::into_inner))?;
+        }
+        Ok(xattrs)
     }
 
     fn numbers(&self, wanted: &Metadata) -> (u32, u32) {
