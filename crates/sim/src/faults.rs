@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use isotherm_agent::engine::Event;
+use isotherm_agent::engine::{Effect, Event};
 use isotherm_core::ids::Incarnation;
 use isotherm_core::namespace::{Reader, Records};
 
@@ -178,7 +178,12 @@ impl World {
             self.own_life = false;
             return;
         }
+        self.sites.iter_mut().for_each(|site| site.cursor = None);
         for action in self.calendar.values_mut() {
+            // Who waits for a change is told, and asks again with what it knows by then.
+            if let Action::Do(number, run, Effect::Fetch { wait: true, .. }) = action {
+                *action = Action::Deliver(*number, *run, Event::Page(Err(away())));
+            }
             if let Action::Deliver(_, _, event) = action {
                 match event {
                     Event::Page(answer) => *answer = Err(away()),

@@ -20,6 +20,8 @@ pub(crate) fn at_rest(world: &mut World) -> bool {
     world.sites.iter_mut().all(|site| {
         // What a user did in the last moments is reported to the engine first.
         now > site.reported_until
+            // Nor is anybody at rest whom the service has not heard since it was put back.
+            && site.cursor.is_some()
             && site.engine.as_mut().is_some_and(|engine| {
                 let status = engine.status(now);
                 status.agreed && status.cursor == Some(head)

@@ -75,6 +75,8 @@ const FOUND: &[(u64, &str)] = &[
     (5381, "a file that was deleted while the answer to its conflict was on the way came back"),
     (206714, "a directory that a step had made was moved away before it was looked into, and never was"),
     (91, "a volume that went back showed an old mode under the print of a later one"),
+    (2623, "what was here was newer than what was known of the share, and was taken for older"),
+    (323787, "a server that knew more than a share that was put back was at rest before it had asked again"),
 ];
 
 #[test]

@@ -41,7 +41,8 @@ impl<C: Catalog> Engine<C> {
         self.remote.retry_at = None;
         self.remote.fetching = true;
         self.effects.push(match self.catalog.cursor() {
-            Some(cursor) => Effect::Fetch { reader: self.reader(cursor), wait: self.remote.at_head },
+            // After a failure the answer is wanted at once: it says that the service is back.
+            Some(cursor) => Effect::Fetch { reader: self.reader(cursor), wait: self.remote.at_head && self.remote.failures == 0 },
             None => {
                 self.remote.at_head = false;
                 self.remote.seen = Some(BTreeSet::new());

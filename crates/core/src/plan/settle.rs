@@ -254,13 +254,16 @@ fn strays(trees: &mut impl TreesMut, node: NodeId) -> BTreeSet<NodeId> {
 }
 
 /// An older content of the node turned out to be what is here: it is the base (row 15). Without one, the search is
-/// remembered as done.
+/// remembered as done. `history` has the newest content first, perhaps newer ones than are known here: what is here and is
+/// one of those is no base, it is ahead.
 pub fn searched(trees: &mut impl TreesMut, node: NodeId, history: &[crate::content::ManifestId]) {
     let mut record = record(trees, node);
     let Some(remote) = record.live().cloned() else { return };
     record.searched = Some(remote.versions.content);
+    let known = remote.content.file().map(|file| file.manifest);
+    let older = history.iter().position(|manifest| Some(*manifest) == known).map_or(&[][..], |at| &history[at + 1..]);
     if let Some(local) = &record.local
-        && let Some(content) = local.known().filter(|content| content.file().is_some_and(|file| history.contains(&file.manifest)))
+        && let Some(content) = local.known().filter(|content| content.file().is_some_and(|file| older.contains(&file.manifest)))
     {
         let (place, metadata) = (local.place.clone(), local.metadata.clone());
         record.synced = Some(Synced { place, metadata, content: content.clone() });
