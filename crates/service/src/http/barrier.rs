@@ -67,7 +67,8 @@ fn reason(state: &Service, group: &Group, endpoint: &Endpoint, barrier: u64) -> 
         EndpointState::WaitingForConfirmation { deletes, of } => {
             let id = endpoint.id;
             return Some(format!(
-                "{deletes} of {of} items would be deleted; that waits for `isotherm endpoint confirm-deletes {id}`"
+                "{deletes} of {of} items would be deleted, which with those of the last ten minutes is too many; that waits \
+                 for `isotherm endpoint confirm-deletes {id}`"
             ));
         }
         EndpointState::Stopped { reason, remedy } => return Some(format!("It has stopped: {reason} ({remedy})")),
