@@ -217,6 +217,7 @@ impl World {
     }
 }
 
+// semantics.md#mass-delete
 #[test]
 fn files_that_are_made_and_removed_one_after_the_other_do_not_add_up() {
     let mut world = World::with(8);
@@ -271,6 +272,7 @@ fn old_ones_add_up_over_the_window_on_either_side() {
     }
 }
 
+// semantics.md#mass-delete
 #[test]
 fn many_new_files_do_not_free_the_delete_of_old_ones() {
     let mut world = World::with(60);
@@ -291,6 +293,7 @@ fn many_new_files_do_not_free_the_delete_of_old_ones() {
     assert_eq!((world.is_held(), world.folder.len()), (false, 830), "less than a quarter of all that is old by now");
 }
 
+// semantics.md#mass-delete
 #[test]
 fn new_files_that_are_deleted_all_at_once_wait() {
     let mut world = World::with(8);
