@@ -88,8 +88,11 @@ fn reason(state: &Service, group: &Group, endpoint: &Endpoint, barrier: u64) -> 
     if !report.agreed {
         let counts = report.counts;
         return Some(format!(
-            "{} items ({} bytes) are on their way up and {} ({} bytes) down; `isotherm problems` lists what fails",
-            counts.up_items, counts.up_bytes, counts.down_items, counts.down_bytes
+            "{} items ({} bytes) are not in the share yet, {} are to come from it ({} bytes); `isotherm problems` lists what fails",
+            counts.unsynced_items.max(counts.up_items),
+            counts.up_bytes,
+            counts.down_items,
+            counts.down_bytes
         ));
     }
     None
