@@ -5,6 +5,7 @@
 //! never hold the state folder.
 
 mod attach;
+mod folders;
 mod known;
 mod overview;
 
@@ -28,6 +29,7 @@ use crate::endpoint::{Endpoint, Published, Spec};
 use crate::remote::Attachment;
 use crate::volume::Volume;
 use attach::{News, follow};
+use folders::{make_private, overlap, service_data, state_of};
 use known::Known;
 
 /// Descriptors that an agent wants: staging holds many files open at a time.
@@ -254,7 +256,7 @@ impl Agent {
     }
 
     fn state_of(&self, id: EndpointId) -> PathBuf {
-        self.options.state.join("endpoints").join(id.to_string())
+        state_of(&self.options.state, id)
     }
 
     /// Why an assignment cannot be taken.
@@ -267,6 +269,9 @@ impl Agent {
         let state = state.canonicalize().unwrap_or(state);
         if overlap(path, &state) {
             return Some(format!("Path {} and the agent's state folder {} overlap", assignment.path, state.display()));
+        }
+        if let Some(data) = service_data(path) {
+            return Some(format!("Path {} lies in {}, where a service keeps its data", assignment.path, data.display()));
         }
         let others = self.slots.values().map(|slot| match slot {
             Slot::Running(endpoint) => &endpoint.spec.assignment,
@@ -348,16 +353,4 @@ fn report_of(attachment: &Attachment, views: &[(Assignment, Published)]) -> Repo
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         endpoints: views.iter().map(|(_, published)| published.report.clone()).collect(),
     }
-}
-
-/// Whether two folders are one, or one holds the other.
-fn overlap(a: &Path, b: &Path) -> bool {
-    a.starts_with(b) || b.starts_with(a)
-}
-
-/// Makes a folder that only this user can look into.
-fn make_private(path: &Path) -> io::Result<()> {
-    use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700))
 }

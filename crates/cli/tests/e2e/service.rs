@@ -5,7 +5,7 @@ use std::net::TcpListener;
 
 use rustix::process::Signal;
 
-use crate::program::{Running, isotherm};
+use crate::program::{Running, isotherm, until};
 use crate::world::World;
 
 #[test]
@@ -78,6 +78,28 @@ fn groups_are_made_shown_and_changed() {
     world.run(&["endpoint", "show", "abc"]).expect(1);
     world.run(&["endpoint", "show", "xyz"]).expect(2);
     assert!(world.run(&["wait", "--synced"]).expect(0).out.contains("in sync"), "a group without endpoints lacks nothing");
+}
+
+#[test]
+fn the_services_own_folder_is_no_endpoint() {
+    let mut world = World::new();
+    world.start_agent("detroit");
+    world.run(&["group", "create", "plans"]).expect(0);
+    let data = world.data();
+    for path in [data.clone(), data.join("objects"), data.parent().unwrap().to_owned()] {
+        let path = path.to_str().unwrap();
+        let refused = world.run(&["endpoint", "create", "--group", "plans", "--server", "detroit", "--path", path]).expect(4);
+        assert!(refused.err.contains("service's own data folder"), "{refused:?}");
+    }
+    // One of another service is known by what lies in it.
+    let other = world.path("other");
+    std::fs::create_dir_all(other.join("inside")).unwrap();
+    std::fs::write(other.join("format"), "isotherm service data, format 1\n").unwrap();
+    let inside = other.join("inside");
+    let path = inside.to_str().unwrap();
+    world.run(&["endpoint", "create", "--group", "plans", "--server", "detroit", "--path", path]).expect(0);
+    let said = || world.run(&["endpoint", "list", "--json"]).expect(0).out;
+    until("the agent refuses it", || said().contains("where a service keeps its data"));
 }
 
 #[test]
