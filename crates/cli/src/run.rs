@@ -119,6 +119,11 @@ impl From<AgentError> for Failure {
             AgentError::InUse(LockError::Io { .. }) | AgentError::State { .. } => {
                 Self::failed(why).with_remedy("Give a folder on a local disk that this user may write")
             }
+            AgentError::Identity { .. } => Self::failed(why).with_remedy(
+                "Put the file back from a copy. If there is none, remove the state folder, delete this server's endpoints by \
+                 `isotherm endpoint delete --forget ID` and its name by `isotherm server delete NAME`, start the agent, and \
+                 create the endpoints again; files that are there are matched, not sent",
+            ),
             AgentError::Refused(refusal) => Self { why, ..refusal.into() },
             AgentError::Fenced => Self::new(Exit::Refused, why),
             AgentError::Threads(_) => Self::failed(why),

@@ -68,6 +68,14 @@ pub enum AgentError {
         /// What the system said.
         source: io::Error,
     },
+    /// What this server is to the service cannot be read, so that it would come as a stranger.
+    #[error("File {} tells which server this is, and cannot be read: {source}", path.display())]
+    Identity {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: io::Error,
+    },
     /// The service refuses this server for good.
     #[error("The service refuses this server: {0}")]
     Refused(ApiError),
@@ -202,6 +210,7 @@ impl Agent {
             News::Back => overview::set_away(&self.overview, None),
             News::Refused(error) if error.code == Code::Fenced => return Err(AgentError::Fenced),
             News::Refused(error) => return Err(AgentError::Refused(error)),
+            News::Identity(path, source) => return Err(AgentError::Identity { path, source }),
             News::State(path, source) => {
                 return Err(AgentError::State { path, what: "cannot be written", source });
             }

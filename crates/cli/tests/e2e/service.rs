@@ -103,6 +103,18 @@ fn the_services_own_folder_is_no_endpoint() {
 }
 
 #[test]
+fn a_damaged_identity_says_that_it_cannot_be_read() {
+    let mut world = World::new();
+    world.start_agent("detroit");
+    world.stop_agent("detroit", Signal::TERM);
+    let state = world.state("detroit");
+    std::fs::write(state.join("server.json"), "garbage").unwrap();
+    let ended = isotherm(&crate::world::agent_arguments(&state, &world.url, "detroit")).expect(1);
+    assert!(ended.err.contains("server.json tells which server this is, and cannot be read"), "{ended:?}");
+    assert!(ended.err.contains("Put the file back") && !ended.err.contains("may write"), "{ended:?}");
+}
+
+#[test]
 fn a_second_service_on_the_same_folder_is_refused() {
     let world = World::new();
     let data = world.data();
