@@ -114,6 +114,27 @@ fn a_damaged_identity_says_that_it_cannot_be_read() {
     assert!(ended.err.contains("Put the file back") && !ended.err.contains("may write"), "{ended:?}");
 }
 
+/// The soft and the hard limit of open descriptors.
+fn descriptors(process: u32) -> (String, String) {
+    let limits = std::fs::read_to_string(format!("/proc/{process}/limits")).unwrap();
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+    let mut words = line.split_whitespace().map(str::to_owned);
+    (words.next().unwrap(), words.next().unwrap())
+}
+
+#[test]
+fn the_service_raises_its_limit_of_descriptors() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = std::process::Command::new("prlimit");
+    command.args(["--nofile=128:4096", env!("CARGO_BIN_EXE_isotherm"), "service", "run", "--listen", "127.0.0.1:0", "--data"]);
+    command.arg(folder.path().join("data"));
+    let service = Running::spawn(command);
+    assert!(service.line().starts_with("listening on "));
+    // As root it may go beyond the hard limit.
+    let (soft, hard) = descriptors(service.id());
+    assert!(soft == hard && soft != "128", "{soft} of {hard}");
+}
+
 #[test]
 fn a_second_service_on_the_same_folder_is_refused() {
     let world = World::new();
