@@ -7,6 +7,7 @@
 mod attach;
 mod folders;
 mod known;
+mod lost;
 mod overview;
 
 pub use overview::{EndpointView, Overview};
@@ -31,6 +32,7 @@ use crate::volume::Volume;
 use attach::{News, follow};
 use folders::{make_private, overlap, service_data, state_of};
 use known::Known;
+use lost::Lost;
 
 /// Descriptors that an agent wants: staging holds many files open at a time.
 const DESCRIPTORS: u64 = 65_536;
@@ -94,6 +96,7 @@ pub struct Agent {
     client: Client,
     attachment: Option<Arc<Attachment>>,
     slots: BTreeMap<EndpointId, Slot>,
+    lost: Lost,
     servers: BTreeMap<ServerId, String>,
     overview: Arc<Mutex<Overview>>,
     reporting: Reporting,
@@ -152,6 +155,7 @@ impl Agent {
             client,
             attachment: None,
             slots: BTreeMap::new(),
+            lost: Lost::default(),
             servers: BTreeMap::new(),
             overview,
             reporting: Reporting::default(),
@@ -200,7 +204,9 @@ impl Agent {
                 tokio::task::block_in_place(|| specs.into_iter().for_each(|spec| self.assign(spec.assignment)));
             }
             News::Assignments(assignments) => tokio::task::block_in_place(|| {
-                let known = Known::new(assignments.iter().filter(|one| !one.deleting).cloned().collect(), &self.servers);
+                self.lost.compare(&self.options.state, &assignments);
+                let staying = assignments.iter().filter(|one| !one.deleting).cloned().collect();
+                let known = Known::new(staying, self.lost.assignments(), &self.servers);
                 if let Err(error) = known.write(&self.options.state) {
                     tracing::warn!(%error, "The endpoints cannot be kept; a start without the service will wait for it");
                 }
@@ -321,7 +327,8 @@ impl Agent {
     fn report(&mut self) {
         let views: Vec<(Assignment, Published)> = self.slots.values().map(Slot::view).collect();
         let revision = views.iter().map(|(_, published)| published.revision + 1).sum();
-        overview::update(&self.overview, self.attachment.as_deref(), &views);
+        let shown = [&views[..], &self.lost.views()].concat();
+        overview::update(&self.overview, self.attachment.as_deref(), &shown);
         let Some(attachment) = &self.attachment else { return };
         if self.reporting.sending.as_ref().is_some_and(|sending| !sending.is_finished()) {
             return;
