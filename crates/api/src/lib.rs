@@ -8,6 +8,7 @@
 pub mod check;
 pub mod client;
 pub mod error;
+pub mod folder;
 pub mod limits;
 pub mod management;
 pub mod path;

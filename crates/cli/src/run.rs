@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use isotherm_agent::{Agent, AgentError, Options as AgentOptions};
-use isotherm_gate::LockError;
+use isotherm_gate::{LockError, raise_nofile};
 use isotherm_service::{Options, Service, ServiceError};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -17,6 +17,9 @@ use crate::args::{AgentCommand, Log};
 use crate::failure::{Exit, Failure};
 use crate::log;
 use crate::output::{self, Answer};
+
+/// Descriptors that a service wants: each agent holds some connections open, and each transfer a pack.
+const DESCRIPTORS: u64 = 65_536;
 
 /// Ends with the first SIGINT or SIGTERM after this call; it may be waited for later.
 pub(crate) fn stop_signal() -> impl Future<Output = ()> + Send + 'static {
@@ -43,6 +46,7 @@ pub(crate) fn stop_signal() -> impl Future<Output = ()> + Send + 'static {
 
 pub(crate) async fn service(data: PathBuf, listen: SocketAddr, log: Log) -> Result<Answer, Failure> {
     log::start(log.log_level, log::Sink::Stderr);
+    raise_nofile(DESCRIPTORS);
     let stop = stop_signal();
     let (service, listener) = open_service(data, listen).await?;
     let address = listener.local_addr().map_err(|error| Failure::failed(format!("Listener has no address: {error}")))?;
@@ -119,6 +123,11 @@ impl From<AgentError> for Failure {
             AgentError::InUse(LockError::Io { .. }) | AgentError::State { .. } => {
                 Self::failed(why).with_remedy("Give a folder on a local disk that this user may write")
             }
+            AgentError::Identity { .. } => Self::failed(why).with_remedy(
+                "Put the file back from a copy. If there is none, remove the state folder, delete this server's endpoints by \
+                 `isotherm endpoint delete --forget ID` and its name by `isotherm server delete NAME`, start the agent, and \
+                 create the endpoints again; files that are there are matched, not sent",
+            ),
             AgentError::Refused(refusal) => Self { why, ..refusal.into() },
             AgentError::Fenced => Self::new(Exit::Refused, why),
             AgentError::Threads(_) => Self::failed(why),

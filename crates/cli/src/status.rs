@@ -156,7 +156,8 @@ pub(crate) fn state_in_full(one: &EndpointStatus) -> String {
         Some(EndpointState::WaitingForConfirmation { deletes, of }) => {
             let id = short(one.endpoint.id);
             format!(
-                "waiting: {} of {} would be deleted. If that is meant: isotherm endpoint confirm-deletes {id}",
+                "waiting: {} of {} would be deleted; deletes of the last ten minutes count together. If that is meant: \
+                 isotherm endpoint confirm-deletes {id}",
                 size::count(*deletes),
                 size::count(*of)
             )

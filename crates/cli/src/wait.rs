@@ -2,7 +2,8 @@
 //!
 //! It moves nothing itself; it sets a barrier for each group and waits until all endpoints have reported it.
 //!
-//! **Invariant:** exit code 0 means that each group was in agreement at one moment after its barrier was set.
+//! **Invariant:** exit code 0 means that there are endpoints, and that each group was in agreement at one moment after its
+//! barrier was set.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -40,6 +41,7 @@ pub(crate) async fn run(client: &Client, wait: Wait) -> Result<Answer, Failure> 
     let started = Instant::now();
     let deadline = wait.timeout.map(|seconds| started + Duration::from_secs(seconds));
     let mut barriers = set_barriers(client, wait.of.group.as_deref()).await?;
+    require_endpoints(client, wait.of.group.as_deref()).await?;
     let json = wait.of.format.json;
     let line = ProgressLine::new();
     let mut estimate = Estimate::default();
@@ -80,6 +82,21 @@ async fn set_barriers(client: &Client, group: Option<&str>) -> Result<BTreeMap<S
         barriers.insert(name, barrier);
     }
     Ok(barriers)
+}
+
+/// Where nothing takes part nothing is in sync: a service on an empty data folder must not look as if all were well.
+async fn require_endpoints(client: &Client, group: Option<&str>) -> Result<(), Failure> {
+    let endpoints = client.endpoints().await?;
+    if endpoints.iter().any(|endpoint| group.is_none_or(|group| endpoint.group == group)) {
+        return Ok(());
+    }
+    Err(match group {
+        Some(group) => Failure::new(Exit::Refused, format!("Group {} has no endpoint to wait for", text(group)))
+            .with_remedy("Make one with `isotherm endpoint create`"),
+        None => Failure::new(Exit::Refused, "This service has no endpoint to wait for").with_remedy(
+            "Make one with `isotherm endpoint create`; if there were some, check that the service runs on its own data folder, and that its disk is mounted",
+        ),
+    })
 }
 
 /// Asks for each barrier, drops those that are reached, and gives what the others lack. A group that was reached and

@@ -8,6 +8,8 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
+use isotherm_api::folder::{FORMAT_FILE, FORMAT_PREFIX};
+
 use crate::ServiceError;
 
 /// The format that this release writes and reads: the database's tables and the place of the packs.
@@ -15,8 +17,6 @@ pub(crate) const FORMAT: u32 = 1;
 
 /// The database, in the data folder.
 pub(crate) const RECORDS: &str = "records.sqlite";
-const FORMAT_FILE: &str = "format";
-const FORMAT_PREFIX: &str = "isotherm service data, format ";
 /// Longest format file that is read, in bytes.
 const FORMAT_LEN_MAX: u64 = 256;
 
@@ -44,6 +44,12 @@ impl DataFolder {
         }
         check_format(path)?;
         Ok(Self { path: path.to_owned(), _lock: lock })
+    }
+
+    /// Where it is, without symlinks as far as that can be told.
+    pub(crate) fn real_path(&self) -> PathBuf {
+        let absolute = std::path::absolute(&self.path).unwrap_or_else(|_| self.path.clone());
+        absolute.canonicalize().unwrap_or(absolute)
     }
 
     pub(crate) fn database(&self) -> PathBuf {

@@ -116,7 +116,7 @@ pub(crate) struct State {
     pub(crate) lives: OwnLives,
     pub(crate) checks: check::Checks,
     /// After the database and the packs, so that it is given free when both are closed.
-    _folder: DataFolder,
+    pub(crate) folder: DataFolder,
     /// Last of all.
     _released: watch::Sender<()>,
 }
@@ -146,7 +146,7 @@ impl Service {
             live: Live::new(),
             lives: OwnLives::default(),
             checks: check::Checks::default(),
-            _folder: folder,
+            folder,
             _released: sender,
         };
         Ok(Self { state: Arc::new(state), released })

@@ -32,8 +32,10 @@ pub(super) enum News {
     Away(String),
     Back,
     Refused(ApiError),
-    /// The server's id could not be read or kept.
+    /// The server's id could not be kept.
     State(PathBuf, io::Error),
+    /// The server's id could not be read.
+    Identity(PathBuf, io::Error),
 }
 
 /// Nobody listens any more: the agent stops.
@@ -90,7 +92,7 @@ impl Follower {
         let state = self.options.state.clone();
         let known = match read_identity(&state) {
             Ok(known) => known,
-            Err(error) => return self.give_up(News::State(state.join(IDENTITY), error)).await,
+            Err(error) => return self.give_up(News::Identity(state.join(IDENTITY), error)).await,
         };
         let attach = Attach { name: self.options.name.clone(), server: known };
         let mut is_first = true;

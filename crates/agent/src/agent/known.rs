@@ -27,12 +27,15 @@ struct Identity {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Known {
     pub(super) assignments: Vec<Assignment>,
+    /// Endpoints that the service does not name any more and was never told to let go.
+    #[serde(default)]
+    pub(super) lost: Vec<Assignment>,
     servers: Vec<(ServerId, String)>,
 }
 
 impl Known {
-    pub(super) fn new(assignments: Vec<Assignment>, servers: &BTreeMap<ServerId, String>) -> Self {
-        Self { assignments, servers: servers.iter().map(|(id, name)| (*id, name.clone())).collect() }
+    pub(super) fn new(assignments: Vec<Assignment>, lost: Vec<Assignment>, servers: &BTreeMap<ServerId, String>) -> Self {
+        Self { assignments, lost, servers: servers.iter().map(|(id, name)| (*id, name.clone())).collect() }
     }
 
     pub(super) fn servers(&self) -> BTreeMap<ServerId, String> {

@@ -5,7 +5,9 @@
 //! never hold the state folder.
 
 mod attach;
+mod folders;
 mod known;
+mod lost;
 mod overview;
 
 pub use overview::{EndpointView, Overview};
@@ -28,7 +30,9 @@ use crate::endpoint::{Endpoint, Published, Spec};
 use crate::remote::Attachment;
 use crate::volume::Volume;
 use attach::{News, follow};
+use folders::{make_private, overlap, service_data, state_of};
 use known::Known;
+use lost::Lost;
 
 /// Descriptors that an agent wants: staging holds many files open at a time.
 const DESCRIPTORS: u64 = 65_536;
@@ -66,6 +70,14 @@ pub enum AgentError {
         /// What the system said.
         source: io::Error,
     },
+    /// What this server is to the service cannot be read, so that it would come as a stranger.
+    #[error("File {} tells which server this is, and cannot be read: {source}", path.display())]
+    Identity {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: io::Error,
+    },
     /// The service refuses this server for good.
     #[error("The service refuses this server: {0}")]
     Refused(ApiError),
@@ -84,6 +96,7 @@ pub struct Agent {
     client: Client,
     attachment: Option<Arc<Attachment>>,
     slots: BTreeMap<EndpointId, Slot>,
+    lost: Lost,
     servers: BTreeMap<ServerId, String>,
     overview: Arc<Mutex<Overview>>,
     reporting: Reporting,
@@ -142,6 +155,7 @@ impl Agent {
             client,
             attachment: None,
             slots: BTreeMap::new(),
+            lost: Lost::default(),
             servers: BTreeMap::new(),
             overview,
             reporting: Reporting::default(),
@@ -190,7 +204,9 @@ impl Agent {
                 tokio::task::block_in_place(|| specs.into_iter().for_each(|spec| self.assign(spec.assignment)));
             }
             News::Assignments(assignments) => tokio::task::block_in_place(|| {
-                let known = Known::new(assignments.iter().filter(|one| !one.deleting).cloned().collect(), &self.servers);
+                self.lost.compare(&self.options.state, &assignments);
+                let staying = assignments.iter().filter(|one| !one.deleting).cloned().collect();
+                let known = Known::new(staying, self.lost.assignments(), &self.servers);
                 if let Err(error) = known.write(&self.options.state) {
                     tracing::warn!(%error, "The endpoints cannot be kept; a start without the service will wait for it");
                 }
@@ -200,6 +216,7 @@ impl Agent {
             News::Back => overview::set_away(&self.overview, None),
             News::Refused(error) if error.code == Code::Fenced => return Err(AgentError::Fenced),
             News::Refused(error) => return Err(AgentError::Refused(error)),
+            News::Identity(path, source) => return Err(AgentError::Identity { path, source }),
             News::State(path, source) => {
                 return Err(AgentError::State { path, what: "cannot be written", source });
             }
@@ -254,7 +271,7 @@ impl Agent {
     }
 
     fn state_of(&self, id: EndpointId) -> PathBuf {
-        self.options.state.join("endpoints").join(id.to_string())
+        state_of(&self.options.state, id)
     }
 
     /// Why an assignment cannot be taken.
@@ -267,6 +284,9 @@ impl Agent {
         let state = state.canonicalize().unwrap_or(state);
         if overlap(path, &state) {
             return Some(format!("Path {} and the agent's state folder {} overlap", assignment.path, state.display()));
+        }
+        if let Some(data) = service_data(path) {
+            return Some(format!("Path {} lies in {}, where a service keeps its data", assignment.path, data.display()));
         }
         let others = self.slots.values().map(|slot| match slot {
             Slot::Running(endpoint) => &endpoint.spec.assignment,
@@ -307,7 +327,8 @@ impl Agent {
     fn report(&mut self) {
         let views: Vec<(Assignment, Published)> = self.slots.values().map(Slot::view).collect();
         let revision = views.iter().map(|(_, published)| published.revision + 1).sum();
-        overview::update(&self.overview, self.attachment.as_deref(), &views);
+        let shown = [&views[..], &self.lost.views()].concat();
+        overview::update(&self.overview, self.attachment.as_deref(), &shown);
         let Some(attachment) = &self.attachment else { return };
         if self.reporting.sending.as_ref().is_some_and(|sending| !sending.is_finished()) {
             return;
@@ -348,16 +369,4 @@ fn report_of(attachment: &Attachment, views: &[(Assignment, Published)]) -> Repo
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         endpoints: views.iter().map(|(_, published)| published.report.clone()).collect(),
     }
-}
-
-/// Whether two folders are one, or one holds the other.
-fn overlap(a: &Path, b: &Path) -> bool {
-    a.starts_with(b) || b.starts_with(a)
-}
-
-/// Makes a folder that only this user can look into.
-fn make_private(path: &Path) -> io::Result<()> {
-    use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700))
 }

@@ -10,7 +10,7 @@ mod repair;
 mod workers;
 
 pub(crate) use open::CATALOG;
-pub(crate) use published::Published;
+pub(crate) use published::{Published, wall_ms};
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -113,7 +113,7 @@ impl Published {
         counts.up_items = outgoing;
         counts.up_bytes = status.counts.up_bytes;
         counts.down_bytes = status.counts.down_bytes;
-        counts.down_items = status.counts.unsettled.saturating_sub(outgoing);
+        counts.down_items = incoming(&status.counts);
         let (since, up, down) = self.measured;
         let seconds = since.elapsed().as_secs_f64();
         if seconds >= RATE_SECONDS {
@@ -135,6 +135,12 @@ impl Published {
     }
 }
 
+/// Nodes that wait for something of the share. What the share refuses or an administrator has to confirm is owed, whether
+/// it is on its way or not.
+fn incoming(counts: &crate::engine::Counts) -> u64 {
+    counts.unsettled.saturating_sub(counts.owed)
+}
+
 fn state(status: &EngineStatus) -> EndpointState {
     match (status.stop, &status.held) {
         (Some(Stop::Fenced), _) => EndpointState::Stopped {
@@ -146,5 +152,19 @@ fn state(status: &EngineStatus) -> EndpointState {
         _ if status.scanning && !status.agreed => EndpointState::Scanning,
         _ if status.agreed => EndpointState::Synced,
         _ => EndpointState::Syncing,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::incoming;
+    use crate::engine::Counts;
+
+    #[test]
+    fn what_cannot_go_up_is_not_shown_as_coming_down() {
+        let counts = Counts { nodes: 9, unsettled: 4, owed: 3, deleted_here: 2, ..Counts::default() };
+        assert_eq!(incoming(&counts), 1);
+        // Owed nodes may be settled by now; counts of two moments never make a huge number.
+        assert_eq!(incoming(&Counts { owed: 5, ..counts }), 0);
     }
 }

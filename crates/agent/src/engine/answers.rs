@@ -41,7 +41,9 @@ impl<C: Catalog> Engine<C> {
                 Answer::Applied(version) => {
                     self.note_version(version);
                     let author = self.settings.rules.server;
-                    let before = self.catalog.record(change.node()).and_then(|record| record.remote);
+                    let record = self.catalog.record(change.node());
+                    self.count_local(change, record.as_ref(), now);
+                    let before = record.and_then(|record| record.remote);
                     settle::committed(&mut self.catalog, change, Commit { author, operation: *operation, version });
                     self.work.waits.remove(&change.node());
                     self.resolved(change.node());

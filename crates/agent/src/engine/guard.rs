@@ -2,14 +2,15 @@
 //!
 //! A plan that would delete a large part of the namespace waits for a confirmation, whichever side deleted. Deletes
 //! trickle in as they are noticed, so what was deleted within the last minutes counts together with what waits.
-
-use std::collections::VecDeque;
+//! [`super::deletes`] has the counting.
 
 use isotherm_core::ids::{NodeId, Version};
 use isotherm_core::namespace::Change;
-use isotherm_core::plan::{Action, Authority, Intent, Rules, Step};
+use isotherm_core::plan::{Action, Authority, Rules, Step};
+use isotherm_core::trees::{Record, State};
 
-use super::{Catalog, Command, Counts, Effect, Engine, Held, Limits, Millis};
+use super::deletes::{Case, Marks, Side, count_old};
+use super::{Catalog, Command, Counts, Effect, Engine, Held, Millis};
 
 /// Set once both sides have agreed for the first time.
 const AGREED_ONCE: &str = "agreed-once";
@@ -18,47 +19,13 @@ const RECENT_DELETES: &str = "recent-deletes";
 /// Up to which version of the share an authority reaches: its head when the share was first read.
 const AUTHORITY_UNTIL: &str = "authority-until";
 
-/// Deletes that one side made.
-#[derive(Debug, Default)]
-struct Side {
-    /// Deletes of the last minutes that were let through.
-    recent: VecDeque<Millis>,
-    /// How many were waiting when this was last judged, and until when more are expected to follow.
-    waiting: u64,
-    growing_until: Millis,
-    /// They are held back: how many would have been allowed when that began. What is added to the share later does not
-    /// set them free.
-    held: Option<u64>,
-}
-
-impl Side {
-    fn is_held(&self, now: Millis) -> bool {
-        self.held.is_some() || now < self.growing_until
-    }
-
-    fn judge(&mut self, waiting: u64, nodes: u64, confirmed: u64, limits: &Limits, now: Millis) {
-        while self.recent.front().is_some_and(|at| at + limits.deletes_window_ms < now) {
-            self.recent.pop_front();
-        }
-        // Deletes trickle in; they are judged together.
-        if waiting > self.waiting && waiting > limits.deletes_settle_from {
-            self.growing_until = now + limits.deletes_settle_ms;
-        }
-        self.waiting = waiting;
-        let recent = self.recent.len() as u64;
-        let allowed_now = limits.deletes_free.max((nodes.max(1) + recent) * limits.deletes_percent / 100);
-        let allowed = self.held.map_or(allowed_now, |held| held.min(allowed_now));
-        let over = waiting > 0 && waiting + recent > allowed.max(confirmed);
-        self.held = over.then_some(allowed);
-    }
-}
-
 /// Safety stops of one engine.
 #[derive(Debug, Default)]
 pub(super) struct Guard {
     pub(super) paused: bool,
     local: Side,
     remote: Side,
+    marks: Marks,
     /// How many deletes were confirmed, made here and made in the share; it holds until nothing more waits to be deleted.
     confirmed: Option<(u64, u64)>,
     /// The newest barrier, and the newest that was reached.
@@ -79,17 +46,6 @@ impl Guard {
     pub(super) fn set_holds(&self, rules: &mut Rules, now: Millis) {
         rules.hold_local_deletes = self.local.is_held(now);
         rules.hold_remote_deletes = self.remote.is_held(now);
-    }
-
-    pub(super) fn count_local(&mut self, intent: &Intent, now: Millis) {
-        let deletes = intent.changes.iter().filter(|change| matches!(change, Change::Delete { .. })).count();
-        self.local.recent.extend(std::iter::repeat_n(now, deletes));
-    }
-
-    pub(super) fn count_remote(&mut self, step: &Step, now: Millis) {
-        if matches!(step.action, Action::Remove { .. }) {
-            self.remote.recent.push_back(now);
-        }
     }
 
     pub(super) fn held(&self, counts: Counts) -> Option<Held> {
@@ -119,9 +75,8 @@ impl<C: Catalog> Engine<C> {
             Command::Barrier(_) => {}
             Command::ConfirmDeletes => {
                 let counts = self.catalog.counts();
-                let with = |waiting: u64, side: &Side| waiting + side.recent.len() as u64;
-                let local = with(counts.deleted_here, &self.guard.local);
-                let remote = with(counts.deleted_there, &self.guard.remote);
+                let local = self.guard.local.to_confirm(counts.deleted_here);
+                let remote = self.guard.remote.to_confirm(counts.deleted_there);
                 self.guard.confirmed = Some((local, remote));
             }
             Command::Pause => self.guard.paused = true,
@@ -215,27 +170,54 @@ impl<C: Catalog> Engine<C> {
         }
     }
 
+    /// A page ended at the head of the share.
+    pub(super) fn mark_head(&mut self, now: Millis) {
+        if let Some(cursor) = self.catalog.cursor().filter(|_| self.remote.at_head) {
+            self.guard.marks.note(cursor, self.catalog.counts().nodes, self.settings.limits.deletes_window_ms, now);
+        }
+    }
+
+    /// The share has taken a change that was made here.
+    pub(super) fn count_local(&mut self, change: &Change, before: Option<&Record>, now: Millis) {
+        if matches!(change, Change::Delete { .. }) {
+            let mark = self.guard.marks.first(self.catalog.cursor(), self.settings.limits.deletes_window_ms, now);
+            self.guard.local.carried_out(before, mark, now);
+        }
+    }
+
+    /// A step was performed here.
+    pub(super) fn count_remote(&mut self, step: &Step, now: Millis) {
+        if matches!(step.action, Action::Remove { .. }) {
+            let mark = self.guard.marks.first(self.catalog.cursor(), self.settings.limits.deletes_window_ms, now);
+            self.guard.remote.carried_out(self.catalog.record(step.node).as_ref(), mark, now);
+        }
+    }
+
     /// Judges deletes before they are planned for.
     pub(super) fn judge_deletes(&mut self, now: Millis) {
         let counts = self.catalog.counts();
         if counts.deleted_here == 0 && counts.deleted_there == 0 {
             if self.guard.confirmed.is_some() {
-                self.guard.local.recent.clear();
-                self.guard.remote.recent.clear();
+                self.guard.local.forget();
+                self.guard.remote.forget();
             }
             self.guard.confirmed = None;
         }
         let (here, there) = self.guard.confirmed.unwrap_or_default();
         let limits = &self.settings.limits;
-        self.guard.local.judge(counts.deleted_here, counts.nodes, here, limits, now);
-        self.guard.remote.judge(counts.deleted_there, counts.nodes, there, limits, now);
+        let mark = self.guard.marks.first(self.catalog.cursor(), limits.deletes_window_ms, now);
+        let case = |waiting, confirmed| Case { waiting, nodes: counts.nodes, confirmed, mark, limits, now };
+        let catalog = &self.catalog;
+        let (local, remote) = (&mut self.guard.local, &mut self.guard.remote);
+        local.judge(&case(counts.deleted_here, here), |mark, most| count_old(catalog, State::DeletedHere, mark, most));
+        remote.judge(&case(counts.deleted_there, there), |mark, most| count_old(catalog, State::DeletedThere, mark, most));
         self.keep_recent();
     }
 
     /// How many deletes went through lately, and what is held back, is kept: an agent that is started again and again must
     /// not forget it.
     fn keep_recent(&mut self) {
-        let now = [&self.guard.local, &self.guard.remote].map(|side| (side.recent.len() as u64, side.held));
+        let now = [&self.guard.local, &self.guard.remote].map(|side| (side.recent(), side.held));
         if now != self.guard.kept {
             self.guard.kept = now;
             let bytes = postcard::to_allocvec(&now).expect("numbers can be encoded");
@@ -249,8 +231,7 @@ impl<C: Catalog> Engine<C> {
             return;
         };
         for (side, (recent, held)) in [&mut self.guard.local, &mut self.guard.remote].into_iter().zip(kept) {
-            side.recent.extend(std::iter::repeat_n(0, usize::try_from(recent).unwrap_or(0)));
-            side.held = held;
+            side.recall(recent, held);
         }
         self.guard.kept = kept;
     }

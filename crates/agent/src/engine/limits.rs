@@ -43,8 +43,10 @@ pub struct Limits {
     pub retry_ms: (Millis, Millis),
     /// A file that somebody keeps open for writing becomes a problem after this long.
     pub busy_problem_ms: Millis,
-    /// Deletes within this time count together for the safety stop.
+    /// Deletes within this time count together for the safety stop, but for those of nodes that were made within it.
     pub deletes_window_ms: Millis,
+    /// Deletes within this time count together, also of such nodes.
+    pub deletes_together_ms: Millis,
     /// From this many waiting deletes on, more are waited for this long, so that they are judged together.
     pub deletes_settle_from: u64,
     /// See `deletes_settle_from`.
@@ -78,6 +80,7 @@ impl Default for Limits {
             retry_ms: (1_000, 60_000),
             busy_problem_ms: 15 * 60_000,
             deletes_window_ms: 10 * 60_000,
+            deletes_together_ms: 5_000,
             deletes_settle_from: 10,
             deletes_settle_ms: 1_000,
             deletes_free: 20,

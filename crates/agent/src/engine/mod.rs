@@ -9,6 +9,7 @@
 
 mod answers;
 mod catalog;
+mod deletes;
 mod event;
 mod guard;
 mod limits;

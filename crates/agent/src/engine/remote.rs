@@ -72,6 +72,7 @@ impl<C: Catalog> Engine<C> {
                     self.catalog.set_cursor(Some(page.cursor));
                 }
                 self.remote.at_head = page.at_head;
+                self.mark_head(now);
             }
         }
     }

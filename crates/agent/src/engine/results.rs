@@ -212,6 +212,7 @@ impl<C: Catalog> Engine<C> {
         if let Some(local) = local.as_ref().filter(|local| Some(local.print) != shown) {
             self.glance_at(&local.place, now);
         }
+        self.count_remote(step, now);
         let strays = settle::performed(&mut self.catalog, step, local);
         strays.into_iter().for_each(|stray| self.around(stray));
         self.mirrored(step.node);

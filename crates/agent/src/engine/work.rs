@@ -224,11 +224,10 @@ impl<C: Catalog> Engine<C> {
                 self.wake(nodes);
                 continue;
             }
-            self.guard.count_local(&intent, now);
             self.work.busy.extend(nodes);
             self.work.outbox.push_back(intent);
         }
-        self.hand_out(planned.steps, now);
+        self.hand_out(planned.steps);
         for (node, trouble) in planned.troubles {
             let (code, text) = match trouble {
                 Trouble::TooManyConflicts => (
@@ -249,7 +248,7 @@ impl<C: Catalog> Engine<C> {
     }
 
     /// Hands steps out: small ones in order, large contents apart.
-    fn hand_out(&mut self, steps: Vec<Step>, now: Millis) {
+    fn hand_out(&mut self, steps: Vec<Step>) {
         let limits = &self.settings.limits;
         let (mut ordinary, mut bulk) = (Vec::new(), Vec::new());
         let mut left = Vec::new();
@@ -280,7 +279,6 @@ impl<C: Catalog> Engine<C> {
                 continue;
             }
             for step in &steps {
-                self.guard.count_remote(step, now);
                 self.work.busy.insert(step.node);
                 if matches!(step.action, Action::Move { .. }) {
                     self.about_to_move(step.node);

@@ -3,9 +3,10 @@
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 
+use isotherm_agent::control;
 use rustix::process::Signal;
 
-use crate::program::{Running, isotherm};
+use crate::program::{Running, isotherm, until};
 use crate::world::World;
 
 #[test]
@@ -77,7 +78,106 @@ fn groups_are_made_shown_and_changed() {
     world.run(&["endpoint", "create", "--group", "plans", "--server", "nobody", "--path", "/srv"]).expect(1);
     world.run(&["endpoint", "show", "abc"]).expect(1);
     world.run(&["endpoint", "show", "xyz"]).expect(2);
-    assert!(world.run(&["wait", "--synced"]).expect(0).out.contains("in sync"), "a group without endpoints lacks nothing");
+    let alone = world.run(&["wait", "--synced", "--group", "plans"]).expect(4);
+    assert!(alone.err.contains("Group plans has no endpoint"), "{alone:?}");
+}
+
+#[test]
+fn waiting_at_a_service_without_endpoints_fails() {
+    let world = World::new();
+    for made in [false, true] {
+        if made {
+            world.run(&["group", "create", "plans"]).expect(0);
+        }
+        let ended = world.run(&["wait", "--synced"]).expect(4);
+        assert!(ended.err.contains("no endpoint to wait for") && ended.err.contains("data folder"), "{ended:?}");
+        assert!(ended.out.is_empty(), "{ended:?}");
+    }
+    world.run(&["wait", "--synced", "--group", "other"]).expect(1);
+}
+
+/// The soft and the hard limit of open descriptors.
+fn descriptors(process: u32) -> (String, String) {
+    let limits = std::fs::read_to_string(format!("/proc/{process}/limits")).unwrap();
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+    let mut words = line.split_whitespace().map(str::to_owned);
+    (words.next().unwrap(), words.next().unwrap())
+}
+
+#[test]
+fn the_service_raises_its_limit_of_descriptors() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = std::process::Command::new("prlimit");
+    command.args(["--nofile=128:4096", env!("CARGO_BIN_EXE_isotherm"), "service", "run", "--listen", "127.0.0.1:0", "--data"]);
+    command.arg(folder.path().join("data"));
+    let service = Running::spawn(command);
+    assert!(service.line().starts_with("listening on "));
+    // As root it may go beyond the hard limit.
+    let (soft, hard) = descriptors(service.id());
+    assert!(soft == hard && soft != "128", "{soft} of {hard}");
+}
+
+#[test]
+fn the_services_own_folder_is_no_endpoint() {
+    let mut world = World::new();
+    world.start_agent("detroit");
+    world.run(&["group", "create", "plans"]).expect(0);
+    let data = world.data();
+    for path in [data.clone(), data.join("objects"), data.parent().unwrap().to_owned()] {
+        let path = path.to_str().unwrap();
+        let refused = world.run(&["endpoint", "create", "--group", "plans", "--server", "detroit", "--path", path]).expect(4);
+        assert!(refused.err.contains("service's own data folder"), "{refused:?}");
+    }
+    // One of another service is known by what lies in it.
+    let other = world.path("other");
+    std::fs::create_dir_all(other.join("inside")).unwrap();
+    std::fs::write(other.join("format"), "isotherm service data, format 1\n").unwrap();
+    let inside = other.join("inside");
+    let path = inside.to_str().unwrap();
+    world.run(&["endpoint", "create", "--group", "plans", "--server", "detroit", "--path", path]).expect(0);
+    let said = || world.run(&["endpoint", "list", "--json"]).expect(0).out;
+    until("the agent refuses it", || said().contains("where a service keeps its data"));
+}
+
+#[test]
+fn a_service_on_an_empty_folder_is_told_of_by_the_agent() {
+    let mut world = World::new();
+    world.start_agent("detroit");
+    world.run(&["group", "create", "plans"]).expect(0);
+    let (folder, state) = (world.path("plans"), world.state("detroit"));
+    std::fs::create_dir(&folder).unwrap();
+    let path = folder.to_str().unwrap();
+    world.run(&["endpoint", "create", "--group", "plans", "--server", "detroit", "--path", path]).expect(0);
+    until("the agent works on it", || state.join("endpoints.json").exists());
+    let real = world.data();
+    world.serve_again(&world.path("empty"), &[]);
+    let problems = || match control::ask(&state, &control::Request::Problems) {
+        Ok(control::Answer::Problems(problems)) => problems,
+        _ => Vec::new(),
+    };
+    until("the agent says so", || !problems().is_empty());
+    let problem = problems().remove(0);
+    assert!(problem.code == "not_named" && problem.text.contains(path), "{problem:?}");
+    assert!(problem.remedy.contains("disk is mounted"), "{problem:?}");
+    // Also after a start, and until the service is right again.
+    world.stop_agent("detroit", Signal::TERM);
+    world.start_agent("detroit");
+    until("the agent says so again", || !problems().is_empty());
+    world.serve_again(&real, &[]);
+    until("the agent has nothing to say", || problems().is_empty());
+    assert!(folder.exists());
+}
+
+#[test]
+fn a_damaged_identity_says_that_it_cannot_be_read() {
+    let mut world = World::new();
+    world.start_agent("detroit");
+    world.stop_agent("detroit", Signal::TERM);
+    let state = world.state("detroit");
+    std::fs::write(state.join("server.json"), "garbage").unwrap();
+    let ended = isotherm(&crate::world::agent_arguments(&state, &world.url, "detroit")).expect(1);
+    assert!(ended.err.contains("server.json tells which server this is, and cannot be read"), "{ended:?}");
+    assert!(ended.err.contains("Put the file back") && !ended.err.contains("may write"), "{ended:?}");
 }
 
 #[test]

@@ -104,6 +104,7 @@ fn what_exceeds_the_quota_waits_is_shown_and_goes_on() {
     let problems = fleet.run(&["problems"]).expect(3);
     assert!(problems.out.contains("detroit"), "{problems:?}");
     assert!(!fleet.endpoint(SITES[0])["report"]["unsafe_since_ms"].is_null(), "{}", fleet.endpoint(SITES[0]));
+    assert_eq!(fleet.endpoint(SITES[0])["report"]["counts"]["down_items"], 0, "{}", fleet.endpoint(SITES[0]));
     fs::write(detroit.join("small"), "still fits").unwrap();
     until("what fits goes on", || munich.join("small").exists());
     assert!(!munich.join("b").exists() && fs::metadata(detroit.join("b")).unwrap().len() == 700_000);

@@ -67,7 +67,8 @@ fn reason(state: &Service, group: &Group, endpoint: &Endpoint, barrier: u64) -> 
         EndpointState::WaitingForConfirmation { deletes, of } => {
             let id = endpoint.id;
             return Some(format!(
-                "{deletes} of {of} items would be deleted; that waits for `isotherm endpoint confirm-deletes {id}`"
+                "{deletes} of {of} items would be deleted, which with those of the last ten minutes is too many; that waits \
+                 for `isotherm endpoint confirm-deletes {id}`"
             ));
         }
         EndpointState::Stopped { reason, remedy } => return Some(format!("It has stopped: {reason} ({remedy})")),
@@ -87,8 +88,11 @@ fn reason(state: &Service, group: &Group, endpoint: &Endpoint, barrier: u64) -> 
     if !report.agreed {
         let counts = report.counts;
         return Some(format!(
-            "{} items ({} bytes) are on their way up and {} ({} bytes) down; `isotherm problems` lists what fails",
-            counts.up_items, counts.up_bytes, counts.down_items, counts.down_bytes
+            "{} items ({} bytes) are not in the share yet, {} are to come from it ({} bytes); `isotherm problems` lists what fails",
+            counts.unsynced_items.max(counts.up_items),
+            counts.up_bytes,
+            counts.down_items,
+            counts.down_bytes
         ));
     }
     None

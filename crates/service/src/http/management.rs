@@ -148,6 +148,7 @@ fn endpoint_id(text: &str) -> Result<EndpointId, Fault> {
 pub(super) async fn create_endpoint(State(state): Shared, request: Body) -> Answered {
     let new: NewEndpoint = body::from_json(request).await?;
     let id = EndpointId(random()?);
+    records::keep_off(&new.path, &state.folder.real_path())?;
     change(&state, move |connection| records::create_endpoint(connection, id, &new, now_ms())).await
 }
 

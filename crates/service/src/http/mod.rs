@@ -10,6 +10,7 @@ mod body;
 mod download;
 mod guard;
 mod management;
+mod moments;
 mod revisions;
 mod share;
 mod stream;

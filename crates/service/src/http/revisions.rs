@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::Uri;
+use isotherm_api::management::Group;
 use isotherm_api::path::ShownPath;
 use isotherm_api::revisions::{
     AsOf, RESTORE_ITEMS_MAX, RestoreAction, RestoreCopy, RestoreItem, RestoreOne, RestoreOutcome, RestorePlan, RestoreRequest,
@@ -15,11 +16,14 @@ use isotherm_api::revisions::{
 };
 use isotherm_core::ids::{Epoch, GroupId, NodeId, OperationId, ServerId, Version};
 use isotherm_core::name::{Name, escape};
-use isotherm_core::namespace::{Answer, Batch, Change, Operation, Records as _, Restoration, Restored, apply, restore};
+use isotherm_core::namespace::{
+    Answer, Batch, Change, Operation, Records as _, Restoration, Restored, Revisions as _, apply, restore,
+};
 use isotherm_core::node::{Kind, Node, Place};
 use rusqlite::Connection;
 
 use super::download::parts_of;
+use super::moments::{check_span, check_time, check_version};
 use super::{Answered, Shared, body};
 use crate::clock::{now_ms, random};
 use crate::fault::Fault;
@@ -92,12 +96,18 @@ pub(super) async fn plan(State(state): Shared, Path(group): Path<String>, reques
     let wanted: RestoreRequest = body::from_json(request).await?;
     let path = bytes_of(&wanted.path)?;
     let read = move |connection: &Connection| {
-        let records = SqlRecords::open(connection, records::group(connection, &group)?.id, 0)?;
+        let group = records::group(connection, &group)?;
+        let records = SqlRecords::open(connection, group.id, 0)?;
         let mut page = Page { connection, records: &records, items: Vec::new(), paths: BTreeMap::new() };
         let next = match &wanted.what {
             RestoreWhat::Deleted => page.deleted(&path)?,
-            RestoreWhat::AsOf { moment: at, exact } => page.as_of(&path, moment(*at), *exact, wanted.before)?,
+            RestoreWhat::AsOf { moment: at, exact } => {
+                let at = moment(*at);
+                page.check(&group, &path, at)?;
+                page.as_of(&path, at, *exact, wanted.before)?
+            }
             RestoreWhat::Server { server, from_ms, until_ms } => {
+                check_span(&group, (*from_ms, *until_ms), now_ms())?;
                 page.of_server(&path, server, (*from_ms, *until_ms), wanted.before)?
             }
         };
@@ -159,8 +169,36 @@ impl Page<'_, '_> {
         candidates.first().copied().ok_or_else(|| Fault::not_found("Path", escape(path)))
     }
 
+    /// Refuses a moment at which nothing can have been, and a version that is none of this path.
+    fn check(&self, group: &Group, path: &[u8], at: Moment) -> Result<(), Fault> {
+        let node = self.node_at(path, at)?;
+        match at {
+            Moment::Time(ms) => check_time(group, ms, now_ms())?,
+            Moment::Version(version) => check_version(group, version)?,
+        }
+        let is_directory = self.records.node(node)?.is_none_or(|node| node.kind() == Kind::Directory);
+        // What a directory held is asked for by any version of the share.
+        let Moment::Version(version) = at else { return Ok(()) };
+        if is_directory {
+            return Ok(());
+        }
+        for node in self.records.ever_at(path)? {
+            if self.records.revision(node, version)?.is_some() {
+                return Ok(());
+            }
+        }
+        let path = escape(path);
+        let text = format!("Version {version} is none of {path}, or is not kept any more; `isotherm versions` lists them");
+        Err(Fault::invalid(text))
+    }
+
     fn as_of(&mut self, path: &[u8], at: Moment, exact: bool, before: Option<Version>) -> Result<Option<Version>, Fault> {
         let above = self.node_at(path, at)?;
+        let now = self.records.node(above)?.filter(|now| now.kind() != Kind::Directory);
+        let was_there = self.records.version_at(above, at)?.is_some_and(|then| then.is_live());
+        if now.is_some() && !was_there && !exact {
+            return Err(Fault::not_found("Path at that moment", escape(path)));
+        }
         let changed = self.records.changed_since(at, before, LOOKED_AT_MAX)?;
         let full = changed.len() == LOOKED_AT_MAX;
         let mut last = None;
@@ -331,6 +369,7 @@ pub(super) async fn copy(State(state): Shared, Path(group): Path<String>, reques
         let mut records = SqlRecords::open_for_change(connection, id, now_ms(), fresh)?;
         let page = Page { connection, records: &records, items: Vec::new(), paths: BTreeMap::new() };
         let at = moment(wanted.moment);
+        page.check(&records::group_by_id(connection, id)?, &from, at)?;
         let then = records.version_at(page.node_at(&from, at)?, at)?.filter(Node::is_live);
         let then = then.ok_or_else(|| Fault::not_found("Path at that moment", escape(&from)))?;
         if then.kind() == Kind::Directory {

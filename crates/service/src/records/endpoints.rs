@@ -104,6 +104,17 @@ pub(crate) fn create_endpoint(
     Ok(endpoint(connection, id)?.endpoint)
 }
 
+/// Refuses a path that overlaps the service's own data folder: an endpoint there would feed on itself. Which machine the
+/// server is on is not known, so this holds for all of them.
+pub(crate) fn keep_off(path: &str, data: &Path) -> Result<(), Fault> {
+    let path = plain_path(path)?;
+    if is_overlap(Path::new(&path), data) {
+        let message = format!("Path {path} overlaps with the service's own data folder {}", data.display());
+        return Err(Fault::new(Code::Overlap, message));
+    }
+    Ok(())
+}
+
 /// Changes an endpoint.
 pub(crate) fn change_endpoint(
     connection: &Connection,
@@ -169,7 +180,10 @@ fn plain_path(path: &str) -> Result<String, Fault> {
 
 /// Whether one path is or lies below the other, component by component: `/a` and `/ab` do not overlap.
 fn overlap(a: &str, b: &str) -> bool {
-    let (a, b) = (Path::new(a), Path::new(b));
+    is_overlap(Path::new(a), Path::new(b))
+}
+
+fn is_overlap(a: &Path, b: &Path) -> bool {
     a.starts_with(b) || b.starts_with(a)
 }
 
@@ -185,6 +199,20 @@ mod tests {
         }
         for bad in ["", "a", "a/b", "/", "//", "/a/../b", "/./a", "/a\0"] {
             assert!(plain_path(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn the_services_own_folder_is_kept_off() {
+        let data = Path::new("/srv/isotherm");
+        for (path, is_refused) in [
+            ("/srv/isotherm", true),
+            ("/srv/isotherm/objects/", true),
+            ("/srv", true),
+            ("/srv/isotherm2", false),
+            ("/srv/plans", false),
+        ] {
+            assert_eq!(keep_off(path, data).is_err_and(|fault| fault.code == Code::Overlap), is_refused, "{path}");
         }
     }
 

@@ -31,7 +31,7 @@ pub(crate) use chunks::{PackRow, chunk_location, index_pack, manifest_bytes, pin
 pub(crate) use copy::{copy, packs_in};
 pub(crate) use damage::{NodeKey, chunks_aside, damaged_nodes, end_round, keep_damage, next_round, set_aside, take_back, wanted};
 pub(crate) use endpoints::{
-    EndpointRow, change_endpoint, confirm_deletes, create_endpoint, delete_endpoint, endpoint, endpoints, endpoints_of,
+    EndpointRow, change_endpoint, confirm_deletes, create_endpoint, delete_endpoint, endpoint, endpoints, endpoints_of, keep_off,
     remove_endpoint,
 };
 pub use garbage::Ages;

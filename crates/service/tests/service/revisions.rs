@@ -212,3 +212,48 @@ fn copy(from: &std::path::Path, to: &std::path::Path) {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn moments_that_cannot_be_meant_are_refused_by_name() {
+    let _no_forks = FORKS.read().await;
+    let mut world = World::new().await;
+    let (plan, made) = world.writer.create(b"plan", b"one").await;
+    let (_, other) = world.writer.create(b"note", b"note").await;
+    let edited = edit(&mut world.writer, plan, made, b"two").await;
+    let now = world.client().status().await.unwrap().now_ms;
+    let day = 24 * 60 * 60 * 1000;
+    let asked = |path: &str, what: RestoreWhat| {
+        let request = RestoreRequest { path: ShownPath::new(path.as_bytes()), what, before: None };
+        let client = world.client();
+        async move { client.restore_plan("plans", &request).await }
+    };
+    let as_of = |moment, exact| RestoreWhat::AsOf { moment, exact };
+    let server = |from_ms, until_ms| RestoreWhat::Server { server: "munich".into(), from_ms, until_ms };
+    for (path, what, says) in [
+        ("plan", as_of(AsOf::Version(Version(99_999)), false), "Version 99999 does not exist"),
+        ("", as_of(AsOf::Version(Version(99_999)), true), "Version 99999 does not exist"),
+        ("plan", as_of(AsOf::Version(other), false), "is none of plan"),
+        ("plan", as_of(AsOf::Ms(4_070_908_800_000), false), "Moment 2099-01-01T00:00:00Z lies in the future"),
+        ("plan", as_of(AsOf::Ms(now - day), false), "lies before group plans was made"),
+        ("", as_of(AsOf::Ms(now - day), true), "lies before group plans was made"),
+        ("", server(4_070_908_800_000, u64::MAX / 2), "Moment 2099-01-01T00:00:00Z lies in the future"),
+        ("", server(now - day, u64::MAX / 2), "lies before group plans was made"),
+        ("", server(now, now - 1), "ends before it begins"),
+    ] {
+        let error = asked(path, what.clone()).await.unwrap_err();
+        assert!(error.message.contains(says), "{what:?}: {error}");
+    }
+    let copy = |version| {
+        let (path, to) = (ShownPath::new(b"plan"), ShownPath::new(b"old plan"));
+        let (client, copy) = (world.client(), RestoreCopy { path, moment: AsOf::Version(version), to });
+        async move { client.restore_copy("plans", &copy).await }
+    };
+    assert!(copy(other).await.unwrap_err().message.contains("is none of plan"));
+    copy(made).await.unwrap();
+    assert_eq!(read(&world, b"old plan").await, b"one");
+    // Its own versions are fine, and so is any version of the share for all of it.
+    assert_eq!(asked("plan", as_of(AsOf::Version(made), false)).await.unwrap().items.len(), 1);
+    assert_eq!(asked("plan", as_of(AsOf::Version(edited), false)).await.unwrap().items.len(), 0);
+    assert_eq!(asked("", as_of(AsOf::Version(other), true)).await.unwrap().items.len(), 2);
+    world.stop().await;
+}
