@@ -16,6 +16,11 @@ impl<T: Trees> Planner<'_, T> {
         if ruled && never_here && self.delete_unknown_there(node, remote) {
             return;
         }
+        self.make_here(node, remote);
+    }
+
+    /// Makes it here, whoever rules: for a directory it was asked by what belongs into it.
+    pub(super) fn make_here(&mut self, node: NodeId, remote: &Node) {
         let Some(at) = self.spot(&remote.place) else { return };
         // Making the parent may have led back here, or a local file or directory becomes this node.
         if self.made_here.contains(&node) || self.rebound.contains(&node) {

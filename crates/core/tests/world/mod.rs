@@ -1,6 +1,7 @@
 //! Servers with tiny disks around one share, driven straight through the rules: no engine, no network, no time.
 #![allow(dead_code)]
 
+pub(crate) mod deeds;
 pub(crate) mod disk;
 pub(crate) mod people;
 
