@@ -10,28 +10,16 @@ use isotherm_core::plan::Authority;
 use world::World;
 use world::deeds::{perform, shown, shown_on};
 
-/// Works on one server alone until it has nothing to do.
-fn alone(world: &mut World, number: usize) {
-    for _ in 0..20 {
-        world.scan(number);
-        world.learn(number);
-        if world.round(number, &|_| {}).is_empty() {
-            return;
-        }
-    }
-    panic!("no end");
-}
-
 /// The first server has brought `first` to the share, then the second comes with `second` and is told to rule over what the
 /// share held then. `meanwhile` is done on the first before the second has read the share.
 fn initial_upload(authority: Authority, first: &str, meanwhile: &str, second: &str) -> String {
     let mut world = World::new(2, Case::Sensitive);
     perform(&mut world.servers[0].disk, first);
-    alone(&mut world, 0);
+    world.alone(0);
     world.servers[1].rules.authority = authority;
     world.servers[1].rules.authority_until = Some(world.records.share().unwrap().head);
     perform(&mut world.servers[0].disk, meanwhile);
-    alone(&mut world, 0);
+    world.alone(0);
     perform(&mut world.servers[1].disk, second);
     world.converge(1).unwrap();
     shown(&world)
@@ -81,7 +69,7 @@ fn metadata_of_the_ruling_server_stands_and_otherwise_that_of_the_share() {
     ] {
         let mut world = World::new(2, Case::Sensitive);
         perform(&mut world.servers[0].disk, "mkdir d; chmod d 1");
-        alone(&mut world, 0);
+        world.alone(0);
         perform(&mut world.servers[1].disk, "mkdir d; chmod d 2");
         world.servers[1].rules.authority = authority;
         world.servers[1].rules.authority_until = until.map(Version);
@@ -148,7 +136,7 @@ fn held_deletes_of_the_share_are_not_made_here() {
 fn a_server_that_rules_and_holds_its_deletes_takes_nothing_from_the_share() {
     let mut world = World::new(2, Case::Sensitive);
     perform(&mut world.servers[0].disk, "write a 1; write b 2");
-    alone(&mut world, 0);
+    world.alone(0);
     world.servers[1].rules.authority = Authority::Server;
     world.servers[1].rules.authority_until = Some(world.records.share().unwrap().head);
     world.servers[1].rules.hold_local_deletes = true;

@@ -123,14 +123,30 @@ impl World {
 
     /// One plan for everything unsettled, performed; returns the plan.
     pub(crate) fn round(&mut self, number: usize, order: &dyn Fn(&mut Vec<NodeId>)) -> Plan {
-        let mut ids = self.ids;
-        let server = &mut self.servers[number];
-        let mut nodes = server.trees.unsettled(None, usize::MAX);
-        order(&mut nodes);
-        let plan = plan(&server.trees, &server.rules, nodes, &|_| false, &mut || NodeId(next_id(&mut ids)));
-        self.ids = ids;
+        let plan = self.planned(number, order, &|_| false);
         self.perform(number, &plan);
         plan
+    }
+
+    /// A plan for everything unsettled, while the `busy` nodes are being worked on.
+    pub(crate) fn planned(&mut self, number: usize, order: &dyn Fn(&mut Vec<NodeId>), busy: &dyn Fn(&Record) -> bool) -> Plan {
+        let server = &self.servers[number];
+        let ids = &mut self.ids;
+        let mut nodes = server.trees.unsettled(None, usize::MAX);
+        order(&mut nodes);
+        plan(&server.trees, &server.rules, nodes, busy, &mut || NodeId(next_id(ids)))
+    }
+
+    /// Works on one server until it has nothing to do, while the others stand still.
+    pub(crate) fn alone(&mut self, number: usize) {
+        for _ in 0..60 {
+            self.scan(number);
+            self.learn(number);
+            if self.round(number, &|_| {}).is_empty() {
+                return;
+            }
+        }
+        panic!("no end");
     }
 
     pub(crate) fn perform(&mut self, number: usize, plan: &Plan) {
@@ -183,19 +199,13 @@ impl World {
         assert!(problems.is_empty(), "{problems:?}");
         let mut at = 0;
         for intent in &plan.intents {
-            let mut all = true;
             for change in &intent.changes {
-                if let Answer::Applied(version) = answers[at] {
-                    let commit = Commit { author: server.id, operation: batch.operations[at].id, version };
-                    settle::committed(&mut server.trees, change, commit);
-                } else {
-                    all = false;
-                }
+                let Answer::Applied(version) = answers[at] else { panic!("{:?} to {change:?}", answers[at]) };
+                let commit = Commit { author: server.id, operation: batch.operations[at].id, version };
+                settle::committed(&mut server.trees, change, commit);
                 at += 1;
             }
-            if all {
-                settle::rebound(&mut server.trees, intent);
-            }
+            settle::rebound(&mut server.trees, intent);
         }
     }
 
@@ -291,9 +301,9 @@ impl Server {
         (self.disk.names.get(&at) == Some(&ino(&expected.handle))).then_some(at)
     }
 
-    /// Performs a step unless what it expects is not there.
+    /// Performs a step. Nothing happens between a look, a plan and its steps here, so what it expects must be there.
     fn step(&mut self, step: &Step) {
-        let Some(after) = self.act(step) else { return };
+        let after = self.act(step).unwrap_or_else(|| panic!("a step that cannot be performed: {step:?}"));
         let strays = settle::performed(&mut self.trees, step, after);
         assert!(strays.is_empty(), "nothing happens between a look and a step here");
         mirror(&mut self.trees, step.node);
