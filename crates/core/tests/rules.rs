@@ -34,6 +34,8 @@ fn a_server_that_rules_makes_the_share_what_it_has() {
     assert_eq!(rules("mkdir d; mkdir d/e; write d/e/a 1", "write b 2"), "b=2", "whole directories too");
     assert_eq!(rules("mkdir d; write d/a 1; write d/b 2", "mkdir d; write d/a 1"), "d/ d/a=1");
     assert_eq!(rules("ln -s l 1", "ln -s l 2"), "l@2");
+    assert_eq!(rules("write n 1", "mkdir n"), "n/", "whatever it is there");
+    assert_eq!(rules("mkdir n; mkdir n/d; write n/d/a 1", "write n 2"), "n=2");
 }
 
 #[test]
@@ -50,6 +52,7 @@ fn a_server_rules_only_over_what_the_share_held_when_it_was_told_so() {
     assert_eq!(since("write a 1; write b 2", "write b 3", "write a 1"), "a=1 b=3", "written since");
     assert_eq!(since("write a 1", "write a 3", "write a 2"), "a-s1=2 a=3", "both are kept");
     assert_eq!(since("mkdir d; write d/a 1", "write d/b 2", "write c 3"), "c=3 d/ d/b=2", "its directory stays with it");
+    assert_eq!(since("mkdir n; write n/a 1", "write n/b 2", "write n 3"), "n-s1=3 n/ n/b=2");
     assert_eq!(since("mkdir d; mkdir d/e; write d/a 1", "write d/e/b 2", "write c 3"), "c=3 d/ d/e/ d/e/b=2");
 }
 
@@ -144,4 +147,52 @@ fn a_server_that_rules_and_holds_its_deletes_takes_nothing_from_the_share() {
     work(&mut world);
     assert_eq!(shown_on(&world.servers[0].disk), "a=3 b=2");
     assert_eq!(shown_on(&world.servers[1].disk), "a=3");
+}
+
+#[test]
+fn a_file_made_anew_under_the_name_of_a_held_delete_is_a_new_version_of_it() {
+    let mut world = World::new(2, Case::Sensitive);
+    perform(&mut world.servers[0].disk, "write a 1");
+    world.converge(0).unwrap();
+    world.servers[0].rules.hold_local_deletes = true;
+    perform(&mut world.servers[0].disk, "rm a");
+    work(&mut world);
+    perform(&mut world.servers[0].disk, "write a 2");
+    work(&mut world);
+    assert_eq!([0, 1].map(|number| shown_on(&world.servers[number].disk)), ["a=2", "a=2"]);
+    let live: Vec<usize> = world.records.nodes().map(|node| world.records.revisions(node.id).len()).collect();
+    assert_eq!(live, [2], "one node, two versions");
+}
+
+/// Two servers with the same files: nothing is to be done, whoever rules.
+#[test]
+fn a_server_that_rules_deletes_nothing_that_it_has_itself() {
+    let mut world = World::new(2, Case::Sensitive);
+    let deeds = "mkdir d; write d/a 1; write b 2; mkdir e; ln -s l 3";
+    perform(&mut world.servers[0].disk, deeds);
+    world.alone(0);
+    let head = world.records.share().unwrap().head;
+    world.servers[1].rules.authority = Authority::Server;
+    world.servers[1].rules.authority_until = Some(head);
+    perform(&mut world.servers[1].disk, deeds);
+    world.servers[1].disk.inodes = world.servers[0].disk.inodes.clone();
+    world.converge(1).unwrap();
+    assert_eq!(world.records.share().unwrap().head, head);
+}
+
+#[test]
+fn what_a_server_that_rules_has_otherwise_is_a_new_version_and_no_other_file() {
+    let mut world = World::new(2, Case::Sensitive);
+    perform(&mut world.servers[0].disk, "mkdir d; write d/a 1; write d/b 2");
+    world.alone(0);
+    let known: Vec<_> = world.records.nodes().map(|node| node.id).collect();
+    world.servers[1].rules.authority = Authority::Server;
+    world.servers[1].rules.authority_until = Some(world.records.share().unwrap().head);
+    perform(&mut world.servers[1].disk, "mkdir d; write d/a 3");
+    world.converge(1).unwrap();
+    assert_eq!(shown(&world), "d/ d/a=3");
+    assert_eq!(world.records.nodes().map(|node| node.id).collect::<Vec<_>>(), known);
+    let mut versions: Vec<usize> = known.iter().map(|node| world.records.revisions(*node).len()).collect();
+    versions.sort_unstable();
+    assert_eq!(versions, [1, 2, 2], "the directory; a new content; a delete");
 }
