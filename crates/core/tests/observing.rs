@@ -169,6 +169,7 @@ fn what_has_changed_is_looked_at_again_where_its_metadata_was_not_read() {
     assert_eq!(looker.local("a").content, content(1));
 }
 
+// semantics.md#absence-is-no-delete
 #[test]
 fn absence_counts_only_where_it_was_looked_for() {
     let both = [file("a", 1), file("b", 2)];
