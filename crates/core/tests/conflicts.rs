@@ -4,12 +4,10 @@
 mod world;
 
 use isotherm_core::name::Case;
-use isotherm_core::node::Kind;
 use world::World;
-use world::disk::Disk;
+use world::deeds::{perform, shown};
 
-/// A deed: `write PATH BYTES`, `save PATH BYTES` (by rename), `rm PATH`, `mv A B`, `mkdir PATH`, `ln -s PATH BYTES`,
-/// `chmod PATH BYTES`, `later` (the clock moves on, so that what follows is newer).
+/// The deeds are those of [`world::deeds`].
 struct Row {
     name: &'static str,
     both: &'static str,
@@ -119,62 +117,6 @@ const TABLE: &[Row] = &[
     },
     Row { name: "two symlinks of one name", both: "", first: "ln -s l 1", second: "ln -s l 2", after: "l-s1@2 l@1" },
 ];
-
-fn perform(disk: &mut Disk, deeds: &str) {
-    for deed in deeds.split(';').map(str::trim).filter(|deed| !deed.is_empty()) {
-        let words: Vec<&str> = deed.split_whitespace().collect();
-        let bytes = |at: usize| words[at].parse::<u8>().unwrap();
-        match words[0] {
-            "later" => disk.clock += 1_000,
-            "write" => match disk.resolve(words[1]) {
-                Some(ino) => disk.write(ino, bytes(2)),
-                None => {
-                    let ino = disk.make(Kind::File, bytes(2));
-                    disk.link(disk.parent_and_name(words[1]).unwrap(), ino);
-                }
-            },
-            "save" => {
-                let at = disk.parent_and_name(words[1]).unwrap();
-                let ino = disk.make(Kind::File, bytes(2));
-                disk.unlink(&at);
-                disk.link(at, ino);
-            }
-            "rm" => disk.remove_tree(&disk.parent_and_name(words[1]).unwrap()),
-            "mv" => {
-                let (from, to) = (disk.parent_and_name(words[1]).unwrap(), disk.parent_and_name(words[2]).unwrap());
-                assert!(disk.rename(&from, to), "{deed}");
-            }
-            "mkdir" => {
-                let ino = disk.make(Kind::Directory, 0);
-                disk.link(disk.parent_and_name(words[1]).unwrap(), ino);
-            }
-            "ln" => {
-                let ino = disk.make(Kind::Symlink, bytes(3));
-                disk.link(disk.parent_and_name(words[2]).unwrap(), ino);
-            }
-            "chmod" => {
-                let ino = disk.resolve(words[1]).unwrap();
-                disk.inodes.get_mut(&ino).unwrap().metadata.mode = 0o600 + u32::from(bytes(2));
-                disk.touch_change(ino);
-            }
-            other => panic!("no such deed: {other}"),
-        }
-    }
-}
-
-fn shown(world: &World) -> String {
-    let image = world.servers[0].disk.image();
-    let mut shown: Vec<String> = image
-        .into_iter()
-        .map(|(path, (kind, bytes, ..))| match kind {
-            Kind::Directory => format!("{}/", &path[1..]),
-            Kind::File => format!("{}={bytes}", &path[1..]),
-            Kind::Symlink => format!("{}@{bytes}", &path[1..]),
-        })
-        .collect();
-    shown.sort();
-    shown.join(" ")
-}
 
 #[test]
 fn the_table_of_conflicts_holds() {

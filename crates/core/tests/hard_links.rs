@@ -18,6 +18,8 @@ enum Do {
     Edit(&'static str),
     Save(&'static str),
     Copy(&'static str, &'static str),
+    Touch(&'static str),
+    Chmod(&'static str),
 }
 
 const ACTIONS: &[Do] = &[
@@ -34,8 +36,23 @@ const ACTIONS: &[Do] = &[
     Do::Copy("one", "three"),
 ];
 
+/// What two people do at the same time, beside these.
+const MORE: &[Do] =
+    &[Do::Touch("one"), Do::Touch("two"), Do::Chmod("one"), Do::Chmod("two"), Do::Chmod("other"), Do::Edit("one")];
+
 fn act(disk: &mut Disk, action: Do, fresh: u8) {
     match action {
+        Do::Touch(path) => {
+            if let Some(ino) = disk.resolve(path) {
+                disk.write(ino, disk.inodes[&ino].bytes);
+            }
+        }
+        Do::Chmod(path) => {
+            if let Some(ino) = disk.resolve(path) {
+                disk.inodes.get_mut(&ino).unwrap().metadata.mode = 0o600 + u32::from(fresh);
+                disk.touch_change(ino);
+            }
+        }
         Do::Link(from, to) => {
             let (Some(ino), Some(at)) = (disk.resolve(from), disk.parent_and_name(to)) else { return };
             if !disk.names.contains_key(&at) {
@@ -147,6 +164,44 @@ fn case_24_names_of_one_inode_stay_names_of_one_inode() {
             for (third, c) in ACTIONS.iter().flat_map(|action| [(0, action), (1, action)]) {
                 go_on(&world, &told, third, *c);
             }
+        }
+    }
+}
+
+// semantics.md#hard-links
+#[test]
+fn names_of_one_inode_agree_whatever_two_people_do_at_the_same_time() {
+    let start = start();
+    let all: Vec<Do> = ACTIONS.iter().chain(MORE).copied().collect();
+    for (a, b) in all.iter().flat_map(|a| all.iter().map(move |b| (*a, *b))) {
+        for first in [0, 1] {
+            let mut world = start.clone();
+            act(&mut world.servers[0].disk, a, 10);
+            act(&mut world.servers[1].disk, b, 11);
+            world.owed.clear();
+            world.converge(first).unwrap_or_else(|what| panic!("{a:?} and {b:?}, server {first} first: {what}"));
+            let [here, there] = [0, 1].map(|number| groups(&world.servers[number].disk));
+            assert_eq!(here, there, "{a:?} and {b:?}, server {first} first");
+        }
+    }
+}
+
+// semantics.md#hard-links
+#[test]
+fn time_and_mode_are_the_inodes_and_what_was_set_last_through_any_name_stands() {
+    for (action, other) in [("one", "two"), ("two", "one")].into_iter().flat_map(|(a, b)| [(Do::Chmod(a), b), (Do::Touch(a), b)])
+    {
+        for number in [0, 1] {
+            let mut world = start();
+            act(&mut world.servers[number].disk, action, 10);
+            let inode = |world: &World, number: usize| {
+                let disk = &world.servers[number].disk;
+                let inode = &disk.inodes[&disk.resolve(other).unwrap()];
+                (inode.modified, inode.metadata.mode)
+            };
+            let expected = inode(&world, number);
+            world.converge(number).unwrap();
+            assert_eq!([0, 1].map(|number| inode(&world, number)), [expected; 2], "{action:?} on {number}");
         }
     }
 }

@@ -30,6 +30,10 @@ impl<T: Trees> Planner<'_, T> {
             // It stays there, or is about to arrive: the share's node keeps the name (row 23: also on a folded name).
             (Some(_), _) => self.give_way_here(record, local, holder),
             (None, Some(_)) => self.succeed_deleted(record, local, &other),
+            // It goes from the share, unless something in it stays.
+            (None, None) if other.live().is_some_and(|it| it.kind() != local.kind() && self.is_ruled_over(it)) => {
+                self.visit(holder)
+            }
             (None, None) if is_new_here(record) => self.meet(&other, record, local),
             (None, None) => self.give_way_here(record, local, holder),
         }
@@ -135,6 +139,6 @@ fn target_differs(record: &Record) -> bool {
 }
 
 /// A node that the share never had.
-fn is_new_here(record: &Record) -> bool {
+pub(super) fn is_new_here(record: &Record) -> bool {
     record.remote.is_none() && record.synced.is_none()
 }

@@ -14,8 +14,8 @@ use crate::trees::{Local, Record, Trees};
 
 impl<T: Trees> Planner<'_, T> {
     pub(super) fn conflict(&mut self, record: &Record, local: &Local, content: &Content, remote: &Node) {
-        // The place must be settled first: the copy stands beside the file.
-        if local.place != remote.place || self.moved_here.contains_key(&record.node) {
+        // The place must be settled first: the copy stands beside the file. A step of this plan must find the file as this node's.
+        if local.place != remote.place || self.expected_after_move(record.node, local).is_none() {
             return;
         }
         let newer_here = match (content, &remote.content) {

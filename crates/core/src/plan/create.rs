@@ -1,6 +1,10 @@
 //! Nodes that exist on one side only.
 
+use std::collections::BTreeSet;
+
 use super::Action;
+use super::collide::is_new_here;
+use super::delete::delete_change;
 use super::planner::Planner;
 use crate::ids::NodeId;
 use crate::name::Name;
@@ -12,10 +16,20 @@ impl<T: Trees> Planner<'_, T> {
     /// The share has it, this server does not and never did (or must get it back).
     pub(super) fn create_here(&mut self, node: NodeId, remote: &Node) {
         let never_here = self.trees.record(node).is_none_or(|record| record.synced.is_none());
-        let ruled = self.rules.rules_over(remote.versions.created) && self.rules.rules_over(remote.versions.content);
-        if ruled && never_here && self.delete_unknown_there(node, remote) {
-            return;
+        if never_here && self.is_ruled_over(remote) {
+            if let Some(twin) = self.twin(remote) {
+                self.visit(twin);
+                return;
+            }
+            if self.delete_unknown_there(node, remote) {
+                return;
+            }
         }
+        self.make_here(node, remote);
+    }
+
+    /// Makes it here, whoever rules: for a directory it was asked by what belongs into it.
+    pub(super) fn make_here(&mut self, node: NodeId, remote: &Node) {
         let Some(at) = self.spot(&remote.place) else { return };
         // Making the parent may have led back here, or a local file or directory becomes this node.
         if self.made_here.contains(&node) || self.rebound.contains(&node) {
@@ -38,6 +52,31 @@ impl<T: Trees> Planner<'_, T> {
         self.moved_here.insert(node, remote.place.clone());
     }
 
+    /// Whether this server decides what becomes of a node that it never had.
+    pub(super) fn is_ruled_over(&self, remote: &Node) -> bool {
+        self.rules.rules_over(remote.versions.created) && self.rules.rules_over(remote.versions.content)
+    }
+
+    /// What only this server knows, and has where the share has this node: it becomes the node as soon as it was read.
+    fn twin(&self, remote: &Node) -> Option<NodeId> {
+        let mut names = vec![remote.place.name.clone()];
+        let mut directory = remote.place.parent;
+        let mut above = BTreeSet::new();
+        while directory != NodeId::ROOT && self.trees.record(directory)?.here().is_none() {
+            // The names of the share can make a ring for a while.
+            if !above.insert(directory) {
+                return None;
+            }
+            let place = self.trees.record(directory)?.live()?.place.clone();
+            names.push(place.name);
+            directory = place.parent;
+        }
+        let mut names = names.into_iter().rev();
+        let found = names.try_fold(directory, |parent, name| self.trees.local_at(&Place { parent, name }))?;
+        let record = self.trees.record(found).filter(is_new_here)?;
+        (record.here()?.kind() == remote.kind()).then_some(found)
+    }
+
     /// Server authoritative: what the server does not have goes from the share, innermost first.
     fn delete_unknown_there(&mut self, node: NodeId, remote: &Node) -> bool {
         let children = self.trees.remote_children(node, 1);
@@ -46,8 +85,9 @@ impl<T: Trees> Planner<'_, T> {
             let all = self.trees.remote_children(node, usize::MAX);
             return all.iter().all(|child| self.trees.record(*child).is_none_or(|record| record.local.is_none()));
         }
-        if !self.rules.hold_local_deletes {
-            self.intend(Change::Delete { node, place: remote.versions.place, content: remote.versions.content });
+        if !self.rules.hold_local_deletes && !self.moved_there.contains_key(&node) {
+            self.intend(delete_change(remote));
+            self.gone_there(node, &remote.place);
         }
         true
     }

@@ -170,7 +170,7 @@ impl<T: Trees> Planner<'_, T> {
         }
         self.visited.insert(node);
         self.stack.push(node);
-        self.create_here(node, &remote);
+        self.make_here(node, &remote);
         self.stack.pop();
         self.made_here.contains(&node).then_some(Parent::Planned(node))
     }

@@ -1,6 +1,7 @@
 //! Servers with tiny disks around one share, driven straight through the rules: no engine, no network, no time.
 #![allow(dead_code)]
 
+pub(crate) mod deeds;
 pub(crate) mod disk;
 pub(crate) mod people;
 
@@ -11,7 +12,7 @@ use isotherm_core::ids::{Cursor, Epoch, Incarnation, NodeId, OperationId, Server
 use isotherm_core::name::{Case, Name};
 use isotherm_core::namespace::{Answer, Batch, MemoryRecords, Operation, Records, apply, check, page};
 use isotherm_core::node::{Content, FileContent, Kind};
-use isotherm_core::observe::{Evidence, Listing, Liveness, Scope, Seen, link_of, mirror, observe, resolve_lost};
+use isotherm_core::observe::{Evidence, Listing, Liveness, Scope, Seen, displace, link_of, mirror, observe, resolve_lost};
 use isotherm_core::plan::settle::{self, Commit};
 use isotherm_core::plan::{Action, Authority, Expected, Parent, Plan, Rules, Step, plan};
 use isotherm_core::trees::{Local, LocalContent, MemoryTrees, Record, Trees, TreesMut};
@@ -72,6 +73,27 @@ impl World {
 
     /// Looks at everything on a server's disk.
     pub(crate) fn scan(&mut self, number: usize) {
+        let displaced = self.servers[number].trees.records().filter(|record| record.is_lost()).map(|record| record.node);
+        let mut lost: BTreeSet<NodeId> = displaced.collect();
+        lost.extend(self.list_all(number));
+        let server = &mut self.servers[number];
+        while let Some(node) = lost.pop_first() {
+            let Some(record) = server.trees.record(node).filter(Record::is_lost) else { continue };
+            let at = ino(&record.local.unwrap().handle);
+            let liveness =
+                if server.disk.inodes.contains_key(&at) { Liveness::Linked(server.disk.links(at)) } else { Liveness::Gone };
+            lost.extend(resolve_lost(&mut server.trees, node, liveness, true).lost);
+        }
+    }
+
+    /// The trees after a look, before it is found out what became of what was not found.
+    pub(crate) fn looked(&mut self, number: usize) -> MemoryTrees {
+        self.list_all(number);
+        self.servers[number].trees.clone()
+    }
+
+    /// Returns what was not found.
+    fn list_all(&mut self, number: usize) -> BTreeSet<NodeId> {
         let server = &mut self.servers[number];
         let ids = &mut self.ids;
         let mut lost = BTreeSet::new();
@@ -96,13 +118,7 @@ impl World {
                 server.trees.records().filter(|record| record.here().is_some_and(|local| local.kind() == Kind::Directory));
             queue.extend(known.map(|record| record.node).filter(|node| !done.contains(node)));
         }
-        while let Some(node) = lost.pop_first() {
-            let Some(record) = server.trees.record(node).filter(Record::is_lost) else { continue };
-            let at = ino(&record.local.unwrap().handle);
-            let liveness =
-                if server.disk.inodes.contains_key(&at) { Liveness::Linked(server.disk.links(at)) } else { Liveness::Gone };
-            lost.extend(resolve_lost(&mut server.trees, node, liveness, true).lost);
-        }
+        lost
     }
 
     /// Reads the feed to its head.
@@ -122,17 +138,40 @@ impl World {
 
     /// One plan for everything unsettled, performed; returns the plan.
     pub(crate) fn round(&mut self, number: usize, order: &dyn Fn(&mut Vec<NodeId>)) -> Plan {
-        let mut ids = self.ids;
-        let server = &mut self.servers[number];
-        let mut nodes = server.trees.unsettled(None, usize::MAX);
-        order(&mut nodes);
-        let plan = plan(&server.trees, &server.rules, nodes, &|_| false, &mut || NodeId(next_id(&mut ids)));
-        self.ids = ids;
+        let plan = self.planned(number, order, &|_| false);
         self.perform(number, &plan);
         plan
     }
 
+    /// A plan for everything unsettled, while the `busy` nodes are being worked on.
+    pub(crate) fn planned(&mut self, number: usize, order: &dyn Fn(&mut Vec<NodeId>), busy: &dyn Fn(&Record) -> bool) -> Plan {
+        let server = &self.servers[number];
+        let ids = &mut self.ids;
+        let mut nodes = server.trees.unsettled(None, usize::MAX);
+        order(&mut nodes);
+        plan(&server.trees, &server.rules, nodes, busy, &mut || NodeId(next_id(ids)))
+    }
+
+    /// Works on one server until it has nothing to do, while the others stand still.
+    pub(crate) fn alone(&mut self, number: usize) {
+        for _ in 0..60 {
+            self.scan(number);
+            self.learn(number);
+            if self.round(number, &|_| {}).is_empty() {
+                return;
+            }
+        }
+        panic!("no end");
+    }
+
+    /// Performs a plan. Nothing happened since it was made, so each step must find what it expects.
     pub(crate) fn perform(&mut self, number: usize, plan: &Plan) {
+        let late = self.attempt(number, plan);
+        assert!(late.is_empty(), "steps that cannot be performed: {late:?}");
+    }
+
+    /// Performs what can still be performed of a plan; returns the steps that came too late.
+    pub(crate) fn attempt(&mut self, number: usize, plan: &Plan) -> Vec<Step> {
         for fact in &plan.facts {
             settle::establish(&mut self.servers[number].trees, fact);
         }
@@ -144,9 +183,7 @@ impl World {
             settle::searched(&mut self.servers[number].trees, *node, &history);
         }
         self.commit(number, plan);
-        for step in &plan.steps {
-            self.servers[number].step(step);
-        }
+        plan.steps.iter().filter(|step| !self.servers[number].step(step)).cloned().collect()
     }
 
     fn read(&mut self, number: usize, node: NodeId) {
@@ -182,19 +219,13 @@ impl World {
         assert!(problems.is_empty(), "{problems:?}");
         let mut at = 0;
         for intent in &plan.intents {
-            let mut all = true;
             for change in &intent.changes {
-                if let Answer::Applied(version) = answers[at] {
-                    let commit = Commit { author: server.id, operation: batch.operations[at].id, version };
-                    settle::committed(&mut server.trees, change, commit);
-                } else {
-                    all = false;
-                }
+                let Answer::Applied(version) = answers[at] else { panic!("{:?} to {change:?}", answers[at]) };
+                let commit = Commit { author: server.id, operation: batch.operations[at].id, version };
+                settle::committed(&mut server.trees, change, commit);
                 at += 1;
             }
-            if all {
-                settle::rebound(&mut server.trees, intent);
-            }
+            settle::rebound(&mut server.trees, intent);
         }
     }
 
@@ -291,11 +322,15 @@ impl Server {
     }
 
     /// Performs a step unless what it expects is not there.
-    fn step(&mut self, step: &Step) {
-        let Some(after) = self.act(step) else { return };
+    fn step(&mut self, step: &Step) -> bool {
+        let Some(after) = self.act(step) else { return false };
+        if let Some(local) = &after {
+            displace(&mut self.trees, &local.place, step.node);
+        }
         let strays = settle::performed(&mut self.trees, step, after);
-        assert!(strays.is_empty(), "nothing happens between a look and a step here");
+        assert!(strays.is_empty(), "nothing is looked at between a plan and its steps here");
         mirror(&mut self.trees, step.node);
+        true
     }
 
     fn act(&mut self, step: &Step) -> Option<Option<Local>> {
@@ -320,33 +355,37 @@ impl Server {
                 self.disk.link(spot, made);
                 Some(Some(self.after(made, expected.spot.place(), content)))
             }
-            Action::SetMetadata { expected, metadata, content, .. } => {
+            Action::SetMetadata { expected, metadata, before, content, .. } => {
                 self.find(expected)?;
                 let at = ino(&expected.handle);
-                let now = self.disk.clock + 1;
-                self.disk.clock = now;
-                let record = self.trees.record(step.node)?;
-                let mut local = record.here()?.clone();
+                let known = self.disk.print(at) == expected.print;
+                if self.disk.inodes[&at].metadata != *before || (content.is_some() && !known) {
+                    return None;
+                }
+                let mut local = self.trees.record(step.node)?.here()?.clone();
+                self.disk.touch_change(at);
                 let inode = self.disk.inodes.get_mut(&at)?;
                 inode.metadata = metadata.clone();
-                inode.changed = now;
                 if let Some(file) = content {
                     inode.modified = file.modified.0;
                     local.content = LocalContent::Known(Content::File(file.clone()));
                 }
                 local.metadata = metadata.clone();
-                local.print = self.disk.print(at);
+                // Changed since it was planned for: the old print stays, so that the change is found.
+                local.print = if known { self.disk.print(at) } else { expected.print };
                 Some(Some(local))
             }
             Action::Move { expected, to, .. } => {
                 let from = self.find(expected)?;
+                let at = ino(&expected.handle);
+                let known = self.disk.print(at) == expected.print;
                 let target = (self.directory(&to.parent)?, to.name.clone());
                 if self.disk.names.contains_key(&target) || !self.disk.rename(&from, target) {
                     return None;
                 }
                 let mut local = self.trees.record(step.node)?.here()?.clone();
                 local.place = to.place();
-                local.print = self.disk.print(ino(&expected.handle));
+                local.print = if known { self.disk.print(at) } else { expected.print };
                 Some(Some(local))
             }
             Action::Remove { expected, .. } => {
@@ -391,7 +430,13 @@ impl Server {
         if self.disk.links(made) > 1 {
             let owners = self.trees.by_handle(&handle(made)).into_iter().filter_map(|node| self.trees.record(node));
             if let Some(other) = owners.filter_map(|record| record.here().cloned()).next() {
-                return Local { place, print: self.disk.print(made), ..other };
+                let mut print = self.disk.print(made);
+                // Somebody may have changed the inode since its other name was looked at; a look has to find that.
+                if self.disk.inodes[&made].metadata != other.metadata {
+                    print.changed = other.print.changed;
+                }
+                let content = if print.modified == other.print.modified { other.content } else { LocalContent::Unread };
+                return Local { place, print, content, ..other };
             }
         }
         let mut local = local_of(&self.disk, made, place);
