@@ -137,6 +137,18 @@ fn a_new_file_that_never_rests_goes_to_the_share_unless_its_name_is_taken_there(
     }
 }
 
+// semantics.md#edit-against-delete
+#[test]
+fn a_file_without_a_base_comes_back_when_the_share_has_deleted_it() {
+    let mut world = agreed("write a 1");
+    let a = node(&world, 1, "a");
+    change(&mut world, 1, a, |record| record.synced = None);
+    perform(&mut world.servers[0].disk, "rm a");
+    world.alone(0);
+    world.converge(1).unwrap();
+    assert_eq!((shown(&world), node(&world, 0, "a")), ("a=1".to_owned(), a));
+}
+
 /// Row 15.
 #[test]
 fn bytes_that_the_share_once_had_are_old_and_no_edit() {

@@ -171,8 +171,21 @@ fn case_24_names_of_one_inode_stay_names_of_one_inode() {
 // semantics.md#hard-links
 #[test]
 fn names_of_one_inode_agree_whatever_two_people_do_at_the_same_time() {
-    let start = start();
     let all: Vec<Do> = ACTIONS.iter().chain(MORE).copied().collect();
+    at_the_same_time(&start(), &all);
+}
+
+// semantics.md#hard-links
+#[test]
+fn time_and_mode_of_three_names_agree_whatever_two_people_do_at_the_same_time() {
+    let (three_names, _) = go_on(&start(), &[], 1, Do::Link("one", "three"));
+    at_the_same_time(
+        &three_names,
+        &[Do::Touch("one"), Do::Touch("three"), Do::Chmod("two"), Do::Chmod("three"), Do::Move("one", "d/one")],
+    );
+}
+
+fn at_the_same_time(start: &World, all: &[Do]) {
     for (a, b) in all.iter().flat_map(|a| all.iter().map(move |b| (*a, *b))) {
         for first in [0, 1] {
             let mut world = start.clone();

@@ -5,12 +5,12 @@ mod world;
 
 use isotherm_core::ids::NodeId;
 use isotherm_core::name::Case;
-use isotherm_core::node::Place;
+use isotherm_core::node::{Kind, Place};
 use isotherm_core::plan::{Plan, Trouble};
 use isotherm_core::trees::Trees;
 use world::World;
 use world::deeds::{perform, shown};
-use world::disk::name;
+use world::disk::{STAGING, name};
 
 /// What both had, what the first has brought to the share, what is done on the second then, and what both have in the end.
 struct Row {
@@ -135,4 +135,14 @@ fn directories_that_changed_places_make_no_ring() {
     assert_eq!(world.planned(1, &|_| {}, &|record| record.node == e), Plan::default(), "the outer one waits for the inner one");
     let plan = world.planned(1, &|_| {}, &|_| false);
     assert_eq!((plan.troubles.len(), plan.intents.len(), plan.steps.len()), (0, 2, 0));
+}
+
+#[test]
+fn what_lies_aside_and_nobody_knows_comes_back_under_a_name_that_says_so() {
+    let mut world = World::new(2, Case::Sensitive);
+    let disk = &mut world.servers[0].disk;
+    let inode = disk.make(Kind::File, 1);
+    disk.link((STAGING, name("parked-by-nobody")), inode);
+    world.converge(0).unwrap();
+    assert_eq!(shown(&world), "rescued-s0=1");
 }

@@ -5,7 +5,7 @@ use isotherm_core::content::ManifestId;
 use isotherm_core::ids::{Epoch, Incarnation, NodeId, OperationId, ServerId, Timestamp, Version};
 use isotherm_core::name::{Case, Name};
 use isotherm_core::namespace::{Answer, Based, Batch, Change, MemoryRecords, Operation, Records, Refusal, apply, check};
-use isotherm_core::node::{Content, FileContent, Metadata, Place};
+use isotherm_core::node::{Content, FileContent, Metadata, Node, Place};
 
 const SERVER: ServerId = ServerId([1; 16]);
 const LINK: Content = Content::Symlink { target: Vec::new() };
@@ -235,7 +235,10 @@ fn what_was_answered_is_answered_again_unless_the_author_can_do_something_about_
 fn an_earlier_life_answers_for_the_common_past_only() {
     let mut share = Share::new();
     let kept = share.operations(vec![write(2, 2, file(2))]);
+    let mut grouped = share.operations(vec![write(2, 3, file(3))]);
+    grouped[0].group = Some(1);
     assert_eq!(share.send(7, kept.clone()), [Answer::Applied(Version(3))]);
+    assert_eq!(share.send(7, grouped.clone()), [Answer::Applied(Version(4))]);
     let conflict = share.operations(vec![make(4, at(NodeId::ROOT, "f"), Content::Directory)]);
     let refused = share.operations(vec![rename(2, 2, at(id(9), "x"))]);
     let answers = [share.send(7, conflict.clone()), share.send(7, refused.clone())].concat();
@@ -246,7 +249,35 @@ fn an_earlier_life_answers_for_the_common_past_only() {
     assert_eq!(share.send(7, conflict), [answers[0].clone()]);
     assert_eq!(share.send(7, refused), start_over, "a refusal says nothing about the share");
     assert_eq!(share.send(7, new.clone()), start_over);
-    assert_eq!(share.send(6, kept), start_over, "a life that nobody knows");
-    assert_eq!(share.send(8, new.clone()), [Answer::Applied(Version(4))]);
+    assert_eq!(share.send(6, kept.clone()), start_over, "a life that nobody knows");
+    let both = [kept, new.clone()].concat();
+    assert_eq!(share.send(7, both), [Answer::Applied(Version(3)), start_over[0].clone()], "each for itself");
+    let groups = [grouped, vec![Operation { group: Some(2), ..new[0].clone() }]].concat();
+    assert_eq!(share.send(7, groups), [Answer::Applied(Version(4)), start_over[0].clone()], "each group for itself");
+    assert_eq!(share.send(8, new.clone()), [Answer::Applied(Version(5))]);
     assert_eq!(share.send(7, new), start_over, "answered in the new life, which the old one does not know");
+}
+
+#[test]
+fn the_check_of_a_namespace_sees_what_is_wrong() {
+    let share = Share::new();
+    let Ok(head) = share.records.share();
+    let sound: Vec<Node> = share.records.nodes().cloned().collect();
+    type Damage = fn(&mut Vec<Node>);
+    let cases: [(&str, Damage); 7] = [
+        ("given out twice", |nodes| nodes[1].versions.last = nodes[0].versions.last),
+        ("newer than the head", |nodes| nodes[1].versions.last = Version(3)),
+        ("both called", |nodes| nodes[1].place = nodes[0].place.clone()),
+        ("is unknown", |nodes| nodes[1].place.parent = id(9)),
+        ("no live directory", |nodes| nodes[0].place.parent = id(2)),
+        ("in a cycle", |nodes| nodes[0].place.parent = id(1)),
+        ("bytes are live", |nodes| nodes[1].deleted = true),
+    ];
+    assert_eq!(check(head, sound.iter()), Vec::<String>::new());
+    for (what, damage) in cases {
+        let mut nodes = sound.clone();
+        damage(&mut nodes);
+        let told = check(head, nodes.iter());
+        assert!(told.len() == 1 && told[0].contains(what), "{what}: {told:?}");
+    }
 }

@@ -34,6 +34,9 @@ pub(crate) struct World {
     ids: u64,
     /// Contents that somebody wrote and nobody who saw them replaced or deleted.
     pub(crate) owed: BTreeSet<u8>,
+    /// Plans need not be performed whole. In long stories a group can still be refused for a ring that only the share sees, and
+    /// a step come too late for one that changed its inode through another name; the next plan goes on from there.
+    pub(crate) is_lenient: bool,
 }
 
 fn next_id(ids: &mut u64) -> [u8; 16] {
@@ -68,7 +71,7 @@ impl World {
             let cursor = Cursor { incarnation: Incarnation(1), version: Version(0) };
             Server { id: *id, disk, trees, cursor, epoch: records.attach(*id), rules }
         });
-        Self { servers: servers.collect(), records, ids: 0, owed: BTreeSet::new() }
+        Self { servers: servers.collect(), records, ids: 0, owed: BTreeSet::new(), is_lenient: false }
     }
 
     /// Looks at everything on a server's disk.
@@ -167,7 +170,7 @@ impl World {
     /// Performs a plan. Nothing happened since it was made, so each step must find what it expects.
     pub(crate) fn perform(&mut self, number: usize, plan: &Plan) {
         let late = self.attempt(number, plan);
-        assert!(late.is_empty(), "steps that cannot be performed: {late:?}");
+        assert!(self.is_lenient || late.is_empty(), "steps that cannot be performed: {late:?}");
     }
 
     /// Performs what can still be performed of a plan; returns the steps that came too late.
@@ -219,13 +222,20 @@ impl World {
         assert!(problems.is_empty(), "{problems:?}");
         let mut at = 0;
         for intent in &plan.intents {
+            let mut is_applied = true;
             for change in &intent.changes {
-                let Answer::Applied(version) = answers[at] else { panic!("{:?} to {change:?}", answers[at]) };
-                let commit = Commit { author: server.id, operation: batch.operations[at].id, version };
-                settle::committed(&mut server.trees, change, commit);
+                if let Answer::Applied(version) = answers[at] {
+                    let commit = Commit { author: server.id, operation: batch.operations[at].id, version };
+                    settle::committed(&mut server.trees, change, commit);
+                } else {
+                    assert!(self.is_lenient, "{:?} to {change:?}", answers[at]);
+                    is_applied = false;
+                }
                 at += 1;
             }
-            settle::rebound(&mut server.trees, intent);
+            if is_applied {
+                settle::rebound(&mut server.trees, intent);
+            }
         }
     }
 

@@ -1,5 +1,7 @@
 //! People at the servers: what they do on their disks, and what nobody may lose after it.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use isotherm_core::name::Case;
 use isotherm_core::node::Kind;
 
@@ -28,16 +30,17 @@ pub(crate) fn act(world: &mut World, number: usize, action: Do, fresh: u8) {
     match action {
         Do::Edit(path) | Do::Save(path) => {
             let Some(ino) = disk.resolve(path).filter(|ino| disk.inodes[ino].kind == Kind::File) else { return };
-            owed.remove(&disk.inodes[&ino].bytes);
+            let was_owed = owed.remove(&disk.inodes[&ino].bytes);
             owed.insert(fresh);
             if matches!(action, Do::Edit(_)) {
                 disk.write(ino, fresh);
             } else {
                 let at = disk.parent_and_name(path).unwrap();
                 let new = disk.make(Kind::File, fresh);
-                let seen = disk.links(ino) > 1;
+                // Another name still holds the old bytes, unless somebody elsewhere gave them up before.
+                let is_kept = disk.links(ino) > 1 && was_owed;
                 disk.unlink(&at);
-                if seen {
+                if is_kept {
                     owed.insert(disk.inodes[&ino].bytes);
                 }
                 disk.link(at, new);
@@ -80,14 +83,23 @@ pub(crate) fn act(world: &mut World, number: usize, action: Do, fresh: u8) {
     }
 }
 
-type Owed = std::collections::BTreeSet<u8>;
+type Owed = BTreeSet<u8>;
 
+/// Gives up what has no name but these.
 fn forget(disk: &Disk, ino: Ino, owed: &mut Owed) {
-    if disk.inodes[&ino].kind == Kind::File && disk.links(ino) == 1 {
-        owed.remove(&disk.inodes[&ino].bytes);
+    let mut names = BTreeMap::new();
+    count(disk, ino, &mut names);
+    for (ino, names) in names {
+        if disk.inodes[&ino].kind == Kind::File && disk.links(ino) == names {
+            owed.remove(&disk.inodes[&ino].bytes);
+        }
     }
-    let inside: Vec<Ino> = disk.names.iter().filter(|((parent, _), _)| *parent == ino).map(|(_, ino)| *ino).collect();
-    inside.into_iter().for_each(|ino| forget(disk, ino, owed));
+}
+
+fn count(disk: &Disk, ino: Ino, names: &mut BTreeMap<Ino, u32>) {
+    *names.entry(ino).or_default() += 1;
+    let inside = disk.names.iter().filter(|((parent, _), _)| *parent == ino);
+    inside.for_each(|(_, ino)| count(disk, *ino, names));
 }
 
 fn rename(disk: &mut Disk, from: &str, to: &str, owed: &mut Owed) {
