@@ -6,18 +6,11 @@ mod volumes;
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use isotherm_core::node::Content;
 use isotherm_core::plan::{Action, Parent, Spot, Step};
 use isotherm_gate::testing::{Fs, LoopVolume, on_each_fs};
-use volumes::{Bench, is_done, node, plain};
-
-fn run(program: &str, arguments: &[&str], path: &Path) -> String {
-    let output = Command::new(program).args(arguments).arg(path).output().unwrap();
-    assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
+use volumes::{Bench, is_done, node, plain, run};
 
 #[test]
 fn a_new_content_takes_over_what_belongs_to_the_machine() {

@@ -7,7 +7,6 @@ mod volumes;
 use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use isotherm_agent::engine::StepResult;
@@ -16,13 +15,7 @@ use isotherm_core::name::Name;
 use isotherm_core::node::Content;
 use isotherm_core::plan::{Action, Expected, Parent, Spot, Step};
 use isotherm_gate::testing::{Fs, LoopVolume, on_each_fs};
-use volumes::{Bench, files, is_done, node, plain};
-
-fn run(program: &str, arguments: &[&str], path: &Path) -> String {
-    let output = Command::new(program).args(arguments).arg(path).output().unwrap();
-    assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
+use volumes::{Bench, files, is_done, node, plain, run};
 
 /// An access list that gives user 1234 read access, as the share has it.
 const ACL: &[u8] = b"u::rw-,u:#1234:r--,g::r--,m::r--,o::---";

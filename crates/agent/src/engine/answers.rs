@@ -21,6 +21,15 @@ impl<C: Catalog> Engine<C> {
                 return;
             }
         };
+        // Once for all of them: each would be a write.
+        let known = answers.iter().filter_map(|answer| match answer {
+            Answer::Applied(version) => Some(*version),
+            Answer::Conflict(node) => Some(node.versions.last),
+            _ => None,
+        });
+        if let Some(newest) = known.max() {
+            self.note_version(newest);
+        }
         let sent = self.catalog.sent();
         self.catalog.set_sent(&[]);
         let mut answers = answers.into_iter();
@@ -39,7 +48,6 @@ impl<C: Catalog> Engine<C> {
         for ((change, operation), answer) in sent.intent.changes.iter().zip(&sent.ids).zip(answers) {
             match answer {
                 Answer::Applied(version) => {
-                    self.note_version(version);
                     let author = self.settings.rules.server;
                     let record = self.catalog.record(change.node());
                     self.count_local(change, record.as_ref(), now);
@@ -90,7 +98,6 @@ impl<C: Catalog> Engine<C> {
             Answer::Conflict(current) => {
                 // An operation that was sent before is answered as it was then. What the feed has passed is known here,
                 // and a node that is not was deleted since and forgotten.
-                self.note_version(current.versions.last);
                 let passed = self.catalog.cursor().is_some_and(|cursor| current.versions.last <= cursor.version);
                 if (current.deleted || !passed) && settle::learn(&mut self.catalog, &current) {
                     self.learned(&current);

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -171,6 +172,13 @@ impl Bench {
         let names = self.volume.staging().list().unwrap();
         names.into_iter().map(|name| name.into_string().unwrap()).collect()
     }
+}
+
+/// What a program says of a path; it has to succeed.
+pub fn run(program: &str, arguments: &[&str], path: &Path) -> String {
+    let output = Command::new(program).args(arguments).arg(path).output().unwrap();
+    assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 pub fn node(number: u8) -> NodeId {
