@@ -290,3 +290,18 @@ fn a_failure_is_told_once_and_takes_its_transaction_along() {
     let failure = catalog.commit().unwrap_err();
     assert!(failure.text.contains("bits of it have changed"), "{failure}");
 }
+
+#[test]
+fn names_of_accounts_outlive_a_run() {
+    use isotherm_gate::Account::{Group, User};
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("catalog");
+    let catalog = SqlCatalog::open(&path, Case::Sensitive).unwrap();
+    assert_eq!(catalog.last_names(), std::collections::BTreeMap::new());
+    let name = |text: &str| text.to_owned();
+    SqlCatalog::keep_names_beside(&path, &[(User(5001), name("alice")), (Group(7), name("staff"))]).unwrap();
+    SqlCatalog::keep_names_beside(&path, &[(User(5001), name("DOMAIN\\alice"))]).unwrap();
+    drop(catalog);
+    let catalog = SqlCatalog::open(&path, Case::Sensitive).unwrap();
+    assert_eq!(catalog.last_names(), [(User(5001), name("DOMAIN\\alice")), (Group(7), name("staff"))].into());
+}

@@ -243,7 +243,14 @@ fn a_full_volume_is_a_problem_with_a_remedy() {
     assert!(remedy.contains("Make room"), "{remedy}");
     assert_eq!(bench.staged(), Vec::<String>::new());
     let content = Content::File(bench.share.put(&[Ok(b"small")]));
-    assert!(is_done(&bench.one(bench.create(2, b"small", content, plain(0o644)))));
+    // A file system may give freed blocks back only when its journal has committed: what does not fit yet is tried again.
+    let create = || bench.one(bench.create(2, b"small", content.clone(), plain(0o644)));
+    let mut results = vec![create()];
+    while results.len() < 3 && matches!(&results[results.len() - 1], StepResult::Failed { .. }) {
+        fs::File::open(volume.path()).unwrap().sync_all().unwrap();
+        results.push(create());
+    }
+    assert!(is_done(&results[results.len() - 1]), "{results:?}");
 }
 
 #[test]

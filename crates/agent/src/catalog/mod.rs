@@ -3,6 +3,7 @@
 //! It decides nothing and derives nothing but indexes. **Invariants:** everything since the last commit is one
 //! transaction; after a failure nothing is written before that transaction was rolled back, and whoever commits is told.
 
+mod accounts;
 mod reader;
 mod row;
 mod schema;

@@ -287,6 +287,7 @@ impl Thread {
     }
 
     fn turn(&mut self, opened: &mut Opened, event: Event) -> Result<(), End> {
+        opened.keep_names()?;
         let now = opened.now();
         let effects = opened.engine.handle(event, now)?;
         for effect in effects {

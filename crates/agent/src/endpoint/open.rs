@@ -63,6 +63,7 @@ pub(super) fn open(spec: &Spec, inputs: &Sender<Input>) -> Result<Opened, End> {
     let known = [NONCE, NEXT_NONCE].into_iter().filter_map(|key| catalog.value(key));
     let known: Vec<String> = known.map(|value| String::from_utf8_lossy(&value).into_owned()).collect();
     let volume = Arc::new(open_volume(spec, !known.is_empty())?);
+    volume.set_last_names(catalog.last_names());
 
     // First the catalog knows what is about to stand in the marker, then it stands there.
     let fresh = fresh_text();
@@ -188,6 +189,12 @@ fn state_failed(spec: &Spec, error: &std::io::Error) -> End {
 }
 
 impl Opened {
+    /// Before anything is recorded that was told with the names of accounts, the names are.
+    pub(super) fn keep_names(&self) -> Result<(), End> {
+        let names = self.volume.take_learned_names();
+        if names.is_empty() { Ok(()) } else { Ok(SqlCatalog::keep_names_beside(&self.catalog_path, &names)?) }
+    }
+
     /// Looks at the marker now and then, and renews its nonce less often.
     pub(super) fn keep_marker(&mut self, check: Duration, renew: Duration) -> Result<(), End> {
         if self.checked.elapsed() < check {

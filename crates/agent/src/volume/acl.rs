@@ -165,6 +165,16 @@ mod tests {
     }
 
     #[test]
+    fn while_the_name_service_is_away_accounts_keep_their_names() {
+        let list =
+            kernel(&[(0x01, 6, u32::MAX), (0x02, 5, NOBODY), (0x04, 4, u32::MAX), (0x10, 7, u32::MAX), (0x20, 0, u32::MAX)]);
+        let mut owners = Owners::with_last_names([(isotherm_gate::Account::User(NOBODY), "alice".to_owned())].into());
+        let shared = to_share(&list, &mut owners).unwrap();
+        assert_eq!(shared, b"u::rw-,u:alice:r-x,g::r--,m::rwx,o::---");
+        assert_eq!(to_kernel(&shared, &mut owners).unwrap(), list);
+    }
+
+    #[test]
     fn what_is_no_list_stays_as_it_is() {
         let mut owners = Owners::default();
         for value in [&b"\x03\0\0\0"[..], b"\x02\0\0\0abc", b"", b"u::rw", b"u:a:b:rwx", b"x::rwx", b"u::rwxr", b"\xff"] {

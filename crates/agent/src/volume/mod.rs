@@ -18,13 +18,14 @@ pub use marker::{Marker, MarkerProblem, Renewed, is_rolled_back, renew_nonce};
 pub use perform::{ContentSource, Performer};
 pub use recover::{KnownContent, Recovered, recover};
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use isotherm_core::ids::{NodeId, Timestamp};
 use isotherm_core::observe::Liveness;
 use isotherm_core::trees::{Handle, Print};
-use isotherm_gate::{Dir, ErrorKind, FileHandle, GateError, Inode, Owners, Root, Staging, Stat};
+use isotherm_gate::{Account, Dir, ErrorKind, FileHandle, GateError, Inode, Owners, Root, Staging, Stat};
 
 use search::Search;
 
@@ -97,7 +98,17 @@ impl Volume {
         Ok(handle_of(&self.staging.dir().stat_self()?.handle))
     }
 
-    /// Forgets which accounts have which numbers, so that changes of accounts are seen.
+    /// What earlier runs knew of the names of accounts.
+    pub fn set_last_names(&self, names: BTreeMap<Account, String>) {
+        *self.owners.lock().unwrap_or_else(PoisonError::into_inner) = Owners::with_last_names(names);
+    }
+
+    /// Names of accounts that later runs have to know, since this was asked last.
+    pub fn take_learned_names(&self) -> Vec<(Account, String)> {
+        self.owners.lock().unwrap_or_else(PoisonError::into_inner).take_learned()
+    }
+
+    /// Asks the name service anew from now on, so that changes of accounts are seen.
     pub fn forget_owners(&self) {
         self.owners.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }

@@ -18,7 +18,7 @@ mod xattr;
 pub use content::{ContentReader, Extent, Finish, STUB_RECORD_XATTR, Snapshot};
 pub use dir::{Dir, ListEntry};
 pub use inode::{Inode, Metadata};
-pub use owners::Owners;
+pub use owners::{Account, Owners};
 pub use root::{FsKind, Isolation, Liveness, Root, Space};
 pub use staging::{STAGE_DIR, StagedFile, Staging};
 

@@ -1,73 +1,150 @@
 //! Owners by name and by number, remembered for as long as the caller likes.
 //!
 //! It has no clock: whoever owns the cache clears it now and then. Invariant: only answers are remembered, never
-//! failures of the name service.
+//! failures of the name service; and the name of a number is never forgotten for want of an answer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rustix::io::Errno;
 
 use crate::error::{GateError, Result};
 use crate::sys::accounts;
 
-/// Most entries of each of the four tables before all are dropped; a bound, not a tuned size.
+/// Most entries of each table; a bound, not a tuned size. Answers are dropped then and asked for again, further last
+/// names are not kept.
 const ENTRIES_MAX: usize = 65_536;
 
-/// A cache of names and numbers of users and groups.
+/// An account by its number on this machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Account {
+    /// A user number.
+    User(u32),
+    /// A group number.
+    Group(u32),
+}
+
+/// A cache of names and numbers of users and groups, and the last name that each number had.
+///
+/// A name service that cannot be reached may say that there is no such account. The name that a number had before
+/// stands for it then, for as long as the service names nobody else.
 #[derive(Debug, Default)]
 pub struct Owners {
-    user_names: BTreeMap<u32, Option<String>>,
-    group_names: BTreeMap<u32, Option<String>>,
+    names: BTreeMap<Account, Option<String>>,
     user_ids: BTreeMap<String, Option<u32>>,
     group_ids: BTreeMap<String, Option<u32>>,
+    last_names: BTreeMap<Account, String>,
+    /// Numbers of `last_names` that were not taken yet.
+    learned: BTreeSet<Account>,
 }
 
 impl Owners {
-    /// Names of a user and a group number; `None` for numbers without a name (or with one that is not UTF-8).
+    /// An empty cache that knows which names numbers had in earlier runs.
+    #[must_use]
+    pub fn with_last_names(last_names: BTreeMap<Account, String>) -> Self {
+        Self { last_names, ..Self::default() }
+    }
+
+    /// Names of a user and a group number; `None` for numbers that never had a name (or one that is not UTF-8).
     ///
     /// # Errors
     /// Failure of the name service, which may pass.
     pub fn owner_names(&mut self, uid: u32, gid: u32) -> Result<(Option<String>, Option<String>)> {
-        let user = remembered(&mut self.user_names, &uid, |uid| accounts::user_name(*uid))?;
-        let group = remembered(&mut self.group_names, &gid, |gid| accounts::group_name(*gid))?;
-        Ok((user, group))
+        Ok((self.name(Account::User(uid))?, self.name(Account::Group(gid))?))
     }
 
-    /// Numbers of a user and a group name; `None` for names that this machine does not know.
+    /// Numbers of a user and a group name; `None` for names that this machine never knew.
     ///
     /// # Errors
     /// Failure of the name service, which may pass.
     pub fn owner_ids(&mut self, user: &str, group: &str) -> Result<(Option<u32>, Option<u32>)> {
-        let uid = remembered(&mut self.user_ids, user, accounts::user_id)?;
-        let gid = remembered(&mut self.group_ids, group, accounts::group_id)?;
-        Ok((uid, gid))
+        Ok((self.user_id(user)?, self.group_id(group)?))
     }
 
-    /// Forgets everything, so that changes of accounts are seen.
+    /// Forgets all answers, so that changes of accounts are seen; the last name of each number stays.
     pub fn clear(&mut self) {
-        *self = Self::default();
+        (self.names, self.user_ids, self.group_ids) = Default::default();
+    }
+
+    /// Names that numbers were found to have since this was asked last, for [`Self::with_last_names`] of a later run.
+    pub fn take_learned(&mut self) -> Vec<(Account, String)> {
+        let learned = std::mem::take(&mut self.learned);
+        learned.into_iter().filter_map(|account| Some((account, self.last_names.get(&account)?.clone()))).collect()
+    }
+
+    fn name(&mut self, account: Account) -> Result<Option<String>> {
+        if let Some(known) = self.names.get(&account) {
+            return Ok(known.clone());
+        }
+        let answer = ask_name(account)?.inspect(|name| self.learn(account, name));
+        let name = answer.or_else(|| self.last_names.get(&account).cloned());
+        remember(&mut self.names, account, name.clone());
+        Ok(name)
+    }
+
+    fn learn(&mut self, account: Account, name: &str) {
+        let is_new = self.last_names.get(&account).is_none_or(|last| last != name);
+        if is_new && (self.last_names.len() < ENTRIES_MAX || self.last_names.contains_key(&account)) {
+            self.last_names.insert(account, name.to_owned());
+            self.learned.insert(account);
+        }
+    }
+
+    fn user_id(&mut self, name: &str) -> Result<Option<u32>> {
+        if let Some(known) = self.user_ids.get(name) {
+            return Ok(*known);
+        }
+        let answer = failed(accounts::user_id(name), name)?;
+        let last = |account: &Account| if let Account::User(id) = account { Some(*id) } else { None };
+        let id = if answer.is_none() { self.last_id(name, last, Account::User)? } else { answer };
+        remember(&mut self.user_ids, name.to_owned(), id);
+        Ok(id)
+    }
+
+    fn group_id(&mut self, name: &str) -> Result<Option<u32>> {
+        if let Some(known) = self.group_ids.get(name) {
+            return Ok(*known);
+        }
+        let answer = failed(accounts::group_id(name), name)?;
+        let last = |account: &Account| if let Account::Group(id) = account { Some(*id) } else { None };
+        let id = if answer.is_none() { self.last_id(name, last, Account::Group)? } else { answer };
+        remember(&mut self.group_ids, name.to_owned(), id);
+        Ok(id)
+    }
+
+    /// The number that had a name, where the name service says that it has none and gives the number to nobody else.
+    fn last_id(
+        &mut self,
+        name: &str,
+        number: impl Fn(&Account) -> Option<u32>,
+        account: impl Fn(u32) -> Account,
+    ) -> Result<Option<u32>> {
+        let ids: Vec<u32> =
+            self.last_names.iter().filter(|(_, last)| *last == name).filter_map(|(account, _)| number(account)).collect();
+        for id in ids {
+            if self.name(account(id))?.as_deref() == Some(name) {
+                return Ok(Some(id));
+            }
+        }
+        Ok(None)
     }
 }
 
-fn remembered<K, Q, V>(
-    table: &mut BTreeMap<K, Option<V>>,
-    key: &Q,
-    ask: impl FnOnce(&Q) -> std::result::Result<Option<V>, Errno>,
-) -> Result<Option<V>>
-where
-    K: Ord + std::borrow::Borrow<Q>,
-    Q: Ord + ToOwned<Owned = K> + std::fmt::Display + ?Sized,
-    V: Clone,
-{
-    if let Some(known) = table.get(key) {
-        return Ok(known.clone());
+fn ask_name(account: Account) -> Result<Option<String>> {
+    match account {
+        Account::User(uid) => failed(accounts::user_name(uid), &uid.to_string()),
+        Account::Group(gid) => failed(accounts::group_name(gid), &gid.to_string()),
     }
-    let answer = ask(key).map_err(|errno| GateError::from_errno(errno, "look up account", key.to_string()))?;
+}
+
+fn failed<T>(answer: std::result::Result<T, Errno>, account: &str) -> Result<T> {
+    answer.map_err(|errno| GateError::from_errno(errno, "look up account", account))
+}
+
+fn remember<K: Ord, V>(table: &mut BTreeMap<K, V>, key: K, value: V) {
     if table.len() >= ENTRIES_MAX {
         table.clear();
     }
-    table.insert(key.to_owned(), answer.clone());
-    Ok(answer)
+    table.insert(key, value);
 }
 
 #[cfg(test)]
@@ -86,6 +163,24 @@ mod tests {
             assert_eq!(owners.owner_ids("no such user here", "zero\0byte").unwrap(), (None, None));
         }
         owners.clear();
-        assert!(owners.user_names.is_empty());
+        assert!(owners.names.is_empty());
+        assert_eq!(owners.take_learned(), [(Account::User(0), "root".to_owned()), (Account::Group(0), "root".to_owned())]);
+        assert_eq!(owners.take_learned(), []);
+    }
+
+    #[test]
+    fn a_number_keeps_its_last_name_until_somebody_else_has_it() {
+        let (away, taken) = (3_999_999_999, 0);
+        let last = [
+            (Account::User(away), "alice".to_owned()),
+            (Account::Group(away), "staff of alice".to_owned()),
+            (Account::User(taken), "bob who left".to_owned()),
+        ];
+        let mut owners = Owners::with_last_names(last.into());
+        assert_eq!(owners.owner_names(away, away).unwrap(), (Some("alice".to_owned()), Some("staff of alice".to_owned())));
+        assert_eq!(owners.owner_ids("alice", "staff of alice").unwrap(), (Some(away), Some(away)));
+        assert_eq!(owners.owner_ids("bob who left", "alice").unwrap(), (None, None));
+        assert_eq!(owners.owner_names(taken, away).unwrap().0, Some("root".to_owned()));
+        assert_eq!(owners.take_learned(), [(Account::User(0), "root".to_owned())]);
     }
 }
