@@ -17,4 +17,5 @@ pub mod node;
 pub mod observe;
 pub mod plan;
 pub mod stored;
+pub mod stub;
 pub mod trees;

@@ -1,0 +1,214 @@
+//! The record of a stub: what its content is, kept in an attribute of the file itself.
+//!
+//! It is short, so that it fits into the inode: 60 bytes are what an ext4 inode of 256 bytes has left for the value of an
+//! attribute with our name, and a record needs 55 for a file of less than 512 TiB.
+//! **Invariant:** bytes that were not written by [`StubRecord::encode`] of this format are an error, never a record; and a
+//! record holds for the one inode that it was written for.
+
+use crate::content::ManifestId;
+use crate::ids::{NodeId, Version};
+use crate::stored::{self, StoredError};
+use crate::trees::Handle;
+
+/// Format of records that this release writes.
+const FORMAT: u8 = 1;
+
+/// Most bytes of a record: format, check, inode, node, content, and two numbers of up to ten bytes.
+pub const RECORD_MAX: usize = 1 + 4 + BOUND_BYTES + 16 + PREFIX_BYTES + 10 + 10;
+
+const BOUND_BYTES: usize = 6;
+const PREFIX_BYTES: usize = 16;
+
+/// What a stub stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StubRecord {
+    /// The node of the share. It is never another file's, in no share.
+    pub node: NodeId,
+    /// The version whose content it is.
+    pub version: Version,
+    /// Which content that is.
+    pub content: ContentPrefix,
+    /// Length of the content, in bytes, and of the file for as long as it is a stub.
+    pub size: u64,
+    /// The inode that it was written for.
+    pub bound: Bound,
+}
+
+/// The first half of a manifest id: enough that nobody finds another content with it by chance, and short enough for an inode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ContentPrefix(pub [u8; PREFIX_BYTES]);
+
+/// A digest of an inode's number and generation. A record that was copied along with other attributes (`cp -a`, `tar --xattrs`,
+/// `rsync -X`) stands on another inode and says so. Two inodes of a volume share one in one of 2^48 cases.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bound([u8; BOUND_BYTES]);
+
+/// Why an attribute is no record that holds for its file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// It is not what was written, or another release wrote it.
+    #[error("Stub record: {0}")]
+    Stored(#[from] StoredError),
+    /// The check is right and the rest is not: no release writes such a thing.
+    #[error("Stub record: an entry has a wrong length")]
+    Length,
+    /// It was written for another inode: somebody copied it.
+    #[error("Stub record: it belongs to another file, of which this one is a copy")]
+    Void,
+}
+
+impl ContentPrefix {
+    /// That of a content.
+    #[must_use]
+    pub fn of(manifest: &ManifestId) -> Self {
+        let mut prefix = [0; PREFIX_BYTES];
+        prefix.copy_from_slice(&manifest.as_bytes()[..PREFIX_BYTES]);
+        Self(prefix)
+    }
+}
+
+impl Bound {
+    /// That of an inode.
+    #[must_use]
+    pub fn to(handle: &Handle) -> Self {
+        let mut bound = [0; BOUND_BYTES];
+        blake3::Hasher::new_derive_key("isotherm stub record 1: inode").update(&handle.0).finalize_xof().fill(&mut bound);
+        Self(bound)
+    }
+}
+
+impl StubRecord {
+    /// The value of the attribute.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut body = Vec::with_capacity(RECORD_MAX);
+        body.extend(self.bound.0);
+        body.extend(self.node.0);
+        body.extend(self.content.0);
+        put_number(&mut body, self.version.0);
+        put_number(&mut body, self.size);
+        stored::seal(FORMAT, &body)
+    }
+
+    /// Reads the value of the attribute of the inode `handle`.
+    ///
+    /// # Errors
+    /// It is damaged, of another release, or of another inode.
+    pub fn decode(value: &[u8], handle: &Handle) -> Result<Self, RecordError> {
+        let record = Self::decode_unbound(value)?;
+        if record.bound == Bound::to(handle) { Ok(record) } else { Err(RecordError::Void) }
+    }
+
+    /// Reads the value of an attribute, whatever inode it is on.
+    ///
+    /// # Errors
+    /// It is damaged or of another release.
+    pub fn decode_unbound(value: &[u8]) -> Result<Self, RecordError> {
+        let mut body = stored::open(FORMAT, value)?;
+        let bound = Bound(take(&mut body)?);
+        let node = NodeId(take(&mut body)?);
+        let content = ContentPrefix(take(&mut body)?);
+        let (version, size) = (Version(take_number(&mut body)?), take_number(&mut body)?);
+        if body.is_empty() { Ok(Self { node, version, content, size, bound }) } else { Err(RecordError::Length) }
+    }
+}
+
+fn take<const N: usize>(body: &mut &[u8]) -> Result<[u8; N], RecordError> {
+    let (taken, rest) = body.split_first_chunk().ok_or(RecordError::Length)?;
+    *body = rest;
+    Ok(*taken)
+}
+
+/// Seven bits a byte, the lowest first; all but the last have the highest bit set.
+fn put_number(body: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        body.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    body.push(number as u8);
+}
+
+/// The one shortest form of a number; longer forms of it are refused.
+fn take_number(body: &mut &[u8]) -> Result<u64, RecordError> {
+    let mut number = 0_u64;
+    for shift in (0..64).step_by(7) {
+        let [byte] = take(body)?;
+        let bits = u64::from(byte & 0x7f);
+        if bits << shift >> shift != bits || (byte == 0 && shift > 0) {
+            return Err(RecordError::Length);
+        }
+        number |= bits << shift;
+        if byte & 0x80 == 0 {
+            return Ok(number);
+        }
+    }
+    Err(RecordError::Length)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use proptest::prelude::*;
+
+    fn handle(byte: u8) -> Handle {
+        Handle(Box::from([byte; 9]))
+    }
+
+    fn record(version: u64, size: u64) -> StubRecord {
+        let content = ContentPrefix::of(&ManifestId::from_bytes([7; 32]));
+        StubRecord { node: NodeId([1; 16]), version: Version(version), content, size, bound: Bound::to(&handle(1)) }
+    }
+
+    #[test]
+    fn it_fits_into_the_inode_of_ext4() {
+        assert!(record((1 << 35) - 1, (1 << 49) - 1).encode().len() <= 55);
+        assert!(record((1 << 56) - 1, u64::MAX >> 1).encode().len() <= 60);
+        assert_eq!(record(u64::MAX, u64::MAX).encode().len(), RECORD_MAX);
+    }
+
+    #[test]
+    fn a_copy_on_another_inode_is_void() {
+        let value = record(5, 10).encode();
+        assert_eq!(StubRecord::decode(&value, &handle(1)), Ok(record(5, 10)));
+        assert_eq!(StubRecord::decode(&value, &handle(2)), Err(RecordError::Void));
+    }
+
+    #[test]
+    fn the_format_is_what_it_was() {
+        let value = record(300, 70_000).encode();
+        let hex: String = value.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, "011e9c001854f2bc96b79e0101010101010101010101010101010107070707070707070707070707070707ac02f0a204");
+    }
+
+    #[test]
+    fn other_formats_and_other_lengths_are_refused_by_name() {
+        let mut later = record(5, 10).encode();
+        later[0] = 2;
+        let error = StubRecord::decode(&later, &handle(1)).unwrap_err();
+        assert_eq!(error.to_string(), "Stub record: an entry has format 2, this release knows format 1");
+        assert_eq!(StubRecord::decode(b"", &handle(1)), Err(StoredError::Short.into()));
+        let body = &record(5, 10).encode()[5..];
+        for wrong in [&body[..body.len() - 1], &[body, &[0]].concat(), &[&body[..body.len() - 1], &[0x8a, 0]].concat()] {
+            assert_eq!(StubRecord::decode_unbound(&stored::seal(1, wrong)), Err(RecordError::Length));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(node: [u8; 16], version: u64, content: [u8; 16], size: u64, inode: Vec<u8>) {
+            let handle = Handle(inode.into());
+            let (node, content, bound) = (NodeId(node), ContentPrefix(content), Bound::to(&handle));
+            let record = StubRecord { node, version: Version(version), content, size, bound };
+            prop_assert_eq!(StubRecord::decode(&record.encode(), &handle), Ok(record));
+        }
+
+        #[test]
+        fn a_changed_bit_is_noticed(version: u64, size: u64, at in 0_usize..40, bit in 0_u8..8) {
+            let mut value = record(version, size).encode();
+            value[at] ^= 1 << bit;
+            prop_assert!(StubRecord::decode_unbound(&value).is_err());
+        }
+    }
+}
