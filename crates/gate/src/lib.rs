@@ -9,6 +9,7 @@
 //! refuses stubs. `unsafe` and libc appear only in the private module `sys`.
 
 mod error;
+pub mod guard;
 mod handle;
 mod lock;
 mod process;

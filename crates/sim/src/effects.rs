@@ -222,12 +222,12 @@ impl World {
         }
         let disturbed = self.options.faults && !self.calm();
         let before = live_files(&self.sites[number].volume);
-        let (ledger, rng) = (&mut self.ledger, &mut self.rng);
+        let (ledger, rng, apart) = (&mut self.ledger, &mut self.rng, self.options.apart);
         let trace = self.options.trace;
         let (mut reports, mut notes) = (Vec::new(), Vec::new());
         let mut between = |volume: &mut Volume| {
             if disturbed && rng.chance(6) {
-                let mut user = User { site: number, volume, ledger, rng, reports: Vec::new() };
+                let mut user = User { site: number, volume, ledger, rng, apart, reports: Vec::new() };
                 user.act();
                 reports.extend(user.reports);
                 if trace {

@@ -19,7 +19,9 @@ impl World {
             self.at(at, Action::Work(number));
         }
         self.plan_scribblers();
-        self.plan_restores();
+        if !self.options.apart {
+            self.plan_restores();
+        }
         self.plan_collections();
         if !self.options.faults {
             return;
@@ -34,7 +36,7 @@ impl World {
             self.at(at, Action::Part(number, true));
             self.at((at + length).min(CALM_AFTER), Action::Part(number, false));
         }
-        if self.rng.chance(10) {
+        if !self.options.apart && self.rng.chance(10) {
             let (number, at) = (self.some_site(), self.rng.below(CALM_AFTER));
             self.at(at, Action::RollBack(number));
         }
@@ -151,7 +153,7 @@ impl World {
             }
         }
         let mut put_back = None;
-        if rng.chance(10) {
+        if !self.options.apart && rng.chance(10) {
             let (copied, length) = (rng.below(CALM_AFTER), rng.below(20_000));
             self.at(copied, Action::Backup);
             self.at((copied + length).min(CALM_AFTER), Action::PutBack);

@@ -7,13 +7,14 @@ use isotherm_sim::{Options, run};
 
 const USAGE: &str = "Runs simulated worlds; each seed is one run.
 
-Usage: isotherm-sim run [--from N] [--count M] [--agents A] [--actions U] [--calm] [--trace [--watch S:I]]
+Usage: isotherm-sim run [--from N] [--count M] [--agents A] [--actions U] [--calm] [--apart] [--trace [--watch S:I]]
 
   --from N     the first seed (0)
   --count M    how many (500)
   --agents A   servers in each world (3)
   --actions U  user actions in each world (60)
   --calm       no crashes, no lost messages
+  --apart      people leave alone what others made, and nothing is put back: no conflict copies
   --trace      write down what happens in failing seeds
   --watch S:I  with --trace: after each event of server S, what its catalog says of inode I
 ";
@@ -24,18 +25,24 @@ struct Wanted {
     agents: usize,
     actions: u64,
     faults: bool,
+    apart: bool,
     trace: bool,
     watch: Option<(usize, u64)>,
 }
 
 fn parse(mut arguments: impl Iterator<Item = String>) -> Option<Wanted> {
-    let mut wanted = Wanted { from: 0, count: 500, agents: 3, actions: 60, faults: true, trace: false, watch: None };
+    let mut wanted =
+        Wanted { from: 0, count: 500, agents: 3, actions: 60, faults: true, apart: false, trace: false, watch: None };
     if arguments.next()? != "run" {
         return None;
     }
     while let Some(flag) = arguments.next() {
         if flag == "--calm" {
             wanted.faults = false;
+            continue;
+        }
+        if flag == "--apart" {
+            wanted.apart = true;
             continue;
         }
         if flag == "--trace" {
@@ -82,6 +89,7 @@ fn main() -> ExitCode {
                         agents: wanted.agents,
                         actions: wanted.actions,
                         faults: wanted.faults,
+                        apart: wanted.apart,
                         trace: wanted.trace,
                         watch: wanted.watch,
                     };

@@ -109,6 +109,8 @@ pub struct User<'a> {
     pub ledger: &'a mut Ledger,
     /// Chance.
     pub rng: &'a mut Rng,
+    /// He leaves alone what others made; then nothing can be in conflict.
+    pub apart: bool,
     /// What the kernel reports.
     pub reports: Vec<Changed>,
 }
@@ -118,7 +120,16 @@ const NAMES: &[&str] = &["a", "b", "c", "A", "report.doc", "x"];
 impl User<'_> {
     fn name(&mut self) -> Name {
         let text = self.rng.pick(NAMES).copied().unwrap_or("a");
+        self.own(text)
+    }
+
+    fn own(&self, text: &str) -> Name {
+        let text = if self.apart { format!("{}{}", self.prefix(), text.to_lowercase()) } else { text.to_owned() };
         Name::new(text.as_bytes()).expect("a fixed name is valid")
+    }
+
+    fn prefix(&self) -> String {
+        format!("{} ", self.site)
     }
 
     fn report(&mut self, at: &At, written: bool) {
@@ -140,6 +151,7 @@ impl User<'_> {
         let fitting: Vec<_> = all
             .into_iter()
             .filter(|(_, ino)| kind.is_none() || self.volume.inode(*ino).map(|inode| inode.kind) == kind)
+            .filter(|(at, _)| !self.apart || at.1.as_bytes().starts_with(self.prefix().as_bytes()))
             .collect();
         self.rng.pick(&fitting).cloned()
     }
@@ -220,7 +232,7 @@ impl User<'_> {
     /// As some editors do: the old file becomes the backup, the new one gets the name, the backup goes or stays.
     fn save_with_backup(&mut self) {
         let Some((at, old)) = self.any(Some(Kind::File)) else { return };
-        let backup = (at.0, Name::new(b"backup~").expect("a fixed name is valid"));
+        let backup = (at.0, self.own("backup~"));
         if self.volume.at(&backup).is_some() {
             return;
         }
@@ -279,7 +291,7 @@ impl User<'_> {
     fn delete(&mut self) {
         let Some((at, ino)) = self.any(None) else { return };
         let (ledger, reports) = (&mut *self.ledger, &mut self.reports);
-        if self.volume.inode(ino).is_some_and(|inode| inode.kind == Kind::Directory) && self.rng.chance(50) {
+        if self.volume.inode(ino).is_some_and(|inode| inode.kind == Kind::Directory) && (self.apart || self.rng.chance(50)) {
             return;
         }
         self.volume.remove_tree(&at, &mut |volume, at, ino| {
@@ -317,7 +329,7 @@ impl User<'_> {
 
     /// A file becomes a directory of the same name, or the other way round.
     fn replace_kind(&mut self) {
-        let Some((at, ino)) = self.any(None) else { return };
+        let Some((at, ino)) = self.any(self.apart.then_some(Kind::File)) else { return };
         let was_directory = self.volume.inode(ino).is_some_and(|inode| inode.kind == Kind::Directory);
         let (ledger, reports) = (&mut *self.ledger, &mut self.reports);
         self.volume.remove_tree(&at, &mut |volume, at, ino| {

@@ -75,6 +75,9 @@ pub(crate) fn verify(world: &mut World) {
     let nodes = world.records.nodes().filter(|node| node.is_live());
     let (all, conflicts) =
         nodes.fold((0, 0), |(all, conflicts), node| (all + 1, conflicts + usize::from(node.conflict_of.is_some())));
+    if world.options.apart && conflicts > 0 {
+        wrong.push(format!("{conflicts} conflict copies, and nobody touched what others made"));
+    }
     let nodes = world.records.nodes().filter(|node| node.is_live());
     let named = nodes.filter_map(|node| node.content.file()).map(|file| file.manifest);
     let collected: Vec<_> = named.filter(|manifest| !world.records.has_content(*manifest)).collect();

@@ -27,6 +27,8 @@ pub struct Options {
     pub actions: u64,
     /// Machines, networks and disks fail.
     pub faults: bool,
+    /// People at one server leave alone what others made, and nothing is put back: then there must be no conflict copy.
+    pub apart: bool,
     /// Write down what happens.
     pub trace: bool,
     /// With `trace`: after each event of this server, what its catalog says of this inode.
@@ -210,8 +212,8 @@ impl World {
     fn scribble(&mut self, number: usize, ino: Option<Ino>, until: Time) {
         let site = &mut self.sites[number];
         let before = live_files(&site.volume);
-        let (volume, ledger, rng) = (&mut site.volume, &mut self.ledger, &mut self.rng);
-        let mut user = User { site: number, volume, ledger, rng, reports: Vec::new() };
+        let (volume, ledger, rng, apart) = (&mut site.volume, &mut self.ledger, &mut self.rng, self.options.apart);
+        let mut user = User { site: number, volume, ledger, rng, apart, reports: Vec::new() };
         let ino = user.scribble(ino);
         let reports = user.reports;
         self.note_moved_before(number, &before);
@@ -322,8 +324,8 @@ impl World {
     /// A user does something on a volume.
     pub(crate) fn user(&mut self, number: usize) -> Vec<isotherm_agent::engine::Changed> {
         let site = &mut self.sites[number];
-        let (volume, ledger, rng) = (&mut site.volume, &mut self.ledger, &mut self.rng);
-        let mut user = User { site: number, volume, ledger, rng, reports: Vec::new() };
+        let (volume, ledger, rng, apart) = (&mut site.volume, &mut self.ledger, &mut self.rng, self.options.apart);
+        let mut user = User { site: number, volume, ledger, rng, apart, reports: Vec::new() };
         user.act();
         let reports = user.reports;
         self.trace_image(number);

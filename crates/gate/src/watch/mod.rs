@@ -117,7 +117,7 @@ mod tests {
 
     fn batch(mask: u64, records: Vec<InfoRecord>) -> Batch {
         let mut batch = Batch::default();
-        batch.add(RawEvent { mask, pid: 7, fd: -1, records });
+        batch.add(RawEvent { mask, pid: 7, fd: -1, records, range: None });
         batch
     }
 

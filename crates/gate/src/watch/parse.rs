@@ -11,6 +11,10 @@ const VERSION: u8 = 3;
 const METADATA_BYTES: usize = 24;
 /// Size of `struct fanotify_event_info_header`, in bytes.
 const HEADER_BYTES: usize = 4;
+/// Kind of the record of a range, `FAN_EVENT_INFO_TYPE_RANGE`, and where its two numbers stand behind the header.
+const RANGE: u8 = 6;
+const RANGE_OFFSET_AT: usize = 4;
+const RANGE_COUNT_AT: usize = 12;
 /// Size of a file system id, in bytes.
 const FSID_BYTES: usize = 8;
 
@@ -25,6 +29,8 @@ pub struct RawEvent {
     pub fd: i32,
     /// The handles and names that came along; records of other kinds are left out.
     pub records: Vec<InfoRecord>,
+    /// The bytes that somebody is about to touch: where they begin and how many; only of a group that guards content.
+    pub range: Option<(u64, u64)>,
 }
 
 /// One handle of an event.
@@ -97,7 +103,7 @@ fn parse_event(event: &[u8]) -> Option<RawEvent> {
         return None;
     }
     let mut infos = event.get(metadata_len..)?;
-    let mut records = Vec::new();
+    let (mut records, mut range) = (Vec::new(), None);
     while !infos.is_empty() {
         let len = usize::from(u16_at(infos, 2)?);
         if len < HEADER_BYTES {
@@ -107,9 +113,12 @@ fn parse_event(event: &[u8]) -> Option<RawEvent> {
         infos = &infos[len..];
         if let Some(kind) = InfoKind::from_raw(info[0]) {
             records.extend(parse_info(kind, &info[HEADER_BYTES..])?);
+        } else if info[0] == RANGE {
+            let body = &info[HEADER_BYTES..];
+            range = Some((u64_at(body, RANGE_OFFSET_AT)?, u64_at(body, RANGE_COUNT_AT)?));
         }
     }
-    Some(RawEvent { mask: u64_at(event, 8)?, fd: i32_at(event, 16)?, pid: i32_at(event, 20)?, records })
+    Some(RawEvent { mask: u64_at(event, 8)?, fd: i32_at(event, 16)?, pid: i32_at(event, 20)?, records, range })
 }
 
 /// Body of one handle record. The outer `None` is an impossible length, the inner one "no handle given".
@@ -213,6 +222,14 @@ mod tests {
         assert_eq!(kinds, [InfoKind::OldDirectory, InfoKind::NewDirectory, InfoKind::Target]);
         assert_eq!(events[1].records[0].name, b"old\xff");
         assert!(events[2].records.is_empty());
+    }
+
+    #[test]
+    fn reads_the_range_that_somebody_is_about_to_touch() {
+        let body = [0_u32.to_ne_bytes().to_vec(), 4_096_u64.to_ne_bytes().to_vec(), 8_192_u64.to_ne_bytes().to_vec()].concat();
+        let of = |len: usize| [&[RANGE, 0][..], &((HEADER_BYTES + len) as u16).to_ne_bytes(), &body[..len]].concat();
+        assert_eq!(parse_events(&event(0x10_0000, &[of(body.len())])).unwrap()[0].range, Some((4_096, 8_192)));
+        assert_eq!(parse_events(&event(0x10_0000, &[of(12)])), Err(ParseError::Length { at: 0 }));
     }
 
     #[test]

@@ -1,0 +1,126 @@
+//! What a thread that waits for an answer is about to do, from the system call that it stands in.
+//!
+//! The kernel says that a file is opened and not what for. While the thread waits its call cannot change, so `/proc` tells.
+//! **Invariant:** what is not known counts as writing, which waits for everything.
+
+use std::fs;
+
+/// What an access is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// It reads.
+    Read,
+    /// It writes, cuts, or it cannot be told.
+    Write,
+    /// It opens the file and empties it in the same call. Nothing of the content is wanted.
+    Empty,
+    /// A thread of the kernel itself (an NFS server's): it can be told to try again, and does so by itself.
+    Kernel,
+}
+
+/// Flag of a kernel thread in the ninth field of `/proc/PID/stat`, `PF_KTHREAD` of `linux/sched.h`.
+const KERNEL_THREAD: u64 = 0x0020_0000;
+
+/// What a waiting thread is about to do. `thread` is 0 where it lives in a pid namespace that cannot be seen.
+#[must_use]
+pub fn purpose(thread: i32) -> Purpose {
+    if thread <= 0 {
+        return Purpose::Write;
+    }
+    if fs::read_to_string(format!("/proc/{thread}/stat")).is_ok_and(|stat| is_kernel_thread(&stat)) {
+        return Purpose::Kernel;
+    }
+    fs::read_to_string(format!("/proc/{thread}/syscall")).map_or(Purpose::Write, |call| of_call(&call))
+}
+
+/// Fields are counted behind the program's name, which stands in brackets and may hold any character.
+fn is_kernel_thread(stat: &str) -> bool {
+    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
+    let flags = fields.split_whitespace().nth(6).and_then(|flags| flags.parse::<u64>().ok());
+    flags.is_some_and(|flags| flags & KERNEL_THREAD != 0)
+}
+
+/// A line of `/proc/TID/syscall`: the number of the call and its arguments, or `running`.
+fn of_call(line: &str) -> Purpose {
+    let mut fields = line.split_whitespace();
+    let Some(Ok(call)) = fields.next().map(str::parse::<i64>) else { return Purpose::Write };
+    let arguments: Vec<u64> = fields.map_while(|field| u64::from_str_radix(field.strip_prefix("0x")?, 16).ok()).collect();
+    let argument = |at: usize| arguments.get(at).copied();
+    match call {
+        libc::SYS_openat | libc::SYS_open_by_handle_at => argument(2).map_or(Purpose::Write, of_flags),
+        #[cfg(target_arch = "x86_64")]
+        libc::SYS_open => argument(1).map_or(Purpose::Write, of_flags),
+        #[cfg(target_arch = "x86_64")]
+        libc::SYS_creat => Purpose::Empty,
+        libc::SYS_mmap => of_mapping(argument(2), argument(3)),
+        libc::SYS_execve
+        | libc::SYS_execveat
+        | libc::SYS_read
+        | libc::SYS_pread64
+        | libc::SYS_readv
+        | libc::SYS_preadv
+        | libc::SYS_preadv2 => Purpose::Read,
+        _ => Purpose::Write,
+    }
+}
+
+fn of_flags(flags: u64) -> Purpose {
+    let has = |bits: i32| flags & bits as u64 != 0;
+    if has(libc::O_TRUNC) {
+        Purpose::Empty
+    } else if has(libc::O_WRONLY | libc::O_RDWR) {
+        Purpose::Write
+    } else {
+        Purpose::Read
+    }
+}
+
+fn of_mapping(protection: Option<u64>, flags: Option<u64>) -> Purpose {
+    let (Some(protection), Some(flags)) = (protection, flags) else { return Purpose::Write };
+    let is_shared = flags & libc::MAP_PRIVATE as u64 == 0;
+    if is_shared && protection & libc::PROT_WRITE as u64 != 0 { Purpose::Write } else { Purpose::Read }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn call(number: i64, arguments: [u64; 6]) -> Purpose {
+        let arguments: String = arguments.iter().map(|argument| format!(" 0x{argument:x}")).collect();
+        of_call(&format!("{number}{arguments} 0x7ffd 0x7f00\n"))
+    }
+
+    #[test]
+    fn opens_are_told_apart_by_their_flags() {
+        let open = |flags: i32| call(libc::SYS_openat, [0, 0, flags as u64, 0, 0, 0]);
+        assert_eq!(open(libc::O_RDONLY | libc::O_CLOEXEC), Purpose::Read);
+        assert_eq!(open(libc::O_RDWR), Purpose::Write);
+        assert_eq!(open(libc::O_WRONLY | libc::O_APPEND), Purpose::Write);
+        assert_eq!(open(libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC), Purpose::Empty);
+        assert_eq!(call(libc::SYS_openat2, [0; 6]), Purpose::Write);
+    }
+
+    #[test]
+    fn what_cannot_be_told_counts_as_writing() {
+        for line in ["running", "", "-1 0x0 0x0", "257", "257 0x0", "x y", "9 0x0 0x0 zz"] {
+            assert_eq!(of_call(line), Purpose::Write, "{line}");
+        }
+        assert_eq!(purpose(0), Purpose::Write);
+        assert_eq!(purpose(i32::MAX), Purpose::Write);
+    }
+
+    #[test]
+    fn a_private_mapping_reads_whatever_its_protection() {
+        let map = |protection: i32, flags: i32| call(libc::SYS_mmap, [0, 0, protection as u64, flags as u64, 0, 0]);
+        assert_eq!(map(libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE), Purpose::Read);
+        assert_eq!(map(libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED), Purpose::Write);
+        assert_eq!(map(libc::PROT_READ, libc::MAP_SHARED), Purpose::Read);
+    }
+
+    #[test]
+    fn kernel_threads_are_known_by_their_flag() {
+        assert!(is_kernel_thread("2 (kthreadd) S 0 0 0 0 -1 2129984 0 0"));
+        assert!(!is_kernel_thread("1 (a) S 2 (x)) S 0 1 1 0 -1 4194560 1 2"));
+        assert_eq!(purpose(2), Purpose::Kernel, "thread 2 is the kernel's own");
+    }
+}

@@ -1,0 +1,12 @@
+//! Standing between programs and files whose content is not all there.
+//!
+//! The kernel asks before a file is opened and before content is touched, and holds the caller until it has an answer. When
+//! the last holder of the group goes away, the kernel lets everybody through: what that means for stubs is the business of
+//! whoever holds it. **Invariant:** nothing is let through because an answer was forgotten; a question that is dropped is
+//! refused.
+
+mod caller;
+mod group;
+
+pub use caller::{Purpose, purpose};
+pub use group::{Group, GuardError, GuardUnavailable, Question, Refusal, Touch};

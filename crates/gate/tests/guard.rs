@@ -1,0 +1,206 @@
+//! Guarding content on real file systems.
+#![allow(clippy::unwrap_used)]
+
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use isotherm_gate::guard::{Group, Purpose, Question, Refusal, Touch, purpose};
+use isotherm_gate::testing::on_each_fs;
+
+const LEN: u64 = 300_000;
+
+fn content() -> Vec<u8> {
+    (0..LEN).map(|at| (at / 7 % 251) as u8 + 1).collect()
+}
+
+/// A file of which nothing is there but its length.
+fn hollow(path: &Path) -> File {
+    let file = File::create(path).unwrap();
+    file.set_len(LEN).unwrap();
+    file
+}
+
+/// Answers questions in a thread of its own until `work` has ended.
+fn while_answering<T>(group: &Group, mut answer: impl FnMut(Question) + Send, work: impl FnOnce() -> T) -> T {
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                let questions = group.read().unwrap();
+                if questions.is_empty() {
+                    // tidy: wait a moment of a loop that ends with the work
+                    std::thread::sleep(Duration::from_micros(200));
+                }
+                questions.into_iter().for_each(&mut answer);
+            }
+        });
+        let result = work();
+        done.store(true, Ordering::Relaxed);
+        result
+    })
+}
+
+fn copy_with(program: &str, from: &Path, to: &Path) -> Vec<u8> {
+    let _ = fs::remove_file(to);
+    assert!(Command::new("sh").arg("-c").arg(program).arg("sh").arg(from).arg(to).status().unwrap().success(), "{program}");
+    fs::read(to).unwrap()
+}
+
+#[test]
+fn whoever_opens_a_guarded_file_waits_until_its_content_is_there() {
+    on_each_fs(64, |volume| {
+        let group = Group::new().unwrap();
+        let at = |name: &str| volume.path().join(name);
+        // Work of the product goes through a descriptor from before the mark, which is never asked about.
+        for program in ["cat $1 > $2", "cp $1 $2", "cp --sparse=always $1 $2", "dd if=$1 of=$2 status=none", "install $1 $2"] {
+            let inside = hollow(&at("stub"));
+            group.guard_file(File::open(at("stub")).unwrap()).unwrap();
+            let mut asked = Vec::new();
+            let answer = |question: Question| {
+                asked.push((question.touch, purpose(question.thread)));
+                if question.touch == Touch::Open {
+                    inside.write_all_at(&content(), 0).unwrap();
+                }
+                question.allow();
+            };
+            let copied = while_answering(&group, answer, || copy_with(program, &at("stub"), &volume.outside().join("copy")));
+            assert!(copied == content(), "{program} on {:?}", volume.fs());
+            assert_eq!(asked[0], (Touch::Open, Purpose::Read), "{program}");
+            fs::remove_file(at("stub")).unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_refusal_is_the_errno_that_the_program_sees_and_a_dropped_question_is_one() {
+    on_each_fs(64, |volume| {
+        let group = Group::new().unwrap();
+        let path = volume.path().join("stub");
+        hollow(&path);
+        group.guard_file(File::open(&path).unwrap()).unwrap();
+        let refusals = [
+            (Some(Refusal::Io), 5),
+            (Some(Refusal::Again), 11),
+            (Some(Refusal::Busy), 16),
+            (Some(Refusal::NoSpace), 28),
+            (Some(Refusal::Quota), 122),
+            (Some(Refusal::NotAllowed), 1),
+            (None, 5),
+        ];
+        for (refusal, errno) in refusals {
+            let answer = |question: Question| match refusal {
+                Some(refusal) => question.refuse(refusal),
+                None => drop(question),
+            };
+            let error = while_answering(&group, answer, || File::open(&path).unwrap_err());
+            assert_eq!(error.raw_os_error(), Some(errno), "{refusal:?}");
+        }
+    });
+}
+
+#[test]
+fn purposes_of_waiting_callers_are_told_apart() {
+    on_each_fs(64, |volume| {
+        let group = Group::new().unwrap();
+        let path = volume.path().join("stub");
+        hollow(&path);
+        group.guard_file(File::open(&path).unwrap()).unwrap();
+        let asked = |work: &dyn Fn()| {
+            let mut asked = Vec::new();
+            let answer = |question: Question| {
+                asked.push((question.touch == Touch::Open, purpose(question.thread)));
+                question.allow();
+            };
+            while_answering(&group, answer, work);
+            asked
+        };
+        assert_eq!(asked(&|| drop(File::open(&path).unwrap())), [(true, Purpose::Read)]);
+        assert_eq!(asked(&|| drop(File::options().append(true).open(&path).unwrap())), [(true, Purpose::Write)]);
+        let truncated = asked(&|| assert!(Command::new("truncate").arg("-s5").arg(&path).status().unwrap().success()));
+        assert_eq!(truncated[0], (true, Purpose::Write));
+        let read = asked(&|| assert_eq!(fs::read(&path).unwrap().len(), 5));
+        assert_eq!(read[0], (true, Purpose::Read));
+        assert_eq!(read[1], (false, Purpose::Read));
+        assert_eq!(asked(&|| drop(File::create(&path).unwrap())), [(true, Purpose::Empty)]);
+    });
+}
+
+#[test]
+fn spared_files_and_mounts_are_not_asked_about() {
+    on_each_fs(64, |volume| {
+        let group = Group::new().unwrap();
+        let path = volume.path().join("hot");
+        fs::write(&path, content()).unwrap();
+        group.guard_file_system(File::open(volume.path()).unwrap()).unwrap();
+        let questions = |work: &dyn Fn()| {
+            let mut count = 0;
+            let answer = |question: Question| {
+                count += 1;
+                question.allow();
+            };
+            while_answering(&group, answer, work);
+            count
+        };
+        let read = || assert!(fs::read(&path).unwrap() == content());
+        assert!(questions(&read) > 1);
+        let file = while_answering(&group, Question::allow, || File::open(&path).unwrap());
+        group.spare_file(&file).unwrap();
+        assert_eq!(questions(&read), 0);
+        group.unspare_file(&file).unwrap();
+        group.unspare_file(&file).unwrap();
+        assert!(questions(&read) > 1);
+        let inside = isotherm_gate::Root::open(volume.path()).unwrap();
+        group.spare_mount(inside.dir()).unwrap();
+        let handle = inside.dir().stat(std::ffi::OsStr::new("hot")).unwrap().unwrap().handle;
+        let through_the_clone = || {
+            inside.inode(&handle).unwrap().read_xattrs().unwrap();
+            assert_eq!(inside.is_alive(&handle).unwrap(), isotherm_gate::Liveness::Linked);
+        };
+        assert_eq!(questions(&through_the_clone), 0);
+        group.release_file_system(File::open(volume.path()).unwrap()).unwrap();
+        assert_eq!(questions(&read), 0);
+    });
+}
+
+#[test]
+fn a_second_holder_keeps_callers_waiting_and_sweeps_what_the_first_one_left() {
+    on_each_fs(64, |volume| {
+        let group = Group::new().unwrap();
+        let path = volume.path().join("stub");
+        hollow(&path);
+        group.guard_file(File::open(&path).unwrap()).unwrap();
+        let second = Group::from_fd(rustix::io::dup(&group).unwrap());
+        let mut caller = Command::new("cat").arg(&path).stdout(std::process::Stdio::piped()).spawn().unwrap();
+        let asked = wait_for(|| group.read().unwrap().pop());
+        // As if the first holder had been killed: its question is neither answered nor dropped.
+        std::mem::forget(asked);
+        drop(group);
+        // tidy: wait long enough to see that the caller is not let through
+        std::thread::sleep(Duration::from_millis(100));
+        assert!(caller.try_wait().unwrap().is_none());
+        assert_eq!(second.sweep(0..4_096), 1);
+        assert_eq!(second.sweep(0..4_096), 0);
+        let mut seen = Vec::new();
+        caller.stdout.take().unwrap().read_to_end(&mut seen).unwrap();
+        assert!(!caller.wait().unwrap().success() && seen.is_empty(), "EAGAIN, and not one wrong byte");
+        let error = while_answering(&second, |question| question.refuse(Refusal::Busy), || File::open(&path).unwrap_err());
+        assert_eq!(error.kind(), ErrorKind::ResourceBusy);
+    });
+}
+
+fn wait_for<T>(mut look: impl FnMut() -> Option<T>) -> T {
+    let until = Instant::now() + Duration::from_secs(20);
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < until, "it did not happen within 20 seconds");
+        // tidy: wait between two looks of a loop with a deadline
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
