@@ -248,7 +248,7 @@ impl World {
         match done {
             Ok(results) => self.deliver(number, Event::Performed(results)),
             Err(_) => {
-                let power = self.rng.chance(50);
+                let power = self.rng.chance(50) && !self.options.apart;
                 self.crash(number, power);
             }
         }

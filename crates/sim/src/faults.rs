@@ -27,7 +27,7 @@ impl World {
             return;
         }
         for _ in 0..self.rng.below(6) {
-            let (number, at, power) = (self.some_site(), self.rng.below(CALM_AFTER), self.rng.chance(40));
+            let (number, at, power) = (self.some_site(), self.rng.below(CALM_AFTER), self.rng.chance(40) && !self.options.apart);
             self.at(at, Action::Crash(number, power));
         }
         for _ in 0..self.rng.below(4) {

@@ -267,6 +267,9 @@ impl User<'_> {
         let Some((from, ino)) = self.any(None) else { return };
         let to = (self.directory(), self.name());
         if let Some(old) = self.volume.at(&to).filter(|old| *old != ino) {
+            if self.apart && self.is_directory(old) {
+                return;
+            }
             let mut probe = self.volume.clone();
             if !probe.rename(&from, to.clone()) {
                 return;
@@ -277,6 +280,10 @@ impl User<'_> {
             self.report(&from, false);
             self.report(&to, false);
         }
+    }
+
+    fn is_directory(&self, ino: Ino) -> bool {
+        self.volume.inode(ino).is_some_and(|inode| inode.kind == Kind::Directory)
     }
 
     fn swap(&mut self) {
@@ -290,10 +297,10 @@ impl User<'_> {
 
     fn delete(&mut self) {
         let Some((at, ino)) = self.any(None) else { return };
-        let (ledger, reports) = (&mut *self.ledger, &mut self.reports);
-        if self.volume.inode(ino).is_some_and(|inode| inode.kind == Kind::Directory) && (self.apart || self.rng.chance(50)) {
+        if self.is_directory(ino) && (self.apart || self.rng.chance(50)) {
             return;
         }
+        let (ledger, reports) = (&mut *self.ledger, &mut self.reports);
         self.volume.remove_tree(&at, &mut |volume, at, ino| {
             ledger.gone(volume, ino);
             reports.push(Changed {
@@ -313,6 +320,9 @@ impl User<'_> {
     }
 
     fn hard_link(&mut self) {
+        if self.apart {
+            return;
+        }
         let (Some((old, ino)), Some(at)) = (self.any(Some(Kind::File)), self.free_place()) else { return };
         self.volume.link(at.clone(), ino);
         self.report(&old, false);

@@ -75,8 +75,14 @@ pub(crate) fn verify(world: &mut World) {
     let nodes = world.records.nodes().filter(|node| node.is_live());
     let (all, conflicts) =
         nodes.fold((0, 0), |(all, conflicts), node| (all + 1, conflicts + usize::from(node.conflict_of.is_some())));
-    if world.options.apart && conflicts > 0 {
-        wrong.push(format!("{conflicts} conflict copies, and nobody touched what others made"));
+    // Where a directory was on its way, people may have given its name to something else.
+    let of_files = world.records.nodes().filter(|node| {
+        let other = node.conflict_of.and_then(|other| world.records.nodes().find(|node| node.id == other));
+        node.is_live() && other.is_some_and(|other| other.content.file().is_some())
+    });
+    let of_files: Vec<_> = of_files.map(|node| node.place.name.clone()).collect();
+    if world.options.apart && !of_files.is_empty() {
+        wrong.push(format!("conflict copies, and nobody touched what others made: {of_files:?}"));
     }
     let nodes = world.records.nodes().filter(|node| node.is_live());
     let named = nodes.filter_map(|node| node.content.file()).map(|file| file.manifest);

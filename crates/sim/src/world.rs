@@ -2,11 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use isotherm_agent::engine::{Effect, Engine, Event, Limits, MemoryCatalog, Settings};
+use isotherm_agent::engine::{
+    Catalog as _, Effect, Engine, Event, Limits, MemoryCatalog, PLACING, Settings, contents_on_the_way,
+};
 use isotherm_core::content::ManifestId;
 use isotherm_core::ids::{Cursor, Epoch, Incarnation, ServerId};
 use isotherm_core::name::Case;
 use isotherm_core::namespace::{Batch, MemoryRecords, Records};
+use isotherm_core::node::Content;
 use isotherm_core::plan::{Authority, Rules};
 use isotherm_core::trees::Trees;
 
@@ -283,7 +286,12 @@ impl World {
         site.run += 1;
         site.cursor = None;
         site.epoch = records.attach(site.id);
-        recover(&mut site.volume, &|node, bytes| catalog.record(node).is_some_and(|record| record.is_safe(&manifest(bytes))));
+        let kept = catalog.value(PLACING);
+        recover(&mut site.volume, &|node, bytes| {
+            let on_the_way = contents_on_the_way(kept.as_deref(), node);
+            on_the_way.iter().filter_map(Content::file).any(|file| file.manifest == manifest(bytes))
+                || catalog.record(node).is_some_and(|record| record.is_safe(&manifest(bytes)))
+        });
         let Ok(share) = self.records.share();
         let servers: BTreeMap<ServerId, String> =
             self.sites.iter().enumerate().map(|(at, site)| (site.id, format!("s{at}"))).collect();

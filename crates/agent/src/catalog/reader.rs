@@ -14,7 +14,7 @@ use isotherm_core::trees::{Handle, Print, Record};
 use rusqlite::{Connection, OptionalExtension as _, Row, params_from_iter};
 
 use super::{row, schema, states};
-use crate::engine::CatalogFailure;
+use crate::engine::{CatalogFailure, PLACING, contents_on_the_way};
 use crate::volume::KnownContent;
 
 /// What the looker wants to know of a directory before it reads metadata.
@@ -27,7 +27,11 @@ pub trait Recorded {
 
 impl KnownContent for CatalogReader {
     fn safe_contents(&self, node: NodeId) -> Vec<Content> {
-        self.record(node).iter().flat_map(Record::safe_contents).cloned().collect()
+        let mut contents: Vec<Content> = self.record(node).iter().flat_map(Record::safe_contents).cloned().collect();
+        let sql = "SELECT value FROM fact WHERE key = ?1";
+        let kept = self.connection.query_row(sql, [super::value_key(PLACING)], |row| row.get::<_, Vec<u8>>(0)).optional();
+        contents.extend(contents_on_the_way(kept.ok().flatten().as_deref(), node));
+        contents
     }
 
     fn wanted(&self, node: NodeId) -> Option<ManifestId> {

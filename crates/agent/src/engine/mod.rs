@@ -27,6 +27,7 @@ pub use event::{
     StepResult, Unfit,
 };
 pub use limits::Limits;
+pub use placing::{PLACING, contents_on_the_way};
 pub use status::{EngineStatus, Held, Problem, Stop, Transfer};
 
 use std::collections::BTreeSet;

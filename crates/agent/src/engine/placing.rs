@@ -17,7 +17,19 @@ use isotherm_core::trees::{Local, LocalContent, Record, same_metadata};
 use super::local::LocalSide;
 use super::{Catalog, Engine};
 
-const PLACING: &str = "placing";
+/// Catalog value of the steps that are kept.
+pub const PLACING: &str = "placing";
+
+/// The contents that kept steps were bringing to a node. They came from the share, which may have newer ones by now.
+#[must_use]
+pub fn contents_on_the_way(kept: Option<&[u8]>, node: NodeId) -> Vec<Content> {
+    let steps = kept.and_then(|bytes| postcard::from_bytes::<Vec<Step>>(bytes).ok()).into_iter().flatten();
+    let contents = steps.filter(|step| step.node == node).filter_map(|step| match step.action {
+        Action::Create { content, .. } | Action::Replace { content, .. } => Some(content),
+        _ => None,
+    });
+    contents.collect()
+}
 
 /// Steps whose results are not known.
 #[derive(Debug, Default)]

@@ -344,7 +344,16 @@ impl Fleet {
     pub(crate) fn settle_clean(&self) {
         self.settle();
         let (conflicts, problems) = (self.run(&["conflicts"]), self.run(&["problems"]));
-        assert_eq!((conflicts.code, problems.code), (Some(0), Some(0)), "{conflicts:?}\n{problems:?}");
+        let versions = if conflicts.code == Some(0) { String::new() } else { self.conflict_stories() };
+        assert_eq!((conflicts.code, problems.code), (Some(0), Some(0)), "{conflicts:?}\n{problems:?}\n{versions}");
+    }
+
+    /// The versions of each conflict copy and of what it is a copy of.
+    fn conflict_stories(&self) -> String {
+        let all = self.run(&["conflicts", "--json"]).json();
+        let all = all.as_array().cloned().unwrap_or_default();
+        let paths = all.iter().flat_map(|one| [&one["path"], &one["kept"]["path"]]).filter_map(Value::as_str);
+        paths.map(|path| format!("{path}:\n{}\n", self.run(&["versions", path, "--json"]).out)).collect()
     }
 
     /// The endpoint of a site, as the service shows it.

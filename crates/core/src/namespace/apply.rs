@@ -102,10 +102,10 @@ fn apply_group<R: Records>(
             answers[at] = committed_state(records, answer)?;
         }
     }
+    // Also that content was missing or room: a request that was held up on its way must not be judged anew when its author
+    // has long sent something else, under other ids.
     for (operation, answer) in group.iter().zip(&answers) {
-        if is_final(answer) {
-            records.remember(operation.id, operation.digest(), answer)?;
-        }
+        records.remember(operation.id, operation.digest(), answer)?;
     }
     Ok(answers)
 }
@@ -115,15 +115,6 @@ fn committed_state<R: Records>(records: &R, answer: Answer) -> Result<Answer, R:
     let Answer::Conflict(tentative) = &answer else { return Ok(answer) };
     // Two members of one group that want one name: neither is there, and nothing is known beyond that.
     Ok(records.node(tentative.id)?.map_or(Answer::Skipped, |node| Answer::Conflict(Box::new(node))))
-}
-
-/// Answers that a repeated operation must get again. The others ask the author to do something and send again.
-fn is_final(answer: &Answer) -> bool {
-    match answer {
-        Answer::Applied(_) | Answer::Conflict(_) => true,
-        Answer::Refused(refusal) => !matches!(refusal, Refusal::Quota { .. }),
-        Answer::Missing(_) | Answer::Skipped => false,
-    }
 }
 
 type Verdict = Option<(usize, Answer)>;
