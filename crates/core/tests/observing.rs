@@ -212,6 +212,16 @@ fn nothing_is_concluded_about_a_place_where_work_is_under_way() {
 }
 
 #[test]
+fn contents_in_the_making_are_no_nodes() {
+    let mut looker = Looker::with(&[file("a", 1)]);
+    let a = looker.node("a");
+    let staged = ["part", "full", "make"].map(|kind| file(&format!("{kind}-{a}-0"), 7));
+    let handle = Handle(Box::new([STAGING]));
+    let listing = Listing { directory: NodeId::PARKED, handle, scope: Scope::All, seen: staged.to_vec() };
+    assert_eq!(looker.take(&[listing]), Observed::default());
+}
+
+#[test]
 fn a_parked_name_says_whose_it_is_if_the_inode_agrees() {
     for (inode, is_known) in [(1, true), (2, false)] {
         let mut looker = Looker::with(&[file("a", 1)]);

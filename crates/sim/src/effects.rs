@@ -248,6 +248,9 @@ impl World {
         match done {
             Ok(results) => self.deliver(number, Event::Performed(results)),
             Err(_) => {
+                if let Some(step) = steps.iter().find(|step| content(step).is_some()) {
+                    self.sites[number].volume.leave_part(step.node);
+                }
                 let power = self.rng.chance(50) && !self.options.apart;
                 self.crash(number, power);
             }

@@ -32,7 +32,7 @@ pub fn look(volume: &Volume, request: &LookRequest) -> Look {
                 (Scope::Names(names.iter().map(|(name, _)| name.clone()).collect()), found.collect())
             }
             None => {
-                let found = volume.entries(directory).into_iter().filter(|(name, _)| !name.as_bytes().starts_with(b"full-"));
+                let found = volume.entries(directory).into_iter();
                 (Scope::All, found.filter_map(|(name, ino)| volume.seen(&name, ino, request.evidence)).collect())
             }
         };

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use isotherm_core::content::ManifestId;
-use isotherm_core::ids::Timestamp;
+use isotherm_core::ids::{NodeId, Timestamp};
 use isotherm_core::name::Name;
 use isotherm_core::node::{Kind, Metadata};
 use isotherm_core::observe::{Evidence, Liveness, Seen};
@@ -19,6 +19,8 @@ pub type At = (Ino, Name);
 pub const ROOT: Ino = 1;
 /// The agent's staging folder.
 pub const STAGING: Ino = 2;
+/// What is in a part of a content: nobody's work.
+pub const PART: Bytes = Bytes::MAX;
 
 /// Between two readings of a clock. Clocks of different servers never show the same: two writes at one nanosecond do
 /// not happen, and nothing could tell them apart.
@@ -85,6 +87,13 @@ impl Volume {
         volume.make(Kind::Directory, 0);
         volume.sync();
         volume
+    }
+
+    /// A part of a large content that is still to be fetched lies in the staging folder.
+    pub fn leave_part(&mut self, node: NodeId) {
+        let Ok(name) = Name::new(format!("part-{node}").as_bytes()) else { return };
+        let part = self.make(Kind::File, PART);
+        self.link((STAGING, name), part);
     }
 
     /// Makes everything durable.

@@ -119,10 +119,16 @@ impl<C: Catalog> Engine<C> {
         }
         let covered = self.placing.left.keys().filter(|place| listing.covers(place));
         let covered: Vec<Place> = covered.cloned().collect();
+        // All are judged by what was known before any is taken: one may stand where another one was moved away.
+        let mut found = Vec::new();
         for place in &covered {
             let Some(step) = self.placing.left.remove(place) else { continue };
             let seen = listing.seen.iter().find(|seen| seen.name == place.name);
-            if let Some(local) = seen.and_then(|seen| self.left_by(&step, place.clone(), seen)) {
+            let local = seen.and_then(|seen| self.left_by(&step, place.clone(), seen));
+            found.push((step, local));
+        }
+        for (step, local) in found {
+            if let Some(local) = local {
                 self.take_placed(&step, local);
             }
             // Nothing was planned for it before this was known.

@@ -182,3 +182,38 @@ fn case_21_kills_lose_nothing_and_make_no_conflicts_from_ext4_to_xfs() {
 fn case_21_kills_lose_nothing_and_make_no_conflicts_from_xfs_to_ext4() {
     campaign([Fs::Xfs, Fs::Ext4], 0x51_7CC1);
 }
+
+// semantics.md#whole-files: what an interrupted fetch leaves in the staging folder is nobody's file
+#[test]
+fn a_large_file_whose_fetch_was_killed_is_one_file() {
+    let Some(mut fleet) = Fleet::on([Fs::Ext4, Fs::Xfs], 700) else { return };
+    fleet.share(&[]);
+    fleet.settle_clean();
+    fleet.stop_agent(SITES[1]);
+    let mut dice = Dice(seed(0xD1));
+    let noise: Vec<u8> = (0..20_000_000).flat_map(|_| (dice.roll(1 << 30) as u64).to_le_bytes()).collect();
+    fs::write(fleet.folder(SITES[0]).join("large.bin"), &noise).unwrap();
+    wait_until(|| fleet.stored() >= noise.len() as u64 / 2 && fleet.run(&["status"]).code == Some(0));
+    let staging = fleet.folder(SITES[1]).join(".isotherm/staging");
+    let parts = || fs::read_dir(&staging).unwrap().flatten().filter(|one| one.file_name().to_string_lossy().starts_with("part-"));
+    let mut met = 0;
+    for _ in 0..4 {
+        fleet.spawn_agent(SITES[1]);
+        wait_until(|| parts().next().is_some() || fleet.folder(SITES[1]).join("large.bin").exists());
+        fleet.kill_agent(SITES[1]);
+        met += parts().count();
+    }
+    assert!(met > 0, "no fetch was met");
+    fleet.spawn_agent(SITES[1]);
+    fleet.settle_clean();
+    assert_eq!(assert_equal(&fleet.folder(SITES[0]), &fleet.folder(SITES[1])), 1);
+    assert_eq!(parts().count(), 0);
+}
+
+fn wait_until(mut holds: impl FnMut() -> bool) {
+    let until = std::time::Instant::now() + Duration::from_secs(120);
+    while !holds() {
+        assert!(std::time::Instant::now() < until, "it did not happen within two minutes");
+        std::thread::sleep(Duration::from_millis(20)); // tidy: wait between looks, with a deadline above
+    }
+}

@@ -117,7 +117,7 @@ pub fn observe(
 ) -> Observed {
     let mut found = BTreeMap::new();
     for listing in listings {
-        for seen in &listing.seen {
+        for seen in shared(listing) {
             if !except.contains(&place(listing, seen)) {
                 found.entry(seen.handle.clone()).or_insert_with(BTreeSet::new).insert(place(listing, seen));
             }
@@ -130,7 +130,7 @@ pub fn observe(
             Scope::All => trees.local_states(listing.directory),
             Scope::Names(_) => BTreeMap::new(),
         };
-        let changed = listing.seen.iter().filter(|seen| !is_as_it_was(&known, seen));
+        let changed = shared(listing).filter(|seen| !is_as_it_was(&known, seen));
         for seen in changed.filter(|seen| !except.contains(&place(listing, seen))) {
             bind(trees, listing, seen, &Around { found: &found, except }, fresh, &mut out);
         }
@@ -139,6 +139,13 @@ pub fn observe(
         mark_vanished(trees, listing, except, &mut out);
     }
     out
+}
+
+/// What a listing says of nodes. Beside parked ones, contents lie in the staging folder that are being made or taken away:
+/// those are nobody's yet, or not any more, and whoever works on them, or the next start, decides what becomes of them.
+fn shared(listing: &Listing) -> impl Iterator<Item = &Seen> {
+    let is_parked = |seen: &&Seen| seen.name.as_bytes().starts_with(PARKED_PREFIX.as_bytes());
+    listing.seen.iter().filter(move |seen| listing.directory != NodeId::PARKED || is_parked(seen))
 }
 
 fn place(listing: &Listing, seen: &Seen) -> Place {
@@ -311,7 +318,7 @@ fn take_metadata(local: &mut Local, shown: &Metadata) {
 
 /// Recorded names that a listing speaks of and did not find.
 fn mark_vanished(trees: &mut impl TreesMut, listing: &Listing, except: &BTreeSet<Place>, out: &mut Observed) {
-    let seen: BTreeSet<&Name> = listing.seen.iter().map(|seen| &seen.name).collect();
+    let seen: BTreeSet<&Name> = shared(listing).map(|seen| &seen.name).collect();
     let recorded: Vec<NodeId> = match &listing.scope {
         Scope::All => {
             let names = trees.local_names(listing.directory);
