@@ -14,6 +14,8 @@ use crate::{packages, tidy, watched};
 
 /// Worlds of the simulation that every run checks: seeds 0 to this, next to all recorded bad seeds.
 const SIMULATED_SEEDS: &str = "500";
+/// Worlds in which nobody touches what others made, the same way.
+const SIMULATED_APART: &str = "300";
 
 /// What the caller asked for.
 #[derive(Debug, Default, PartialEq)]
@@ -136,13 +138,17 @@ fn tests_step(root: &Path, options: &Options) -> Step {
 }
 
 fn simulation_step(root: &Path) -> Step {
-    let mut command = cargo(root);
-    command.arg("run");
-    lock(&mut command);
-    command.args(["-p", "isotherm-sim", "--", "run", "--from", "0", "--count", SIMULATED_SEEDS]);
+    let simulate = |more: &[&str]| {
+        let mut command = cargo(root);
+        command.arg("run");
+        lock(&mut command);
+        command.args(["-p", "isotherm-sim", "--", "run", "--from", "0", "--count"]).args(more);
+        command
+    };
+    let mut commands = [simulate(&[SIMULATED_SEEDS]), simulate(&[SIMULATED_APART, "--apart"])];
     Step::new("simulation", move || {
-        watched::run_plain(&mut command)?;
-        Ok(Outcome::note(format!("{SIMULATED_SEEDS} seeds")))
+        commands.iter_mut().try_for_each(watched::run_plain)?;
+        Ok(Outcome::note(format!("{SIMULATED_SEEDS} and {SIMULATED_APART} seeds")))
     })
 }
 

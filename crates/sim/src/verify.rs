@@ -80,12 +80,7 @@ pub(crate) fn verify(world: &mut World) {
     let nodes = world.records.nodes().filter(|node| node.is_live());
     let (all, conflicts) =
         nodes.fold((0, 0), |(all, conflicts), node| (all + 1, conflicts + usize::from(node.conflict_of.is_some())));
-    // Where a directory was on its way, people may have given its name to something else.
-    let of_files = world.records.nodes().filter(|node| {
-        let other = node.conflict_of.and_then(|other| world.records.nodes().find(|node| node.id == other));
-        node.is_live() && other.is_some_and(|other| other.content.file().is_some())
-    });
-    let of_files: Vec<_> = of_files.map(|node| node.place.name.clone()).collect();
+    let of_files = copies_of_files(world);
     if world.options.apart && !of_files.is_empty() {
         wrong.push(format!("conflict copies, and nobody touched what others made: {of_files:?}"));
     }
@@ -100,6 +95,15 @@ pub(crate) fn verify(world: &mut World) {
     }
     (world.outcome.nodes, world.outcome.conflicts) = (all, conflicts);
     world.outcome.wrong.extend(wrong);
+}
+
+/// Names of conflict copies of files. Where a directory was on its way, people may have given its name to something else.
+fn copies_of_files(world: &World) -> Vec<Name> {
+    let of_files = world.records.nodes().filter(|node| {
+        let other = node.conflict_of.and_then(|other| world.records.nodes().find(|node| node.id == other));
+        node.is_live() && other.is_some_and(|other| other.content.file().is_some())
+    });
+    of_files.map(|node| node.place.name.clone()).collect()
 }
 
 /// Adds what every engine still wants.

@@ -3,8 +3,8 @@
 /// What a piece of a campaign runs.
 #[derive(Debug)]
 pub(super) enum Work {
-    /// Seeds of the simulation.
-    Seeds,
+    /// Seeds of the simulation, with these arguments.
+    Seeds(&'static [&'static str]),
     /// Tests of `crates/cli/tests/volumes`, one for each piece in turn.
     Tests(&'static [&'static str]),
 }
@@ -27,7 +27,8 @@ const fn rounds(name: &'static str, wanted: u64, piece: u64, tests: &'static [&'
 
 /// All of them, the quickest findings first.
 pub(super) const CAMPAIGNS: &[Campaign] = &[
-    Campaign { name: "seeds", unit: "seeds", wanted: 100_000, piece: 2_000, work: Work::Seeds },
+    Campaign { name: "seeds", unit: "seeds", wanted: 100_000, piece: 2_000, work: Work::Seeds(&[]) },
+    Campaign { name: "apart", unit: "seeds", wanted: 40_000, piece: 2_000, work: Work::Seeds(&["--apart"]) },
     rounds(
         "kills",
         200,

@@ -36,7 +36,7 @@ pub(super) struct Programs {
 impl Programs {
     pub(super) fn build(root: &Path, wanted: &[&Campaign]) -> Result<Self> {
         let mut programs = Self::default();
-        if wanted.iter().any(|one| matches!(one.work, Work::Seeds)) {
+        if wanted.iter().any(|one| matches!(one.work, Work::Seeds(_))) {
             programs.simulation = Some(product::simulation(root)?);
         }
         if wanted.iter().any(|one| matches!(one.work, Work::Tests(_))) {
@@ -48,9 +48,9 @@ impl Programs {
     /// Runs the piece with this number: `count` rounds, or seeds from `from` on.
     pub(super) fn run(&self, root: &Path, campaign: &Campaign, piece: u64, from: u64, count: u64) -> Result<Outcome> {
         let (mut command, what) = match campaign.work {
-            Work::Seeds => {
+            Work::Seeds(more) => {
                 let mut command = Command::new(self.simulation.as_ref().context("The simulation was not built")?);
-                command.args(["run", "--from", &from.to_string(), "--count", &count.to_string()]);
+                command.args(["run", "--from", &from.to_string(), "--count", &count.to_string()]).args(more);
                 (command, format!("seeds {from} to {}", from + count - 1))
             }
             Work::Tests(tests) => {

@@ -7,8 +7,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use isotherm_core::ids::NodeId;
-use isotherm_core::node::{Content, Kind, Metadata, Place};
+use isotherm_core::ids::{NodeId, OperationId};
+use isotherm_core::node::{Content, Kind, Metadata, Node, Place, Versions};
 use isotherm_core::observe::{Listing, Seen};
 use isotherm_core::plan::settle;
 use isotherm_core::plan::{Action, Step};
@@ -151,8 +151,30 @@ impl<C: Catalog> Engine<C> {
         if local.kind() == Kind::Directory {
             self.scan_from(step.node);
         }
+        let deleted = self.deleted_since(step);
         let strays = settle::performed(&mut self.catalog, step, Some(local));
+        if let Some(mut record) = self.catalog.record(step.node).filter(|_| deleted.is_some()) {
+            record.remote = deleted;
+            self.catalog.put(record);
+        }
         strays.into_iter().for_each(|stray| self.around(stray));
+    }
+
+    /// The share had what a step made; a node of which nothing is known any more was deleted there since. In which version, is
+    /// forgotten: whoever wants it back learns that by the answer.
+    fn deleted_since(&self, step: &Step) -> Option<Node> {
+        let Action::Create { at, content, metadata, .. } = &step.action else { return None };
+        self.catalog.record(step.node).is_none().then(|| Node {
+            id: step.node,
+            place: at.place(),
+            metadata: metadata.clone(),
+            content: content.clone(),
+            versions: Versions::default(),
+            deleted: true,
+            conflict_of: None,
+            author: self.settings.rules.server,
+            operation: OperationId::default(),
+        })
     }
 
     /// What is seen at the target of a step, if the step has made it.
