@@ -7,7 +7,7 @@
 const CHECK_BYTES: usize = 4;
 
 /// Why a stored value cannot be used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum StoredError {
     /// It is too short for any value.
     #[error("an entry is empty or cut off")]

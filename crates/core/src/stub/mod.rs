@@ -3,6 +3,10 @@
 //! **Invariant:** a file that has a record which holds for it is a stub, and one that has none is whole, whatever anybody
 //! remembers about it. Nobody reads a stub: who opens it waits until it is whole.
 
+mod event;
+mod recall;
 mod record;
 
+pub use event::{Answer, Effect, Event, Failure, Found, Millis, Purpose, Question, QuestionId, Trouble};
+pub use recall::Recalls;
 pub use record::{Bound, ContentPrefix, RECORD_MAX, RecordError, StubRecord};

@@ -20,7 +20,7 @@ const BOUND_BYTES: usize = 6;
 const PREFIX_BYTES: usize = 16;
 
 /// What a stub stands for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct StubRecord {
     /// The node of the share. It is never another file's, in no share.
     pub node: NodeId,
@@ -35,16 +35,16 @@ pub struct StubRecord {
 }
 
 /// The first half of a manifest id: enough that nobody finds another content with it by chance, and short enough for an inode.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ContentPrefix(pub [u8; PREFIX_BYTES]);
 
 /// A digest of an inode's number and generation. A record that was copied along with other attributes (`cp -a`, `tar --xattrs`,
 /// `rsync -X`) stands on another inode and says so. Two inodes of a volume share one in one of 2^48 cases.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Bound([u8; BOUND_BYTES]);
 
 /// Why an attribute is no record that holds for its file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum RecordError {
     /// It is not what was written, or another release wrote it.
     #[error("Stub record: {0}")]

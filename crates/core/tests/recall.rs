@@ -1,0 +1,157 @@
+//! The recall machine, case by case: what it cannot recall, who waits too long, who goes away.
+#![allow(clippy::unwrap_used)]
+
+use isotherm_core::content::ManifestId;
+use isotherm_core::ids::{NodeId, Version};
+use isotherm_core::stub::{
+    Answer, Bound, ContentPrefix, Effect, Event, Failure, Found, Purpose, Question, QuestionId, Recalls, RecordError, StubRecord,
+    Trouble,
+};
+use isotherm_core::trees::Handle;
+
+const PATIENCE: u64 = 60_000;
+
+fn file(number: u8) -> Handle {
+    Handle(Box::from([number]))
+}
+
+fn record(size: u64) -> StubRecord {
+    let content = ContentPrefix::of(&ManifestId::from_bytes([1; 32]));
+    StubRecord { node: NodeId([1; 16]), version: Version(1), content, size, bound: Bound::to(&file(1)) }
+}
+
+fn asks(id: u64, purpose: Purpose) -> Event {
+    Event::Asked(vec![Question { id: QuestionId(id), file: file(1), purpose, let_through: false }])
+}
+
+fn looked(record: Option<Result<StubRecord, RecordError>>, size: u64, has_blocks: bool) -> Event {
+    Event::Looked(vec![(file(1), Found { record, size, has_blocks })])
+}
+
+fn stub() -> Event {
+    looked(Some(Ok(record(9))), 9, false)
+}
+
+fn answer(id: u64, answer: Answer) -> Effect {
+    Effect::Answer(QuestionId(id), answer)
+}
+
+/// A machine in which one caller waits for content that is on its way.
+fn filling() -> Recalls {
+    let mut machine = Recalls::new(PATIENCE);
+    assert_eq!(machine.handle(asks(1, Purpose::Read), 0), [Effect::Look(file(1))]);
+    assert_eq!(machine.handle(stub(), 0), [Effect::Fill(file(1), record(9))]);
+    machine
+}
+
+#[test]
+fn many_callers_wait_for_one_fetch() {
+    let mut machine = filling();
+    for (id, purpose) in [(2, Purpose::Read), (3, Purpose::Write), (4, Purpose::Empty)] {
+        assert_eq!(machine.handle(asks(id, purpose), 1), []);
+    }
+    let ok = vec![(file(1), Ok(()))];
+    assert_eq!(machine.handle(Event::Filled(ok.clone()), 2), [Effect::Flush(file(1))]);
+    assert_eq!(machine.handle(Event::Flushed(ok.clone()), 3), [Effect::Forget(file(1))]);
+    let readers_go_on = [answer(1, Answer::Allow), answer(2, Answer::Allow), Effect::Flush(file(1))];
+    assert_eq!(machine.handle(Event::Forgotten(ok.clone()), 4), readers_go_on);
+    assert_eq!(machine.handle(asks(5, Purpose::Read), 4), [answer(5, Answer::Allow)]);
+    let all_go_on = [answer(3, Answer::Allow), answer(4, Answer::Allow), Effect::Release(file(1))];
+    assert_eq!(machine.handle(Event::Flushed(ok), 5), all_go_on);
+    assert_eq!(machine.handle(asks(6, Purpose::Write), 5), [answer(6, Answer::Allow)]);
+    assert!(!machine.hold(&file(1), 5), "the gate is being told");
+    assert_eq!(machine.handle(Event::Released(vec![file(1)]), 6), []);
+    assert!(machine.is_empty());
+}
+
+#[test]
+fn what_cannot_be_recalled_is_refused_and_shown_and_stays_as_it_is() {
+    let damaged = RecordError::Length;
+    let cases = [
+        (Some(Err(damaged)), 9, true, Trouble::Record(damaged)),
+        (Some(Err(RecordError::Void)), 9, false, Trouble::Record(RecordError::Void)),
+        (Some(Ok(record(9))), 8, false, Trouble::Size { found: 8, recorded: 9 }),
+        (Some(Ok(record(9))), 10, true, Trouble::Size { found: 10, recorded: 9 }),
+    ];
+    for (record, size, has_blocks, trouble) in cases {
+        let mut machine = Recalls::new(PATIENCE);
+        machine.handle(asks(1, Purpose::Read), 0);
+        let refused = [Effect::Show(file(1), trouble), answer(1, Answer::Failed)];
+        assert_eq!(machine.handle(looked(record, size, has_blocks), 0), refused);
+        assert!(machine.is_empty());
+        // It can be written anew all the same.
+        machine.handle(asks(2, Purpose::Empty), 0);
+        let through = [answer(2, Answer::Allow), Effect::Follow(QuestionId(2))];
+        assert_eq!(machine.handle(looked(record, size, has_blocks), 0), through);
+        assert_eq!(machine.handle(Event::Returned(vec![QuestionId(2)]), 0), [Effect::Look(file(1))]);
+        assert_eq!(machine.handle(looked(record, 0, false), 0), [Effect::Flush(file(1))]);
+        assert_eq!(machine.handle(Event::Flushed(vec![(file(1), Ok(()))]), 0), [Effect::Forget(file(1))]);
+    }
+}
+
+#[test]
+fn a_whole_copy_of_a_stub_is_a_file_of_its_own() {
+    let mut machine = Recalls::new(PATIENCE);
+    machine.handle(asks(1, Purpose::Write), 0);
+    assert_eq!(machine.handle(looked(Some(Err(RecordError::Void)), 9, true), 0), [answer(1, Answer::Allow)]);
+    assert!(machine.is_empty());
+}
+
+#[test]
+fn who_empties_a_file_in_vain_waits_for_its_content_the_next_time() {
+    let mut machine = Recalls::new(PATIENCE);
+    machine.handle(asks(1, Purpose::Empty), 0);
+    machine.handle(stub(), 0);
+    machine.handle(asks(2, Purpose::Read), 0);
+    assert_eq!(machine.handle(Event::Returned(vec![QuestionId(1)]), 0), [Effect::Look(file(1))]);
+    machine.handle(asks(3, Purpose::Empty), 0);
+    assert_eq!(machine.handle(stub(), 0), [Effect::Fill(file(1), record(9))], "nobody can hold up the reader for ever");
+}
+
+#[test]
+fn who_waits_too_long_is_told_and_progress_counts() {
+    let mut machine = filling();
+    assert_eq!(machine.handle(Event::Progress(vec![file(1)]), PATIENCE - 1), []);
+    assert_eq!(machine.handle(Event::Tick, PATIENCE), []);
+    let late = [answer(1, Answer::Late), Effect::GiveUp(file(1))];
+    assert_eq!(machine.handle(Event::Tick, 2 * PATIENCE - 1), late);
+    assert!(!machine.hold(&file(1), 0), "what has come is still being given up");
+    assert_eq!(machine.handle(asks(2, Purpose::Read), 2 * PATIENCE), []);
+    let failed = Event::Filled(vec![(file(1), Err(Failure::Other))]);
+    assert_eq!(machine.handle(failed, 2 * PATIENCE), [Effect::Look(file(1))], "for who came since");
+}
+
+#[test]
+fn when_nobody_waits_any_more_nothing_is_fetched_unless_it_is_wanted() {
+    let mut machine = filling();
+    assert_eq!(machine.handle(Event::Left(vec![QuestionId(1)]), 1), [Effect::GiveUp(file(1))]);
+    assert_eq!(machine.handle(Event::Filled(vec![(file(1), Err(Failure::Other))]), 2), []);
+    assert!(machine.is_empty());
+    let mut machine = filling();
+    assert_eq!(machine.handle(Event::Wanted(vec![file(1)]), 1), []);
+    assert_eq!(machine.handle(Event::Left(vec![QuestionId(1)]), 1), []);
+    assert_eq!(machine.handle(Event::Filled(vec![(file(1), Err(Failure::NoSpace))]), 2), [Effect::Ended(file(1), false)]);
+}
+
+#[test]
+fn a_failure_is_the_errno_that_says_what_it_was() {
+    let failures = [(Failure::NoSpace, Answer::NoSpace), (Failure::Quota, Answer::Quota), (Failure::Other, Answer::Failed)];
+    for (failure, told) in failures {
+        let mut machine = filling();
+        assert_eq!(machine.handle(Event::Filled(vec![(file(1), Err(failure))]), 2), [answer(1, told)]);
+        assert!(machine.is_empty());
+    }
+}
+
+#[test]
+fn a_held_file_is_looked_at_when_it_is_let_go_if_somebody_came() {
+    let mut machine = Recalls::new(PATIENCE);
+    assert!(machine.hold(&file(1), 0) && !machine.hold(&file(1), 0) && machine.hold(&file(2), 0));
+    assert_eq!(machine.handle(asks(1, Purpose::Read), 0), []);
+    assert_eq!(machine.let_go(&file(1), true, 0), [Effect::Look(file(1))]);
+    assert_eq!(machine.let_go(&file(1), true, 0), [], "it is held no more");
+    assert_eq!(machine.let_go(&file(2), true, 0), []);
+    assert_eq!(machine.len(), 1);
+    assert!(machine.hold(&file(2), 0));
+    assert_eq!(machine.let_go(&file(2), false, 0), [Effect::Look(file(2))], "it may be whole, and the gate still asks");
+}
