@@ -9,6 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use isotherm_api::path::ShownPath;
+use isotherm_gate::guard::probe;
 use isotherm_gate::watch::Watch;
 use isotherm_gate::{ErrorKind, FsKind, GateError, Root, Space};
 use rustix::fs::{Mode, OFlags, XattrFlags};
@@ -53,7 +54,7 @@ fn look(root: &Root, path: &Path) -> Vec<Finding> {
         Finding::note("reflink", "Files cannot share blocks: a file that never rests waits until it does")
     });
     match unnamed(path) {
-        Ok(file) => findings.extend([attributes(&file), access_lists(&file), nt_access_lists(&file)]),
+        Ok(file) => findings.extend([attributes(&file), access_lists(&file), nt_access_lists(&file), guard(&file)]),
         Err(errno) => findings.push(cannot_write(errno)),
     }
     if let Ok(space) = root.space() {
@@ -144,6 +145,16 @@ fn nt_access_lists(file: &File) -> Finding {
     match rustix::fs::fsetxattr(file, "security.NTACL", b"\0", XattrFlags::CREATE) {
         Ok(()) => Finding::good("nt acl", "Samba's access lists can be kept"),
         Err(errno) => Finding::note("nt acl", format!("Samba's access lists cannot be kept ({errno})")),
+    }
+}
+
+fn guard(file: &File) -> Finding {
+    match probe(file) {
+        Ok(()) => Finding::good("guard", "A reader waits until the content of a file is there: tiering will be possible"),
+        Err(failure) => Finding::note(
+            "guard",
+            format!("Readers cannot be made to wait for content ({failure}): sync works, tiering will not"),
+        ),
     }
 }
 

@@ -7,6 +7,8 @@
 
 mod caller;
 mod group;
+mod probe;
 
 pub use caller::{Purpose, purpose};
 pub use group::{Group, GuardError, GuardUnavailable, Question, Refusal, Touch};
+pub use probe::{ProbeFailure, probe};

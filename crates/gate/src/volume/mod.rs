@@ -53,7 +53,7 @@ fn check_name(operation: &'static str, name: &OsStr) -> Result<()> {
 }
 
 /// Path through which calls that take no `O_PATH` descriptor reach the inode of one.
-fn proc_path(fd: impl AsFd) -> String {
+pub(crate) fn proc_path(fd: impl AsFd) -> String {
     use std::os::fd::AsRawFd;
     format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd())
 }
