@@ -14,11 +14,21 @@ const F_SETSIG: i32 = 10;
 /// Whether a read lease could be had on `fd`, a read-only descriptor of a regular file: nobody has it open or mapped
 /// for writing. The lease is given back at once.
 pub(crate) fn probe_read_lease(fd: impl AsFd) -> Result<bool, Errno> {
+    probe(fd, libc::F_RDLCK)
+}
+
+/// Whether a write lease could be had on `fd`, a writable descriptor of a regular file: nobody else has it open or mapped at
+/// all, or is about to. The lease is given back at once: who opens the file while it lasts would wait for its end.
+pub(crate) fn probe_write_lease(fd: impl AsFd) -> Result<bool, Errno> {
+    probe(fd, libc::F_WRLCK)
+}
+
+fn probe(fd: impl AsFd, kind: i32) -> Result<bool, Errno> {
     let raw = fd.as_fd().as_raw_fd();
     // An opener who comes between the next two calls breaks the lease, and the default signal for that is SIGIO,
     // which ends a process. SIGURG is ignored unless somebody asks for it.
     fcntl_int(raw, F_SETSIG, libc::SIGURG)?;
-    match fcntl_int(raw, libc::F_SETLEASE, libc::F_RDLCK) {
+    match fcntl_int(raw, libc::F_SETLEASE, kind) {
         Ok(()) => {}
         Err(Errno::AGAIN) => return Ok(false),
         Err(errno) => return Err(errno),

@@ -13,6 +13,7 @@ mod owners;
 mod root;
 mod small;
 mod staging;
+mod stub;
 mod xattr;
 
 pub use content::{ContentReader, Extent, Finish, STUB_RECORD_XATTR, Snapshot};
@@ -21,6 +22,7 @@ pub use inode::{Inode, Metadata};
 pub use owners::{Account, Owners};
 pub use root::{FsKind, Isolation, Liveness, Root, Space};
 pub use staging::{STAGE_DIR, StagedFile, Staging};
+pub use stub::StubFile;
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};

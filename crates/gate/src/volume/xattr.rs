@@ -89,6 +89,11 @@ pub(super) fn remove(fd: impl AsFd, name: &[u8]) -> Result<(), Errno> {
     }
 }
 
+/// The value of one attribute, whoever it belongs to.
+pub(super) fn value(fd: impl AsFd, name: &[u8]) -> Result<Vec<u8>, Errno> {
+    read(&proc_path(fd), name)
+}
+
 fn read(path: &str, name: &[u8]) -> Result<Vec<u8>, Errno> {
     let name = c_name(name)?;
     grown(|buffer| rustix::fs::getxattr(path, &name, buffer), || rustix::fs::getxattr_query(path, &name))

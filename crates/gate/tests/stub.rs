@@ -1,0 +1,88 @@
+//! Records and content of stubs on real file systems.
+#![allow(clippy::unwrap_used)]
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
+
+use isotherm_gate::testing::{SharedMapping, on_each_fs};
+use isotherm_gate::{ErrorKind, Inode, Root, StubFile};
+
+const LEN: usize = 300_001;
+
+fn content() -> Vec<u8> {
+    (0..LEN).map(|at| (at / 7 % 251) as u8 + 1).collect()
+}
+
+fn inode(root: &Root, name: &str) -> Inode {
+    root.dir().inode(OsStr::new(name)).unwrap()
+}
+
+#[test]
+fn content_is_given_up_and_filled_in_and_length_and_time_stay() {
+    on_each_fs(64, |volume| {
+        let path = volume.path().join("plan");
+        fs::write(&path, content()).unwrap();
+        let root = Root::open(volume.path()).unwrap();
+        let inode = inode(&root, "plan");
+        let before = inode.stat().unwrap();
+        let file = StubFile::open(&inode).unwrap();
+        assert_eq!((file.record().unwrap(), file.has_data().unwrap()), (None, true));
+        file.set_record(b"what it stands for").unwrap();
+        file.flush().unwrap();
+        file.give_up().unwrap();
+        inode.set_mtime(before.mtime_ns).unwrap();
+        assert_eq!(file.record().unwrap().unwrap(), b"what it stands for");
+        assert!(!file.has_data().unwrap());
+        let stub = inode.stat().unwrap();
+        assert_eq!((stub.size, stub.mtime_ns, &stub.handle), (before.size, before.mtime_ns, &before.handle));
+        root.sync().unwrap();
+        assert!(fs::metadata(&path).unwrap().blocks() <= 8, "at most a block for the attribute");
+        for (at, piece) in content().chunks(70_000).enumerate() {
+            file.fill(at as u64 * 70_000, piece).unwrap();
+        }
+        file.flush().unwrap();
+        file.remove_record().unwrap();
+        file.remove_record().unwrap();
+        assert_eq!(file.record().unwrap(), None);
+        assert!(fs::read(&path).unwrap() == content());
+    });
+}
+
+#[test]
+fn a_file_is_idle_only_while_nobody_has_it_open_or_mapped() {
+    on_each_fs(64, |volume| {
+        let path = volume.path().join("plan");
+        fs::write(&path, content()).unwrap();
+        let root = Root::open(volume.path()).unwrap();
+        let inode = inode(&root, "plan");
+        let file = StubFile::open(&inode).unwrap();
+        assert!(file.is_idle().unwrap());
+        let reader = File::open(&path).unwrap();
+        assert!(!file.is_idle().unwrap());
+        drop(reader);
+        let writer = File::options().append(true).open(&path).unwrap();
+        assert!(!file.is_idle().unwrap());
+        drop(writer);
+        let mapping = SharedMapping::new(&File::options().read(true).write(true).open(&path).unwrap(), LEN).unwrap();
+        assert!(!file.is_idle().unwrap(), "mapped, and its descriptor closed");
+        drop(mapping);
+        assert!(file.is_idle().unwrap());
+    });
+}
+
+#[test]
+fn only_regular_files_are_opened() {
+    on_each_fs(64, |volume| {
+        fs::create_dir(volume.path().join("folder")).unwrap();
+        std::os::unix::fs::symlink("elsewhere", volume.path().join("link")).unwrap();
+        let root = Root::open(volume.path()).unwrap();
+        for name in ["folder", "link"] {
+            assert_eq!(StubFile::open(&inode(&root, name)).unwrap_err().kind(), ErrorKind::NotRegular);
+        }
+        fs::write(volume.path().join("empty"), "").unwrap();
+        let empty = StubFile::open(&inode(&root, "empty")).unwrap();
+        empty.give_up().unwrap();
+        assert!(!empty.has_data().unwrap());
+    });
+}
