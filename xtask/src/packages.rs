@@ -25,7 +25,8 @@ const fn package(name: &'static str, commands: &'static [&'static str]) -> Packa
 /// To build the program: some crates compile C.
 pub(crate) const FOR_BUILD: &[Package] = &[package("build-essential", &["cc", "make"])];
 
-/// To run all tests: real file systems on loop devices, their access lists and attributes, network namespaces.
+/// To run all tests: real file systems on loop devices, their access lists and attributes, network namespaces, and programs
+/// that people use.
 pub(crate) const FOR_TESTS: &[Package] = &[
     package("build-essential", &["cc", "make"]),
     package("e2fsprogs", &["mkfs.ext4", "chattr"]),
@@ -36,6 +37,20 @@ pub(crate) const FOR_TESTS: &[Package] = &[
     package("mount", &["mount", "losetup"]),
     package("util-linux", &["unshare", "fallocate", "nsenter"]),
     package("iproute2", &["ip", "tc"]),
+    // Programs that have to get on with stubs.
+    package("libarchive-tools", &["bsdtar"]),
+    package("cpio", &["cpio"]),
+    package("rsync", &["rsync"]),
+    package("busybox", &["busybox"]),
+    package("git", &["git"]),
+    package("zip", &["zip"]),
+    package("unzip", &["unzip"]),
+    package("sqlite3", &["sqlite3"]),
+    package("python3", &["python3"]),
+    package("perl", &["perl"]),
+    package("qemu-utils", &["qemu-img"]),
+    package("samba", &["smbd"]),
+    package("smbclient", &["smbclient"]),
 ];
 
 /// Other products that the benchmark can measure beside ours.

@@ -9,6 +9,7 @@ pub mod control;
 mod endpoint;
 pub mod engine;
 mod hashing;
+pub mod recall;
 pub mod remote;
 pub mod volume;
 pub mod watcher;

@@ -52,6 +52,9 @@ pub enum RecordError {
     /// The check is right and the rest is not: no release writes such a thing.
     #[error("Stub record: an entry has a wrong length")]
     Length,
+    /// The file could not be looked at.
+    #[error("Stub record: the file cannot be looked at")]
+    Unreadable,
     /// It was written for another inode: somebody copied it.
     #[error("Stub record: it belongs to another file, of which this one is a copy")]
     Void,

@@ -33,6 +33,47 @@ pub fn purpose(thread: i32) -> Purpose {
     fs::read_to_string(format!("/proc/{thread}/syscall")).map_or(Purpose::Write, |call| of_call(&call))
 }
 
+/// The system call that a thread stands in, to be compared with later.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Call {
+    thread: i32,
+    line: String,
+    user_ticks: Option<u64>,
+}
+
+impl Call {
+    /// The call of a thread that waits for an answer.
+    pub(super) fn of(thread: i32) -> Self {
+        Self { thread, line: line_of(thread).unwrap_or_default(), user_ticks: user_ticks(thread) }
+    }
+
+    /// Whether the thread has left the call since, or is gone. A thread that runs or waits for a processor may still be in it;
+    /// one that has used time outside of the kernel is not.
+    pub(super) fn has_ended(&self) -> bool {
+        match line_of(self.thread) {
+            None => true,
+            Some(line) if line.trim_end() == "running" => user_ticks(self.thread) != self.user_ticks,
+            Some(line) => line != self.line,
+        }
+    }
+}
+
+fn line_of(thread: i32) -> Option<String> {
+    fs::read_to_string(format!("/proc/{thread}/syscall")).ok()
+}
+
+/// Whether a thread is there at all.
+pub(super) fn is_alive(thread: i32) -> bool {
+    thread <= 0 || fs::exists(format!("/proc/{thread}")).unwrap_or(true)
+}
+
+/// Processor time outside of the kernel, the fourteenth field of `/proc/PID/stat`.
+fn user_ticks(thread: i32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{thread}/stat")).ok()?;
+    let (_, fields) = stat.rsplit_once(')')?;
+    fields.split_whitespace().nth(11)?.parse().ok()
+}
+
 /// Fields are counted behind the program's name, which stands in brackets and may hold any character.
 fn is_kernel_thread(stat: &str) -> bool {
     let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);

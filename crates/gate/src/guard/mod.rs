@@ -7,8 +7,10 @@
 
 mod caller;
 mod group;
+mod post;
 mod probe;
 
 pub use caller::{Purpose, purpose};
 pub use group::{Group, GuardError, GuardUnavailable, Question, Refusal, Touch};
+pub use post::{Post, Told, Waiting};
 pub use probe::{ProbeFailure, probe};

@@ -23,6 +23,7 @@ pub use owners::{Account, Owners};
 pub use root::{FsKind, Isolation, Liveness, Root, Space};
 pub use staging::{STAGE_DIR, StagedFile, Staging};
 pub use stub::StubFile;
+pub(crate) use stub::has_record;
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};

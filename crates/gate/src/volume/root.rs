@@ -152,6 +152,16 @@ impl Root {
         Ok(Inode::new(fd, OsStr::new(&name)))
     }
 
+    /// A descriptor of the inode of a handle that marks can be put on; nothing is read through it.
+    ///
+    /// # Errors
+    /// As [`Self::open_dir`].
+    pub fn open_for_mark(&self, handle: &FileHandle) -> Result<OwnedFd> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOATIME | OFlags::CLOEXEC;
+        let opened = self.open_handle(handle, flags);
+        opened.map_err(|errno| GateError::from_errno(errno, "open by handle", format!("{handle:?}")))
+    }
+
     /// What became of the inode of a handle.
     ///
     /// # Errors

@@ -4,7 +4,7 @@
 //! through the root's own mount, about which a gate does not ask. **Invariant:** nothing here changes a file's length.
 
 use std::ffi::OsStr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::{CWD, FallocateFlags, Mode, OFlags, SeekFrom, XattrFlags};
@@ -13,6 +13,11 @@ use rustix::io::{Errno, retry_on_intr};
 use super::{Inode, STUB_RECORD_XATTR, proc_path, xattr};
 use crate::error::{ErrorKind, GateError, Result};
 use crate::{Kind, Stat, sys};
+
+/// Whether an open file has a record, whatever it says.
+pub(crate) fn has_record(fd: impl AsFd) -> std::result::Result<bool, Errno> {
+    xattr::is_present(fd, STUB_RECORD_XATTR)
+}
 
 /// A regular file, open for being made a stub or whole.
 #[derive(Debug)]

@@ -1,0 +1,189 @@
+//! The hands of recall: looking at files, filling them, making it durable, taking records away.
+
+use std::collections::BTreeSet;
+use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use isotherm_core::stub::{Event, Failure, Found, RecordError, StubRecord};
+use isotherm_core::trees::Handle;
+use isotherm_gate::guard::Post;
+use isotherm_gate::{ErrorKind, GateError, Root};
+
+use super::{RecallProblem, stub_file};
+use crate::volume::gate_handle;
+
+/// Takes a piece of content at its offset.
+pub type Take<'a> = dyn FnMut(u64, &[u8]) -> Result<(), GateError> + 'a;
+
+/// Where content comes from.
+pub trait Source: Send + Sync + std::fmt::Debug {
+    /// Gives all bytes of a content, piece by piece, each with its offset; what is not given is zeros. Every piece has been
+    /// proved to be the content's before it is given. Waits for a service that is away until `go_on` says no.
+    ///
+    /// # Errors
+    /// [`FetchFailure`]; what was given before is of no use then.
+    fn fetch(&self, record: &StubRecord, take: &mut Take<'_>, go_on: &dyn Fn() -> bool) -> Result<(), FetchFailure>;
+}
+
+/// Why content did not come.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchFailure {
+    /// It was not wanted any more.
+    #[error("nobody waits for it any more")]
+    NotWanted,
+    /// The volume refused it.
+    #[error(transparent)]
+    Volume(#[from] GateError),
+    /// The share does not have it, or has something else.
+    #[error("{0}")]
+    Content(String),
+}
+
+/// One piece of work.
+#[derive(Debug)]
+pub(super) enum Task {
+    Look(Handle),
+    Fill(Handle, StubRecord),
+    Flush(Handle),
+    Forget(Handle),
+    Release(Handle),
+}
+
+/// What all hands share.
+#[derive(Debug)]
+pub(super) struct Performer {
+    pub(super) root: Arc<Root>,
+    pub(super) post: Arc<Post>,
+    pub(super) source: Arc<dyn Source>,
+    pub(super) problems: Arc<Mutex<Vec<RecallProblem>>>,
+    /// Files whose content somebody waits for.
+    pub(super) wanted: Mutex<BTreeSet<Handle>>,
+}
+
+/// Takes tasks until there can be no more.
+pub(super) fn run(performer: &Performer, queue: &Mutex<Receiver<Task>>, done: &dyn Fn(Event)) {
+    loop {
+        let task = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(task) = task else { return };
+        performer.perform(task, done);
+    }
+}
+
+impl Performer {
+    /// Somebody waits for the content of a file.
+    pub(super) fn begin(&self, file: &Handle) {
+        self.wanted().insert(file.clone());
+    }
+
+    /// Nobody waits for it any more.
+    pub(super) fn give_up(&self, file: &Handle) {
+        self.wanted().remove(file);
+    }
+
+    /// Nobody waits for anything any more.
+    pub(super) fn give_up_all(&self) {
+        self.wanted().clear();
+    }
+
+    pub(super) fn show(&self, file: &Handle, text: &str) {
+        tracing::warn!(?file, text, "A file cannot be recalled");
+        let problem = RecallProblem { file: file.clone(), text: text.to_owned() };
+        let mut problems = self.problems.lock().unwrap_or_else(PoisonError::into_inner);
+        problems.retain(|known| known.file != *file);
+        problems.push(problem);
+    }
+
+    fn perform(&self, task: Task, done: &dyn Fn(Event)) {
+        let event = match task {
+            Task::Look(file) => {
+                let found = self.look(&file).unwrap_or_else(|error| {
+                    tracing::warn!(?file, %error, "A file that somebody waits for cannot be looked at");
+                    Found { record: Some(Err(RecordError::Unreadable)), size: u64::MAX, has_blocks: false }
+                });
+                Event::Looked(vec![(file, found)])
+            }
+            Task::Fill(file, record) => {
+                let result = self.fill(&file, &record, &|| done(Event::Progress(vec![file.clone()])));
+                self.give_up(&file);
+                Event::Filled(vec![(file, result)])
+            }
+            Task::Flush(file) => {
+                let result = stub_file(&self.root, &file).and_then(|(_, opened)| opened.flush());
+                Event::Flushed(vec![(file.clone(), self.told(&file, result))])
+            }
+            Task::Forget(file) => {
+                let result = stub_file(&self.root, &file).and_then(|(_, opened)| opened.remove_record());
+                Event::Forgotten(vec![(file.clone(), self.told(&file, result))])
+            }
+            Task::Release(file) => {
+                self.release(&file);
+                Event::Released(vec![file])
+            }
+        };
+        done(event);
+    }
+
+    fn look(&self, file: &Handle) -> Result<Found, GateError> {
+        let (_, opened) = stub_file(&self.root, file)?;
+        let record = opened.record()?.map(|value| StubRecord::decode(&value, file));
+        Ok(Found { record, size: opened.stat()?.size, has_blocks: opened.has_data()? })
+    }
+
+    /// Fills a file, or leaves it as it was.
+    fn fill(&self, file: &Handle, record: &StubRecord, progress: &dyn Fn()) -> Result<(), Failure> {
+        let opened = stub_file(&self.root, file);
+        let Ok((inode, opened)) = opened else { return self.told(file, opened.map(|_| ())) };
+        let stat = opened.stat();
+        let Ok(stat) = stat else { return self.told(file, stat.map(|_| ())) };
+        let mut take = |offset: u64, piece: &[u8]| {
+            opened.fill(offset, piece)?;
+            progress();
+            Ok(())
+        };
+        let fetched = self.source.fetch(record, &mut take, &|| self.wanted().contains(file));
+        let fetched = fetched.and_then(|()| Ok(inode.set_mtime(stat.mtime_ns)?));
+        let Err(failure) = fetched else { return Ok(()) };
+        // The record may not be durable yet, and without it nobody knows what the holes stand for.
+        let left = opened.flush().and_then(|()| opened.give_up()).and_then(|()| inode.set_mtime(stat.mtime_ns));
+        if let Err(error) = left {
+            tracing::warn!(?file, %error, "What came of a recall that failed was not given up");
+        }
+        match failure {
+            FetchFailure::NotWanted => Err(Failure::Other),
+            FetchFailure::Volume(error) => self.told(file, Err(error)),
+            FetchFailure::Content(text) => {
+                self.show(file, &text);
+                Err(Failure::Other)
+            }
+        }
+    }
+
+    /// It is whole: the gate asks about it no more.
+    fn release(&self, file: &Handle) {
+        let Ok(handle) = gate_handle(file) else { return };
+        // A mark that stays costs time, and nothing else.
+        match self.root.open_for_mark(&handle) {
+            Ok(fd) => {
+                if let Err(error) = self.post.group().release_file(fd) {
+                    tracing::debug!(?file, %error, "A file that is whole goes on being asked about");
+                }
+            }
+            Err(error) => tracing::debug!(?file, %error, "A file that is whole cannot be opened"),
+        }
+        self.post.release(&handle);
+    }
+
+    fn told(&self, file: &Handle, result: Result<(), GateError>) -> Result<(), Failure> {
+        result.map_err(|error| match error.kind() {
+            ErrorKind::NoSpace => Failure::NoSpace,
+            _ => {
+                self.show(file, &error.to_string());
+                Failure::Other
+            }
+        })
+    }
+
+    fn wanted(&self) -> MutexGuard<'_, BTreeSet<Handle>> {
+        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
