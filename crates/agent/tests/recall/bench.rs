@@ -1,0 +1,122 @@
+//! A volume with a post before it, and contents that come from memory.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use isotherm_agent::recall::{FetchFailure, Recall, Source, Take};
+use isotherm_core::content::ManifestId;
+use isotherm_core::ids::{NodeId, Version};
+use isotherm_core::stub::{Bound, ContentPrefix, StubRecord};
+use isotherm_core::trees::Handle;
+use isotherm_gate::guard::{Group, Post};
+use isotherm_gate::testing::LoopVolume;
+use isotherm_gate::{Inode, Root, StubFile};
+
+/// Contents by the ids that records name; each is given in pieces.
+#[derive(Debug, Default)]
+pub(crate) struct Contents {
+    pub(crate) known: Mutex<BTreeMap<ContentPrefix, Vec<u8>>>,
+    pub(crate) fetched: AtomicUsize,
+    pub(crate) given_up: AtomicUsize,
+    /// The service is away.
+    pub(crate) away: AtomicBool,
+    pub(crate) pause: Mutex<Duration>,
+}
+
+impl Source for Contents {
+    fn fetch(&self, record: &StubRecord, take: &mut Take<'_>, go_on: &dyn Fn() -> bool) -> Result<(), FetchFailure> {
+        self.fetched.fetch_add(1, Ordering::Relaxed);
+        let content = self.known.lock().unwrap().get(&record.content).cloned();
+        let content = content.ok_or_else(|| FetchFailure::Content("The share has no such content".to_owned()))?;
+        for (at, piece) in content.chunks(100_000).enumerate() {
+            while self.away.load(Ordering::Relaxed) && go_on() {
+                std::thread::sleep(Duration::from_millis(2)); // tidy: wait as for a service that is away
+            }
+            std::thread::sleep(*self.pause.lock().unwrap()); // tidy: wait as a slow network does
+            if !go_on() {
+                self.given_up.fetch_add(1, Ordering::Relaxed);
+                return Err(FetchFailure::NotWanted);
+            }
+            take(at as u64 * 100_000, piece)?;
+        }
+        Ok(())
+    }
+}
+
+pub(crate) struct Bench<'a> {
+    pub(crate) volume: &'a LoopVolume,
+    pub(crate) root: Arc<Root>,
+    pub(crate) post: Arc<Post>,
+    pub(crate) contents: Arc<Contents>,
+    pub(crate) recall: Option<Recall>,
+}
+
+impl<'a> Bench<'a> {
+    pub(crate) fn new(volume: &'a LoopVolume) -> Self {
+        let root = Arc::new(Root::open(volume.path()).unwrap());
+        let group = Group::new().unwrap();
+        group.spare_mount(root.dir()).unwrap();
+        let (post, contents) = (Arc::new(Post::new(group)), Arc::new(Contents::default()));
+        let mut bench = Self { volume, root, post, contents, recall: None };
+        bench.start();
+        bench
+    }
+
+    pub(crate) fn start(&mut self) {
+        let source: Arc<dyn Source> = Arc::<Contents>::clone(&self.contents);
+        self.recall = Some(Recall::start(Arc::clone(&self.root), Arc::clone(&self.post), source).unwrap());
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.volume.path().join(name)
+    }
+
+    fn inode(&self, name: &str) -> Inode {
+        self.root.dir().inode(OsStr::new(name)).unwrap()
+    }
+
+    /// Makes a file with this content, and then a stub of it.
+    pub(crate) fn stub(&self, name: &str, content: &[u8], mode: u32) -> StubFile {
+        let path = self.path(name);
+        fs::write(&path, content).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        let inode = self.inode(name);
+        let before = inode.stat().unwrap();
+        let file = StubFile::open(&inode).unwrap();
+        self.post.group().guard_file(self.root.open_for_mark(&before.handle).unwrap()).unwrap();
+        assert!(file.is_idle().unwrap());
+        let prefix = ContentPrefix::of(&ManifestId::of(content));
+        self.contents.known.lock().unwrap().insert(prefix, content.to_vec());
+        let bound = Bound::to(&Handle(before.handle.to_bytes().into()));
+        let record =
+            StubRecord { node: NodeId([7; 16]), version: Version(1), content: prefix, size: content.len() as u64, bound };
+        file.set_record(&record.encode()).unwrap();
+        file.flush().unwrap();
+        file.give_up().unwrap();
+        inode.set_mtime(before.mtime_ns).unwrap();
+        assert!(!file.has_data().unwrap());
+        file
+    }
+
+    pub(crate) fn fetched(&self) -> usize {
+        self.contents.fetched.load(Ordering::Relaxed)
+    }
+}
+
+pub(crate) fn noise(len: usize, seed: u32) -> Vec<u8> {
+    (0..len as u32).map(|at| (at.wrapping_add(seed).wrapping_mul(2_654_435_761) >> 24) as u8 | 1).collect()
+}
+
+pub(crate) fn wait_until(holds: impl Fn() -> bool) {
+    let until = Instant::now() + Duration::from_secs(20);
+    while !holds() {
+        assert!(Instant::now() < until, "it did not happen within 20 seconds");
+        std::thread::sleep(Duration::from_millis(1)); // tidy: wait between looks, with a deadline above
+    }
+}

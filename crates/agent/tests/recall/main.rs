@@ -1,0 +1,149 @@
+//! Recall on the real kernel: whoever opens a stub gets its content or an errno, on ext4, XFS and btrfs.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
+mod bench;
+mod programs;
+mod samba;
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::MetadataExt;
+use std::process::Command;
+use std::sync::atomic::Ordering;
+
+use isotherm_gate::testing::on_each_fs;
+
+use bench::{Bench, noise, wait_until};
+
+#[test]
+fn what_is_executed_is_recalled() {
+    on_each_fs(96, |volume| {
+        let bench = Bench::new(volume);
+        bench.stub("script", b"#!/bin/sh\necho it runs\n", 0o755);
+        bench.stub("echo", &fs::read("/bin/echo").unwrap(), 0o755);
+        for (name, arguments) in [("script", &[][..]), ("echo", &["it", "runs"][..])] {
+            let done = Command::new(bench.path(name)).args(arguments).output().unwrap();
+            assert_eq!(String::from_utf8_lossy(&done.stdout), "it runs\n", "{name} on {:?}", volume.fs());
+        }
+    });
+}
+
+#[test]
+fn writers_get_the_content_first_and_who_empties_a_file_fetches_nothing() {
+    on_each_fs(96, |volume| {
+        let bench = Bench::new(volume);
+        let content = noise(250_000, 2);
+        let file = bench.stub("log", &content, 0o644);
+        File::options().append(true).open(bench.path("log")).unwrap().write_all(b"one more line").unwrap();
+        assert!(fs::read(bench.path("log")).unwrap() == [&content[..], b"one more line"].concat());
+        assert_eq!((file.record().unwrap(), bench.fetched()), (None, 1));
+        let file = bench.stub("cut", &content, 0o644);
+        assert!(Command::new("truncate").arg("-s7").arg(bench.path("cut")).status().unwrap().success());
+        assert!(fs::read(bench.path("cut")).unwrap() == content[..7]);
+        assert_eq!((file.record().unwrap(), bench.fetched()), (None, 2));
+        let file = bench.stub("anew", &content, 0o644);
+        fs::write(bench.path("anew"), "anew").unwrap();
+        assert_eq!(fs::read(bench.path("anew")).unwrap(), b"anew");
+        assert_eq!((file.record().unwrap(), bench.fetched()), (None, 2), "{:?}", volume.fs());
+    });
+}
+
+#[test]
+fn many_readers_wait_for_one_fetch_and_time_and_blocks_are_as_before() {
+    on_each_fs(96, |volume| {
+        let bench = Bench::new(volume);
+        let content = noise(2_000_000, 3);
+        fs::write(bench.path("before"), &content).unwrap();
+        bench.stub("large", &content, 0o644);
+        let stub = fs::metadata(bench.path("large")).unwrap();
+        assert!(stub.blocks() <= 8 && stub.len() == content.len() as u64);
+        std::thread::scope(|scope| {
+            for _ in 0..24 {
+                scope.spawn(|| assert!(fs::read(bench.path("large")).unwrap() == content));
+            }
+        });
+        let whole = fs::metadata(bench.path("large")).unwrap();
+        assert_eq!((whole.mtime(), whole.mtime_nsec()), (stub.mtime(), stub.mtime_nsec()));
+        assert_eq!(bench.fetched(), 1);
+    });
+}
+
+#[test]
+fn content_that_cannot_be_had_is_an_errno_and_the_stub_stays() {
+    on_each_fs(96, |volume| {
+        let bench = Bench::new(volume);
+        let content = noise(500_000, 4);
+        let file = bench.stub("gone", &content, 0o644);
+        bench.contents.known.lock().unwrap().clear();
+        let error = fs::read(bench.path("gone")).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(5));
+        assert!(!file.has_data().unwrap() && file.record().unwrap().is_some());
+        assert_eq!(bench.recall.as_ref().unwrap().problems()[0].text, "The share has no such content");
+        let damaged = bench.stub("damaged", &content, 0o644);
+        damaged.set_record(b"\x01nonsense").unwrap();
+        assert_eq!(fs::read(bench.path("damaged")).unwrap_err().raw_os_error(), Some(5));
+        let later = bench.stub("later", &content, 0o644);
+        later.set_record(b"\x02of a release to come").unwrap();
+        assert_eq!(fs::read(bench.path("later")).unwrap_err().raw_os_error(), Some(5));
+        assert_eq!(later.record().unwrap().unwrap(), b"\x02of a release to come");
+        // The rest goes on.
+        bench.stub("fine", &content, 0o644);
+        assert!(fs::read(bench.path("fine")).unwrap() == content);
+    });
+}
+
+#[test]
+fn a_full_volume_is_enospc_and_nothing_of_the_content_stays() {
+    on_each_fs(16, |volume| {
+        let bench = Bench::new(volume);
+        let content = noise(6_000_000, 5);
+        let file = bench.stub("large", &content, 0o644);
+        let mut filler = File::create(bench.path("filler")).unwrap();
+        let block = vec![1_u8; 1 << 16];
+        while filler.write_all(&block).is_ok() {}
+        let _ = filler.sync_all();
+        let error = fs::read(bench.path("large")).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(28), "{:?}", volume.fs());
+        assert!(!file.has_data().unwrap() && file.record().unwrap().is_some());
+        drop(filler);
+        fs::remove_file(bench.path("filler")).unwrap();
+        bench.root.sync().unwrap();
+        assert!(fs::read(bench.path("large")).unwrap() == content, "{:?}", volume.fs());
+    });
+}
+
+#[test]
+fn a_killed_reader_ends_the_fetch_and_who_comes_later_begins_anew() {
+    on_each_fs(96, |volume| {
+        let bench = Bench::new(volume);
+        let content = noise(500_000, 6);
+        let file = bench.stub("slow", &content, 0o644);
+        bench.contents.away.store(true, Ordering::Relaxed);
+        let mut reader = Command::new("cat").arg(bench.path("slow")).stdout(std::process::Stdio::null()).spawn().unwrap();
+        wait_until(|| bench.fetched() == 1);
+        reader.kill().unwrap();
+        reader.wait().unwrap();
+        wait_until(|| bench.contents.given_up.load(Ordering::Relaxed) == 1);
+        bench.contents.away.store(false, Ordering::Relaxed);
+        assert!(fs::read(bench.path("slow")).unwrap() == content);
+        assert_eq!((bench.fetched(), file.record().unwrap()), (2, None));
+    });
+}
+
+#[test]
+fn a_new_run_of_the_agent_answers_who_waited_for_the_old_one() {
+    on_each_fs(96, |volume| {
+        let mut bench = Bench::new(volume);
+        let content = noise(500_000, 7);
+        bench.stub("slow", &content, 0o644);
+        bench.contents.away.store(true, Ordering::Relaxed);
+        let path = bench.path("slow");
+        let reader = std::thread::spawn(move || fs::read(path).unwrap());
+        wait_until(|| bench.fetched() == 1);
+        bench.recall = None;
+        bench.contents.away.store(false, Ordering::Relaxed);
+        assert!(!reader.is_finished());
+        bench.start();
+        assert!(reader.join().unwrap() == content, "{:?}", volume.fs());
+    });
+}
