@@ -4,10 +4,13 @@
 //! caller gets an answer: the content, or an errno.
 
 mod perform;
+mod tier;
 
 pub use perform::{FetchFailure, Source, Take};
+pub use tier::{Candidate, NotTiered};
 
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SendError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -27,6 +30,11 @@ const HANDS: usize = 8;
 /// Between two looks at who was killed or has returned.
 const LOOK_AFTER: Duration = Duration::from_millis(20);
 
+/// Between two looks at the clock where nobody waits.
+const IDLE: Duration = Duration::from_secs(1);
+/// Between two looks at whether to end, for the thread that reads questions.
+const READ: Duration = Duration::from_millis(100);
+
 /// Something that an administrator has to know of.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RecallProblem {
@@ -42,11 +50,18 @@ pub struct Recall {
     inputs: Sender<Input>,
     threads: Vec<JoinHandle<()>>,
     problems: Arc<Mutex<Vec<RecallProblem>>>,
+    performer: Arc<Performer>,
+    ends: Arc<AtomicBool>,
 }
 
 #[derive(Debug)]
 enum Input {
     Event(Event),
+    Told(Vec<Told>),
+    /// Which of these may be worked on: the others are in hand already.
+    Hold(Vec<Handle>, Sender<Vec<bool>>),
+    /// Work on these has ended; whether each is known to be a stub.
+    LetGo(Vec<(Handle, bool)>),
     Stop,
 }
 
@@ -73,15 +88,39 @@ impl Recall {
             let (performer, queue, done) = (Arc::clone(&performer), Arc::clone(&waiting_tasks), inputs.clone());
             threads.push(std::thread::spawn(move || perform::run(&performer, &queue, &done_with(done))));
         }
-        let desk = Desk { machine: Recalls::new(PATIENCE.as_millis() as u64), post, tasks, performer, started: Instant::now() };
+        let ends = Arc::new(AtomicBool::new(false));
+        let (reader, asks, until) = (Arc::clone(&post), inputs.clone(), Arc::clone(&ends));
+        threads.push(std::thread::spawn(move || read(&reader, &asks, &until)));
+        let machine = Recalls::new(PATIENCE.as_millis() as u64);
+        let desk = Desk { machine, post, tasks, performer: Arc::clone(&performer), started: Instant::now() };
         threads.push(std::thread::spawn(move || desk.run(&queue)));
-        Ok(Self { inputs, threads, problems })
+        Ok(Self { inputs, threads, problems, performer, ends })
     }
 
     /// Wants files whole that nobody waits for.
     pub fn want(&self, files: Vec<Handle>) {
         // It ends only with this.
         let _ = self.inputs.send(Input::Event(Event::Wanted(files)));
+    }
+
+    /// Makes stubs of files whose content is safe in the share; one answer for each, in order. Waits until it is done.
+    #[must_use]
+    pub fn tier(&self, candidates: &[Candidate]) -> Vec<Result<(), NotTiered>> {
+        let (reply, answer) = channel();
+        let files = candidates.iter().map(|candidate| candidate.file.clone()).collect();
+        // It ends only with this.
+        let _ = self.inputs.send(Input::Hold(files, reply));
+        let held = answer.recv().unwrap_or_default();
+        let (mine, others): (Vec<_>, Vec<_>) =
+            candidates.iter().enumerate().partition(|(at, _)| held.get(*at).copied().unwrap_or(false));
+        let own: Vec<Candidate> = mine.iter().map(|(_, candidate)| (*candidate).clone()).collect();
+        let done = self.performer.tier(&own);
+        let ended = own.iter().zip(&done).map(|(candidate, result)| (candidate.file.clone(), result.is_ok())).collect();
+        let _ = self.inputs.send(Input::LetGo(ended));
+        let mut results: Vec<(usize, Result<(), NotTiered>)> = others.iter().map(|(at, _)| (*at, Err(NotTiered::Held))).collect();
+        results.extend(mine.iter().map(|(at, _)| *at).zip(done));
+        results.sort_by_key(|(at, _)| *at);
+        results.into_iter().map(|(_, result)| result).collect()
     }
 
     /// What went wrong so far.
@@ -93,10 +132,28 @@ impl Recall {
 
 impl Drop for Recall {
     fn drop(&mut self) {
+        self.ends.store(true, Ordering::Relaxed);
         let _ = self.inputs.send(Input::Stop);
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
                 tracing::error!("A thread of recall ended with a panic");
+            }
+        }
+    }
+}
+
+/// Reads what the kernel asks until it is time to end. What is asked then waits for the next run.
+fn read(post: &Post, inputs: &Sender<Input>, ends: &AtomicBool) {
+    while !ends.load(Ordering::Relaxed) {
+        let told = if post.wait(READ) { post.read() } else { continue };
+        match told {
+            Ok(told) if told.is_empty() => {}
+            Ok(told) => {
+                let _ = inputs.send(Input::Told(told));
+            }
+            Err(error) => {
+                tracing::error!(%error, "Recall cannot read who waits");
+                std::thread::sleep(READ);
             }
         }
     }
@@ -122,18 +179,25 @@ impl Desk {
         self.tell(self.post.begin_again());
         let mut looked = Instant::now();
         loop {
-            match self.post.read() {
-                Ok(told) => self.tell(told),
-                Err(error) => tracing::error!(%error, "Recall cannot read who waits"),
-            }
             if looked.elapsed() >= LOOK_AFTER {
                 looked = Instant::now();
                 self.tell(self.post.look_after());
                 self.take(Event::Tick);
             }
-            // Questions come by the descriptor of the group, the rest by the queue: neither waits for long.
-            match queue.recv_timeout(Duration::from_micros(500)) {
+            let rest = if self.machine.is_empty() { IDLE } else { LOOK_AFTER };
+            match queue.recv_timeout(rest) {
                 Ok(Input::Event(event)) => self.take(event),
+                Ok(Input::Told(told)) => self.tell(told),
+                Ok(Input::Hold(files, reply)) => {
+                    let now = self.now();
+                    // Who asked and went away holds nothing.
+                    let held: Vec<bool> = files.iter().map(|file| self.machine.hold(file, now)).collect();
+                    if let Err(SendError(held)) = reply.send(held) {
+                        let held = files.into_iter().zip(held).filter(|(_, is_held)| *is_held);
+                        self.let_go(held.map(|(file, _)| (file, false)).collect());
+                    }
+                }
+                Ok(Input::LetGo(files)) => self.let_go(files),
                 Ok(Input::Stop) | Err(RecvTimeoutError::Disconnected) => {
                     self.performer.give_up_all();
                     return;
@@ -167,9 +231,25 @@ impl Desk {
         events.into_iter().flatten().for_each(|event| self.take(event));
     }
 
+    fn let_go(&mut self, files: Vec<(Handle, bool)>) {
+        let now = self.now();
+        for (file, is_stub) in files {
+            let effects = self.machine.let_go(&file, is_stub, now);
+            self.carry_out(effects);
+        }
+    }
+
+    fn now(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+
     fn take(&mut self, event: Event) {
-        let now = self.started.elapsed().as_millis() as u64;
-        for effect in self.machine.handle(event, now) {
+        let effects = self.machine.handle(event, self.now());
+        self.carry_out(effects);
+    }
+
+    fn carry_out(&self, effects: Vec<Effect>) {
+        for effect in effects {
             match effect {
                 Effect::Answer(caller, answer) => self.post.answer(caller.0, refusal(answer)),
                 // The post looks after those whom it let through.

@@ -9,11 +9,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use isotherm_agent::recall::{FetchFailure, Recall, Source, Take};
+use isotherm_agent::recall::{Candidate, FetchFailure, Recall, Source, Take};
 use isotherm_core::content::ManifestId;
-use isotherm_core::ids::{NodeId, Version};
+use isotherm_core::ids::{NodeId, Timestamp, Version};
 use isotherm_core::stub::{Bound, ContentPrefix, StubRecord};
-use isotherm_core::trees::Handle;
+use isotherm_core::trees::{Handle, Print};
 use isotherm_gate::guard::{Group, Post};
 use isotherm_gate::testing::LoopVolume;
 use isotherm_gate::{Inode, Root, StubFile};
@@ -102,6 +102,19 @@ impl<'a> Bench<'a> {
         inode.set_mtime(before.mtime_ns).unwrap();
         assert!(!file.has_data().unwrap());
         file
+    }
+
+    /// A file that has this content now, as one that may become a stub; the share has it from now on.
+    pub(crate) fn candidate(&self, name: &str, content: &[u8]) -> Option<Candidate> {
+        let stat = self.root.dir().stat(OsStr::new(name)).unwrap()?;
+        let prefix = ContentPrefix::of(&ManifestId::of(content));
+        self.contents.known.lock().unwrap().insert(prefix, content.to_vec());
+        let file = Handle(stat.handle.to_bytes().into());
+        let print =
+            Print { size: stat.size, modified: Timestamp(stat.mtime_ns), changed: Timestamp(stat.ctime_ns), links: stat.nlink };
+        let (size, bound) = (content.len() as u64, Bound::to(&file));
+        let record = StubRecord { node: NodeId([7; 16]), version: Version(1), content: prefix, size, bound };
+        Some(Candidate { file, print, record })
     }
 
     pub(crate) fn fetched(&self) -> usize {

@@ -1,6 +1,7 @@
 //! Recall on the real kernel: whoever opens a stub gets its content or an errno, on ext4, XFS and btrfs.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+mod adversary;
 mod bench;
 mod programs;
 mod samba;

@@ -9,6 +9,8 @@ use std::os::fd::AsFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
 use super::caller::{Call, Purpose, is_alive, purpose};
 use super::group::{Group, GuardError, Question, Refusal};
 use crate::FileHandle;
@@ -70,6 +72,14 @@ impl Post {
     #[must_use]
     pub fn group(&self) -> &Group {
         &self.group
+    }
+
+    /// Waits until the kernel asks something; false if it did not for so long.
+    #[must_use]
+    pub fn wait(&self, patience: Duration) -> bool {
+        let patience = Timespec::try_from(patience).ok();
+        let mut asks = [PollFd::new(&self.group, PollFlags::IN)];
+        poll(&mut asks, patience.as_ref()).is_ok_and(|ready| ready > 0)
     }
 
     /// Reads what the kernel asks, and lets through whom nothing keeps; gives what the agent has to know.

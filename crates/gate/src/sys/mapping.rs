@@ -30,6 +30,14 @@ impl SharedMapping {
         Ok(Self { start, len })
     }
 
+    /// A copy of all mapped bytes. The file must not have been cut meanwhile: the kernel ends who reads beyond its end.
+    pub fn bytes(&self) -> Vec<u8> {
+        let mut copy = vec![0; self.len];
+        // SAFETY: `start` is valid for `len` bytes while the mapping lives, and `copy` is memory of its own.
+        unsafe { std::ptr::copy_nonoverlapping(self.start.as_ptr(), copy.as_mut_ptr(), self.len) };
+        copy
+    }
+
     /// Stores one byte.
     ///
     /// # Panics

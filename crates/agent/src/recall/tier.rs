@@ -1,0 +1,88 @@
+//! Making stubs: content that is safe in the share gives up its room here.
+//!
+//! Many files at a time, because the one thing that takes time, making the records durable, is the same for one or a thousand.
+//! **Invariant:** content goes only when nobody has the file open, the file is what was expected, and its record is durable.
+
+use isotherm_core::stub::{Bound, StubRecord};
+use isotherm_core::trees::{Handle, Print};
+use isotherm_gate::{GateError, Inode, StubFile};
+
+use super::perform::Performer;
+use super::stub_file;
+use crate::volume::{gate_handle, print_of};
+
+/// A file that may become a stub.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Candidate {
+    /// The file.
+    pub file: Handle,
+    /// Its state when it was found to have the content that the share has.
+    pub print: Print,
+    /// What it is to stand for; the inode is filled in.
+    pub record: StubRecord,
+}
+
+/// Why a file did not become a stub. It is whole, and as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum NotTiered {
+    /// It is being recalled, or somebody else of the agent works on it.
+    #[error("it is being worked on")]
+    Held,
+    /// Somebody has it open.
+    #[error("it is in use")]
+    InUse,
+    /// It is a stub already.
+    #[error("it is tiered already")]
+    IsStub,
+    /// It is not what it was.
+    #[error("it has changed")]
+    Changed,
+    /// The volume refuses.
+    #[error(transparent)]
+    Volume(#[from] GateError),
+}
+
+/// A file with a record that is not durable yet.
+struct Marked {
+    inode: Inode,
+    opened: StubFile,
+}
+
+impl Performer {
+    /// Makes stubs of files that the machine has given out of hand; one answer for each, in order.
+    pub(super) fn tier(&self, candidates: &[Candidate]) -> Vec<Result<(), NotTiered>> {
+        let marked: Vec<Result<Marked, NotTiered>> = candidates.iter().map(|candidate| self.mark(candidate)).collect();
+        // Without it the content stays, with a record beside it: the next recall takes that away.
+        let synced = self.root.sync();
+        let give_up = |(marked, candidate): (Result<Marked, NotTiered>, &Candidate)| {
+            let Marked { inode, opened } = marked?;
+            synced.clone()?;
+            opened.give_up()?;
+            Ok(inode.set_mtime(candidate.print.modified.0)?)
+        };
+        marked.into_iter().zip(candidates).map(give_up).collect()
+    }
+
+    /// From the mark on, whoever opens the file waits; who has it open already is seen by the lease.
+    fn mark(&self, candidate: &Candidate) -> Result<Marked, NotTiered> {
+        let Candidate { file, print, record } = candidate;
+        let handle = gate_handle(file)?;
+        self.post.hold(&handle);
+        let fd = self.root.open_for_mark(&handle)?;
+        self.post.group().guard_file(&fd).map_err(|_| NotTiered::Held)?;
+        drop(fd);
+        let (inode, opened) = stub_file(&self.root, file)?;
+        if !opened.is_idle()? {
+            return Err(NotTiered::InUse);
+        }
+        if opened.record()?.is_some() {
+            return Err(NotTiered::IsStub);
+        }
+        // A mapped page that was written shows in the times when it is written back: the lease says that nobody has any.
+        if print_of(&opened.stat()?) != *print || print.size != record.size {
+            return Err(NotTiered::Changed);
+        }
+        opened.set_record(&StubRecord { bound: Bound::to(file), ..*record }.encode())?;
+        Ok(Marked { inode, opened })
+    }
+}
