@@ -43,7 +43,7 @@ pub(crate) use groups::{
     revision, set_barrier,
 };
 pub(crate) use horizon::{advance_clock, forget_answers, forget_deleted};
-pub(crate) use revisions::{Moment, Revision, expire, server_name};
+pub(crate) use revisions::{Moment, Revision, expire, kept_since, server_name};
 pub(crate) use servers::{ServerRow, attach, check_epoch, delete_server, servers};
 pub(crate) use share::SqlRecords;
 pub(crate) use strays::{any_strays, forget_strays, old_strays, remember_strays};

@@ -14,6 +14,7 @@ mod feed;
 mod folder;
 mod full;
 mod garbage;
+mod history;
 mod killed;
 mod management;
 mod raw;

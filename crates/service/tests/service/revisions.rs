@@ -10,20 +10,20 @@ use isotherm_service::{Ages, Options, Service};
 
 use crate::world::{Data, FORKS, Running, World, Writer, create};
 
-async fn plan(world: &World, path: &str, what: RestoreWhat) -> Vec<RestoreItem> {
+pub(crate) async fn plan(world: &World, path: &str, what: RestoreWhat) -> Vec<RestoreItem> {
     let request = RestoreRequest { path: ShownPath::new(path.as_bytes()), what, before: None };
     let plan = world.client().restore_plan("plans", &request).await.unwrap();
     assert_eq!(plan.next, None);
     plan.items
 }
 
-async fn apply(world: &World, items: &[RestoreItem]) -> Vec<RestoreOutcome> {
+pub(crate) async fn apply(world: &World, items: &[RestoreItem]) -> Vec<RestoreOutcome> {
     let wanted: Vec<_> =
         items.iter().map(|item| RestoreOne { node: item.node, expected: item.expected, target: item.target }).collect();
     world.client().restore("plans", &wanted).await.unwrap()
 }
 
-async fn live(world: &World) -> Vec<Node> {
+pub(crate) async fn live(world: &World) -> Vec<Node> {
     let (nodes, _) = world.writer.follow(world.writer.start()).await;
     nodes.into_iter().filter(Node::is_live).collect()
 }
@@ -37,7 +37,7 @@ async fn read(world: &World, path: &[u8]) -> Vec<u8> {
     bytes
 }
 
-async fn edit(writer: &mut Writer, node: NodeId, base: Version, bytes: &[u8]) -> Version {
+pub(crate) async fn edit(writer: &mut Writer, node: NodeId, base: Version, bytes: &[u8]) -> Version {
     let value = Content::File(writer.upload(&[Data::Bytes(bytes)]).await);
     match writer.commit(Change::Update { node, metadata: None, content: Some(Based { base, value }) }).await {
         Answer::Applied(version) => version,
@@ -45,7 +45,7 @@ async fn edit(writer: &mut Writer, node: NodeId, base: Version, bytes: &[u8]) ->
     }
 }
 
-fn delete(node: NodeId, place: Version, content: Version) -> Change {
+pub(crate) fn delete(node: NodeId, place: Version, content: Version) -> Change {
     Change::Delete { node, place, content }
 }
 
@@ -153,6 +153,21 @@ fn kept(tables: u32) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     copy(&kept, folder.path());
     folder
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_with_tables_of_version_4_are_brought_forward() {
+    let _no_forks = FORKS.read().await;
+    let folder = kept(4);
+    for _ in 0..2 {
+        let running = Running::start(folder.path()).await;
+        assert_eq!(running.client.versions("plans", b"one.txt").await.unwrap().len(), 1);
+        let what = RestoreWhat::AsOf { moment: AsOf::Version(Version(2)), exact: true };
+        let request = RestoreRequest { path: ShownPath::new(b""), what, before: None };
+        let plan = running.client.restore_plan("plans", &request).await.unwrap();
+        assert_eq!(plan.items.len(), 1, "nothing of it was let go");
+        running.stop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
