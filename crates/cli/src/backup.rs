@@ -14,6 +14,9 @@ use crate::output::{Answer, plural};
 use crate::progress::{Estimate, Left, ProgressLine};
 use crate::size;
 
+/// Packs that are named; `--json` has all.
+const SHOWN_MAX: usize = 20;
+
 pub(crate) async fn run(data: &Path, to: &Path, format: Format) -> Result<Answer, Failure> {
     let (line, started, estimate) = (Mutex::new(ProgressLine::new()), Instant::now(), Mutex::new(Estimate::default()));
     let progress = |done: u64, all: u64| {
@@ -28,7 +31,7 @@ pub(crate) async fn run(data: &Path, to: &Path, format: Format) -> Result<Answer
             .with_remedy("The backup before this one is as it was; put right what is named, and start again")
     })?;
     drop(line);
-    let whole = done.damaged.is_empty();
+    let whole = done.damaged.is_empty() && done.lost_chunks == 0;
     Ok(Answer::new(format.json, &done, || show(&done, to)).with_problems(!whole))
 }
 
@@ -42,9 +45,17 @@ fn show(done: &Backup, to: &Path) -> String {
         plural(done.removed_packs, "old pack"),
     );
     if !done.damaged.is_empty() {
+        out.push_str("Packs that are missing or damaged in the data folder, and not in the backup:\n");
+        out.extend(done.damaged.iter().take(SHOWN_MAX).map(|pack| format!("  {pack}\n")));
+        if done.damaged.len() > SHOWN_MAX {
+            out.push_str(&format!("  and {} more\n", size::count((done.damaged.len() - SHOWN_MAX) as u64)));
+        }
+        out.push_str("Run `isotherm service check --deep`: it saves what can be read of them. Then start the backup again.\n");
+    }
+    if done.lost_chunks > 0 {
         out.push_str(&format!(
-            "Missing or damaged in the data folder, and not in the backup: {}. See `isotherm service check --deep`.\n",
-            plural(done.damaged.len() as u64, "pack"),
+            "Damaged in the service and not in the backup: {}. `isotherm service check` lists the files.\n",
+            plural(done.lost_chunks, "chunk"),
         ));
     }
     out

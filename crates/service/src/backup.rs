@@ -4,7 +4,8 @@
 //! same folder copies only what is new. A pack that went meanwhile was rewritten or collected: then the records are copied
 //! once more. It asks the service nothing, and holds it up no more than any reader.
 //!
-//! **Invariant:** the folder always holds records whose packs are all there: those of this run, or those of the one before.
+//! **Invariant:** the folder always holds records whose packs are all there, as far as they were whole: those of this run, or
+//! those of the one before.
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
@@ -36,8 +37,11 @@ pub struct Backup {
     pub copied_bytes: u64,
     /// Packs of an earlier run that nothing names any more.
     pub removed_packs: u64,
-    /// Packs that are missing or damaged in the data folder: their content is not in the backup.
+    /// Packs that are missing or damaged in the data folder and of which something is wanted: their content is not in the
+    /// backup. A deep check puts what can be read of them into new packs.
     pub damaged: Vec<PackId>,
+    /// Chunks that a check of the service has found damaged and no server has sent again: they are not in the backup.
+    pub lost_chunks: u64,
 }
 
 /// How far it is: bytes that are done, of all.
@@ -57,12 +61,14 @@ pub async fn backup(from: &Path, to: &Path, progress: Progress<'_>) -> Result<Ba
     for round in 1..=ROUNDS {
         let (source, copy) = (from_records.clone(), new_records.clone());
         let packs = tokio::task::spawn_blocking(move || copy_records(&source, &copy)).await.map_err(Fault::from)??;
-        (done.packs, done.bytes) = (packs.len() as u64, packs.iter().map(|pack| pack.len).sum());
+        (done.packs, done.bytes) = (packs.len() as u64, packs.iter().map(|(pack, _)| pack.len).sum());
         done.damaged = copy_packs(from, &objects, &packs, progress, &mut done).await?;
         if done.damaged.is_empty() || round == ROUNDS {
             break;
         }
     }
+    let copied = new_records.clone();
+    done.lost_chunks = tokio::task::spawn_blocking(move || records::aside_in(&copied)).await.map_err(Fault::from)??;
     take_place(to, &new_records).map_err(failed(to, "cannot be written"))?;
     done.removed_packs = remove_unnamed(to, objects).await?;
     Ok(done)
@@ -107,7 +113,7 @@ fn check_folders(from: &Path, to: &Path) -> Result<(), ServiceError> {
 }
 
 /// Copies the records as of one moment; gives the packs that they name.
-fn copy_records(from: &Path, to: &Path) -> Result<Vec<PackRow>, ServiceError> {
+fn copy_records(from: &Path, to: &Path) -> Result<Vec<(PackRow, bool)>, ServiceError> {
     match fs::remove_file(to) {
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed(to, "cannot be written")(error)),
         _ => {}
@@ -120,12 +126,12 @@ fn copy_records(from: &Path, to: &Path) -> Result<Vec<PackRow>, ServiceError> {
 async fn copy_packs(
     from: &Path,
     objects: &FolderStore,
-    packs: &[PackRow],
+    packs: &[(PackRow, bool)],
     progress: Progress<'_>,
     done: &mut Backup,
 ) -> Result<Vec<PackId>, ServiceError> {
     let (mut damaged, mut passed) = (Vec::new(), 0);
-    for pack in packs {
+    for (pack, is_wanted) in packs {
         progress(passed, done.bytes);
         passed += pack.len;
         let key = PackStore::key_of(pack.id);
@@ -138,7 +144,9 @@ async fn copy_packs(
                 done.copied_packs += 1;
                 done.copied_bytes += pack.len;
             }
-            None => damaged.push(pack.id),
+            None if *is_wanted => damaged.push(pack.id),
+            // Whatever was in it is elsewhere, or counts as lost already.
+            None => {}
         }
     }
     Ok(damaged)
@@ -156,7 +164,7 @@ async fn read_pack(path: &Path, pack: &PackRow) -> Option<Bytes> {
 
 async fn remove_unnamed(to: &Path, objects: std::sync::Arc<FolderStore>) -> Result<u64, ServiceError> {
     let named = records::packs_in(&to.join(RECORDS))?;
-    let named: std::collections::BTreeSet<PackId> = named.into_iter().map(|pack| pack.id).collect();
+    let named: std::collections::BTreeSet<PackId> = named.into_iter().map(|(pack, _)| pack.id).collect();
     let packs = PackStore::new(objects);
     let there: Vec<(PackId, u64)> = packs.list_packs().try_collect().await?;
     let old: Vec<PackId> = there.into_iter().map(|(pack, _)| pack).filter(|pack| !named.contains(pack)).collect();

@@ -21,6 +21,7 @@ mod http;
 mod live;
 mod lives;
 mod records;
+mod rewrite;
 mod strays;
 
 pub use backup::{Backup, Progress, backup};

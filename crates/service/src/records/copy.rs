@@ -7,6 +7,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::chunks::PackRow;
 use super::codec::unsigned;
+use super::damage::SET_ASIDE;
 use crate::fault::Fault;
 
 fn named(file: &Path, error: rusqlite::Error) -> Fault {
@@ -25,14 +26,28 @@ pub(crate) fn copy(from: &Path, to: &Path) -> Result<(), Fault> {
     copy().map(drop).map_err(|error| named(from, error))
 }
 
-/// The packs of a database that nobody serves.
-pub(crate) fn packs_in(file: &Path) -> Result<Vec<PackRow>, Fault> {
-    let read = || {
-        let connection = Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
-        let mut statement = connection.prepare("SELECT id, len FROM pack ORDER BY num")?;
-        let rows =
-            statement.query_map([], |row| Ok(PackRow { id: PackId::from_bytes(row.get(0)?), len: unsigned(row.get(1)?) }))?;
-        rows.collect::<Result<_, _>>()
-    };
-    read().map_err(|error| named(file, error))
+/// A database that nobody serves.
+fn read<T>(file: &Path, read: impl FnOnce(&Connection) -> Result<T, rusqlite::Error>) -> Result<T, Fault> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    Connection::open_with_flags(file, flags).and_then(|connection| read(&connection)).map_err(|error| named(file, error))
+}
+
+/// The packs of a database that nobody serves, each with whether anything in it is wanted.
+pub(crate) fn packs_in(file: &Path) -> Result<Vec<(PackRow, bool)>, Fault> {
+    read(file, |connection| {
+        let wanted = "EXISTS (SELECT 1 FROM chunk WHERE chunk.pack = pack.num AND condemned = 0)";
+        let mut statement = connection.prepare(&format!("SELECT id, len, {wanted} FROM pack ORDER BY num"))?;
+        let rows = statement.query_map([], |row| {
+            Ok((PackRow { id: PackId::from_bytes(row.get(0)?), len: unsigned(row.get(1)?) }, row.get(2)?))
+        })?;
+        rows.collect()
+    })
+}
+
+/// How many chunks of a database that nobody serves are set aside.
+pub(crate) fn aside_in(file: &Path) -> Result<u64, Fault> {
+    read(file, |connection| {
+        let sql = "SELECT count(*) FROM chunk WHERE condemned = ?1";
+        connection.query_row(sql, [SET_ASIDE], |row| row.get(0).map(unsigned))
+    })
 }

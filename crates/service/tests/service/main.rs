@@ -9,6 +9,7 @@ mod backup;
 mod check;
 mod commits;
 mod content;
+mod damage;
 mod download;
 mod feed;
 mod folder;
