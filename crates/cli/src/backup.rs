@@ -6,10 +6,10 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::time::Instant;
 
-use isotherm_service::{Backup, backup};
+use isotherm_service::{Backup, ServiceError, backup};
 
 use crate::args::Format;
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::output::{Answer, plural};
 use crate::progress::{Estimate, Left, ProgressLine};
 use crate::size;
@@ -26,9 +26,13 @@ pub(crate) async fn run(data: &Path, to: &Path, format: Format) -> Result<Answer
             line.show(&format!("Copying: {}", estimate.text()));
         }
     };
-    let done = backup(data, to, &progress).await.map_err(|error| {
-        Failure::failed(error.to_string())
-            .with_remedy("The backup before this one is as it was; put right what is named, and start again")
+    let done = backup(data, to, &progress).await.map_err(|error| match error {
+        ServiceError::OtherBackup { .. } => Failure::new(Exit::Refused, error.to_string()).with_remedy(
+            "If the service was started on an empty folder, mount the disk of its data and start it again; \
+             if this is another service, give its backup a folder of its own",
+        ),
+        error => Failure::failed(error.to_string())
+            .with_remedy("The backup before this one is as it was; put right what is named, and start again"),
     })?;
     drop(line);
     let whole = done.damaged.is_empty() && done.lost_chunks == 0;

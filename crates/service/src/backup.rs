@@ -50,11 +50,14 @@ pub type Progress<'a> = &'a (dyn Fn(u64, u64) + Sync);
 /// Copies the data folder `from` to the folder `to`, which is empty or holds an earlier backup.
 ///
 /// # Errors
-/// `from` is no data folder, `to` is something else or in use, or one of them cannot be read or written.
+/// `from` is no data folder, `to` is something else, the backup of another service or in use, or one of them cannot be read or
+/// written.
 pub async fn backup(from: &Path, to: &Path, progress: Progress<'_>) -> Result<Backup, ServiceError> {
     check_folders(from, to)?;
     // Locked like any data folder, so that nobody serves it meanwhile.
     let target = DataFolder::open(to)?;
+    let (data, copy) = (from.to_owned(), to.to_owned());
+    tokio::task::spawn_blocking(move || check_owner(&data, &copy)).await.map_err(Fault::from)??;
     let objects = std::sync::Arc::new(FolderStore::open(target.objects()).await?);
     let (from_records, new_records) = (from.join(RECORDS), to.join(format!("{RECORDS}.new")));
     let mut done = Backup::default();
@@ -67,8 +70,7 @@ pub async fn backup(from: &Path, to: &Path, progress: Progress<'_>) -> Result<Ba
             break;
         }
     }
-    let copied = new_records.clone();
-    done.lost_chunks = tokio::task::spawn_blocking(move || records::aside_in(&copied)).await.map_err(Fault::from)??;
+    done.lost_chunks = count_lost(&new_records, &objects).await?;
     take_place(to, &new_records).map_err(failed(to, "cannot be written"))?;
     done.removed_packs = remove_unnamed(to, objects).await?;
     Ok(done)
@@ -123,6 +125,42 @@ fn copy_records(from: &Path, to: &Path) -> Result<Vec<(PackRow, bool)>, ServiceE
     Ok(records::packs_in(to)?)
 }
 
+/// Refuses a backup of another service: it may be the only thing that is left of that one, for instance where a service was
+/// started on an empty folder because its disk was not mounted.
+fn check_owner(from: &Path, to: &Path) -> Result<(), ServiceError> {
+    let backed_up = to.join(RECORDS);
+    if !backed_up.exists() {
+        return Ok(());
+    }
+    let (own, other) = (records::owner_of(&from.join(RECORDS))?, records::owner_of(&backed_up)?);
+    if own.is_same_as(&other) {
+        return Ok(());
+    }
+    Err(ServiceError::OtherBackup {
+        data: from.to_owned(),
+        own: own.to_string(),
+        backup: to.to_owned(),
+        other: other.to_string(),
+    })
+}
+
+/// Chunks that are set aside in the records and whose packs an earlier run has not copied when they were whole.
+async fn count_lost(records: &Path, objects: &FolderStore) -> Result<u64, ServiceError> {
+    let file = records.to_owned();
+    let aside = tokio::task::spawn_blocking(move || records::aside_in(&file)).await.map_err(Fault::from)??;
+    let mut lost = 0;
+    for (pack, chunks) in aside {
+        if !is_there(objects, &pack).await {
+            lost += chunks;
+        }
+    }
+    Ok(lost)
+}
+
+async fn is_there(objects: &FolderStore, pack: &PackRow) -> bool {
+    objects.size(&PackStore::key_of(pack.id)).await.is_ok_and(|len| len == pack.len)
+}
+
 async fn copy_packs(
     from: &Path,
     objects: &FolderStore,
@@ -135,7 +173,7 @@ async fn copy_packs(
         progress(passed, done.bytes);
         passed += pack.len;
         let key = PackStore::key_of(pack.id);
-        if objects.size(&key).await.is_ok_and(|len| len == pack.len) {
+        if is_there(objects, pack).await {
             continue;
         }
         match read_pack(&from.join("objects").join(key.as_str()), pack).await {

@@ -84,6 +84,18 @@ pub enum ServiceError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The folder for a backup holds that of another service.
+    #[error("Folder {} holds the backup of {other}, and data folder {} is that of {own}", backup.display(), data.display())]
+    OtherBackup {
+        /// The data folder.
+        data: PathBuf,
+        /// Whose it is.
+        own: String,
+        /// The folder for the backup.
+        backup: PathBuf,
+        /// Whose backup that is.
+        other: String,
+    },
     /// The records cannot be used.
     #[error(transparent)]
     Records(#[from] Fault),

@@ -1,9 +1,10 @@
-//! Copying a database while a service works on it, and reading the packs of a copy.
+//! Copying a database while a service works on it, and reading what a backup needs to know of a copy.
 
 use std::path::Path;
 
 use isotherm_core::content::PackId;
-use rusqlite::{Connection, OpenFlags};
+use isotherm_core::ids::GroupId;
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 
 use super::chunks::PackRow;
 use super::codec::unsigned;
@@ -44,10 +45,55 @@ pub(crate) fn packs_in(file: &Path) -> Result<Vec<(PackRow, bool)>, Fault> {
     })
 }
 
-/// How many chunks of a database that nobody serves are set aside.
-pub(crate) fn aside_in(file: &Path) -> Result<u64, Fault> {
+/// How many chunks of a database that nobody serves are set aside, by the packs that they lie in.
+pub(crate) fn aside_in(file: &Path) -> Result<Vec<(PackRow, u64)>, Fault> {
     read(file, |connection| {
-        let sql = "SELECT count(*) FROM chunk WHERE condemned = ?1";
-        connection.query_row(sql, [SET_ASIDE], |row| row.get(0).map(unsigned))
+        let sql = "SELECT pack.id, pack.len, count(*) FROM chunk JOIN pack ON pack.num = chunk.pack WHERE condemned = ?1
+            GROUP BY pack.num";
+        let mut statement = connection.prepare(sql)?;
+        let rows = statement.query_map([SET_ASIDE], |row| {
+            Ok((PackRow { id: PackId::from_bytes(row.get(0)?), len: unsigned(row.get(1)?) }, unsigned(row.get(2)?)))
+        })?;
+        rows.collect()
+    })
+}
+
+/// Whose records a database holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Owner {
+    /// Drawn when the data folder was made; none in tables of earlier releases.
+    id: Option<i64>,
+    groups: Vec<(GroupId, String)>,
+}
+
+impl Owner {
+    /// Whether these may be records of the same service at different times.
+    pub(crate) fn is_same_as(&self, other: &Self) -> bool {
+        match (self.id, other.id) {
+            (Some(own), Some(other)) => own == other,
+            _ => other.groups.is_empty() || other.groups.iter().any(|(id, _)| self.groups.iter().any(|(own, _)| own == id)),
+        }
+    }
+}
+
+impl std::fmt::Display for Owner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.id {
+            Some(id) => write!(f, "service {id:016x}")?,
+            None => f.write_str("a service of an earlier release")?,
+        }
+        let names: Vec<&str> = self.groups.iter().map(|(_, name)| name.as_str()).collect();
+        if names.is_empty() { f.write_str(" without groups") } else { write!(f, " with the groups {}", names.join(", ")) }
+    }
+}
+
+/// Whose records a database that nobody serves holds.
+pub(crate) fn owner_of(file: &Path) -> Result<Owner, Fault> {
+    read(file, |connection| {
+        let sql = "SELECT value FROM meta WHERE key = 'identity'";
+        let id = connection.query_row(sql, [], |row| row.get(0)).optional()?;
+        let mut statement = connection.prepare("SELECT id, name FROM share ORDER BY name")?;
+        let rows = statement.query_map([], |row| Ok((GroupId(row.get(0)?), row.get(1)?)))?;
+        Ok(Owner { id, groups: rows.collect::<Result<_, _>>()? })
     })
 }

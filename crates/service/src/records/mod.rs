@@ -28,7 +28,7 @@ mod writer;
 
 pub(crate) use audit::{check_names, chunks_in, contents_with, hurt_files, known_packs};
 pub(crate) use chunks::{PackRow, chunk_location, index_pack, manifest_bytes, pin, present, put_manifest};
-pub(crate) use copy::{aside_in, copy, packs_in};
+pub(crate) use copy::{aside_in, copy, owner_of, packs_in};
 pub(crate) use damage::{NodeKey, chunks_aside, damaged_nodes, end_round, keep_damage, next_round, set_aside, take_back, wanted};
 pub(crate) use endpoints::{
     EndpointRow, change_endpoint, confirm_deletes, create_endpoint, delete_endpoint, endpoint, endpoints, endpoints_of, keep_off,

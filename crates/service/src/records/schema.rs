@@ -13,6 +13,7 @@ use isotherm_core::name::Case;
 use rusqlite::{Connection, OpenFlags, params};
 
 use super::codec::decode_node;
+use crate::clock::random;
 use crate::fault::Fault;
 
 /// Number in the database's header: "isoT".
@@ -115,6 +116,7 @@ pub(super) fn open(file: &Path) -> Result<Connection, Fault> {
             "BEGIN IMMEDIATE; {SCHEMA} {FROM_2} {FROM_3} {FROM_4} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {TABLES}; COMMIT;"
         );
         connection.execute_batch(&script).map_err(named)?;
+        identify(&connection)?;
         return Ok(connection);
     }
     let check: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(named)?;
@@ -123,7 +125,16 @@ pub(super) fn open(file: &Path) -> Result<Connection, Fault> {
     }
     check_fold(&connection, file)?;
     upgrade(&connection, tables).map_err(|fault| Fault::new(fault.code, format!("{}: {}", file.display(), fault.message)))?;
+    identify(&connection)?;
     Ok(connection)
+}
+
+/// Gives the records an identity for ever, by which a backup knows whose it is.
+fn identify(connection: &Connection) -> Result<(), Fault> {
+    // The first bit stays clear, so that it reads the same as any other number.
+    let drawn = i64::from_be_bytes(random()?) & i64::MAX;
+    connection.execute("INSERT OR IGNORE INTO meta VALUES ('identity', ?1)", [drawn])?;
+    Ok(())
 }
 
 /// What tables of version 1 lack: how long versions are kept, and the names that nodes had.

@@ -68,3 +68,55 @@ async fn what_is_damaged_is_named_and_what_is_not_a_backup_stays() {
     assert!(refused.to_string().contains("in use"), "{refused}");
     running.stop().await;
 }
+
+fn files_in(folder: &std::path::Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { found.extend(files_in(&path)) } else { found.push((path.clone(), std::fs::read(&path).unwrap())) }
+    }
+    found.sort();
+    found
+}
+
+/// The disk of the data was not mounted, and the service began anew on the empty folder.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_backup_of_another_service_is_left_alone() {
+    let _no_forks = FORKS.read().await;
+    let mut world = World::new().await;
+    let bytes = noise(1, 300_000);
+    world.writer.create(b"a", &bytes).await;
+    let to = tempfile::tempdir().unwrap();
+    backup(world.folder.path(), to.path(), &silent).await.unwrap();
+    let before = files_in(to.path());
+    // One that is empty, and one whose group has the same name.
+    let empty = tempfile::tempdir().unwrap();
+    Running::start(empty.path()).await.stop().await;
+    let other = World::new().await.stop().await;
+    for data in [&empty, &other] {
+        let refused = backup(data.path(), to.path(), &silent).await.unwrap_err().to_string();
+        let names = [data.path(), to.path()].map(|path| path.to_str().unwrap().to_owned());
+        assert!(names.iter().all(|name| refused.contains(name)) && refused.contains("with the groups plans"), "{refused}");
+        assert!(files_in(to.path()) == before);
+    }
+    // Its own goes on, and so does the backup of one that was put back from it.
+    backup(world.folder.path(), to.path(), &silent).await.unwrap();
+    world.stop().await;
+    let back = tempfile::tempdir().unwrap();
+    crate::revisions::copy(to.path(), back.path());
+    let running = Running::start(back.path()).await;
+    assert!(read(&running, b"a").await == bytes);
+    running.stop().await;
+    backup(back.path(), to.path(), &silent).await.unwrap();
+}
+
+/// Records of earlier releases have no identity; what they know of groups has to do.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_that_an_earlier_release_made_goes_on() {
+    let _no_forks = FORKS.read().await;
+    let (data, to, other) = (crate::revisions::kept(4), crate::revisions::kept(4), crate::revisions::kept(3));
+    Running::start(data.path()).await.stop().await;
+    backup(data.path(), to.path(), &silent).await.unwrap();
+    let refused = backup(other.path(), to.path(), &silent).await.unwrap_err().to_string();
+    assert!(refused.contains("a service of an earlier release"), "{refused}");
+}

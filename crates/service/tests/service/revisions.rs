@@ -148,7 +148,7 @@ async fn a_whole_share_as_of_a_version() {
 }
 
 /// A copy of a data folder that was written when the tables had this version.
-fn kept(tables: u32) -> tempfile::TempDir {
+pub(crate) fn kept(tables: u32) -> tempfile::TempDir {
     let kept = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/formats/tables-{tables}"));
     let folder = tempfile::tempdir().unwrap();
     copy(&kept, folder.path());
@@ -215,7 +215,7 @@ async fn records_with_tables_of_version_1_are_brought_forward() {
     }
 }
 
-fn copy(from: &std::path::Path, to: &std::path::Path) {
+pub(crate) fn copy(from: &std::path::Path, to: &std::path::Path) {
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
         let target = to.join(entry.file_name());
