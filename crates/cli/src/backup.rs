@@ -9,7 +9,7 @@ use std::time::Instant;
 use isotherm_service::{Backup, ServiceError, backup};
 
 use crate::args::Format;
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 use crate::output::{Answer, plural};
 use crate::progress::{Estimate, Left, ProgressLine};
 use crate::size;
@@ -17,7 +17,7 @@ use crate::size;
 /// Packs that are named; `--json` has all.
 const SHOWN_MAX: usize = 20;
 
-pub(crate) async fn run(data: &Path, to: &Path, format: Format) -> Result<Answer, Failure> {
+pub(crate) async fn run(data: &Path, to: &Path, verify: bool, format: Format) -> Result<Answer, Failure> {
     let (line, started, estimate) = (Mutex::new(ProgressLine::new()), Instant::now(), Mutex::new(Estimate::default()));
     let progress = |done: u64, all: u64| {
         if let (Ok(line), Ok(mut estimate)) = (line.lock(), estimate.lock()) {
@@ -26,11 +26,8 @@ pub(crate) async fn run(data: &Path, to: &Path, format: Format) -> Result<Answer
             line.show(&format!("Copying: {}", estimate.text()));
         }
     };
-    let done = backup(data, to, &progress).await.map_err(|error| match error {
-        ServiceError::OtherBackup { .. } => Failure::new(Exit::Refused, error.to_string()).with_remedy(
-            "If the service was started on an empty folder, mount the disk of its data and start it again; \
-             if this is another service, give its backup a folder of its own",
-        ),
+    let done = backup(data, to, verify, &progress).await.map_err(|error| match error {
+        ServiceError::OtherBackup { .. } => error.into(),
         error => Failure::failed(error.to_string())
             .with_remedy("The backup before this one is as it was; put right what is named, and start again"),
     })?;
@@ -48,6 +45,10 @@ fn show(done: &Backup, to: &Path) -> String {
         size::bytes(done.copied_bytes),
         plural(done.removed_packs, "old pack"),
     );
+    if done.damaged_copies > 0 {
+        let copies = plural(done.damaged_copies, "pack");
+        out.push_str(&format!("Damaged in the backup itself: {copies}. What the data folder has whole was copied again.\n"));
+    }
     if !done.damaged.is_empty() {
         out.push_str("Packs that are missing or damaged in the data folder, and not in the backup:\n");
         out.extend(done.damaged.iter().take(SHOWN_MAX).map(|pack| format!("  {pack}\n")));

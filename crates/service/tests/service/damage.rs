@@ -18,17 +18,17 @@ async fn what_is_good_in_a_damaged_pack_leaves_it() {
     let pack = packs(world.folder.path()).remove(0);
     flip(&pack);
     let to = tempfile::tempdir().unwrap();
-    let done = backup(world.folder.path(), to.path(), &silent).await.unwrap();
+    let done = backup(world.folder.path(), to.path(), false, &silent).await.unwrap();
     assert_eq!((done.damaged.len(), done.lost_chunks), (1, 0), "nobody has looked yet");
     let status = check(world.client(), true).await;
     assert_eq!((status.findings_count, status.hurt_count, status.rewritten_packs), (1, 1, 1), "{status:?}");
     // What is good is in every backup from now on, and what is not is told.
-    let done = backup(world.folder.path(), to.path(), &silent).await.unwrap();
+    let done = backup(world.folder.path(), to.path(), false, &silent).await.unwrap();
     assert_eq!((done.damaged, done.lost_chunks), (Vec::new(), 1));
     world.writer.upload(&[Data::Bytes(&first)]).await;
     let status = check(world.client(), true).await;
     assert_eq!((status.findings_count, status.rewritten_packs), (0, 0), "{status:?}");
-    let done = backup(world.folder.path(), to.path(), &silent).await.unwrap();
+    let done = backup(world.folder.path(), to.path(), false, &silent).await.unwrap();
     assert_eq!((done.damaged, done.lost_chunks), (Vec::new(), 0));
     let folder = world.stop().await;
     assert_eq!(collect(folder.path(), AT_ONCE).await.deleted_packs, 1);
