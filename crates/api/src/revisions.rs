@@ -37,7 +37,7 @@ pub struct VersionEntry {
     pub at_ms: u64,
     /// When the next version replaced it; none for the present one.
     pub replaced_ms: Option<u64>,
-    /// The server that made it, by its id where it is forgotten; none for the service itself, which restored it.
+    /// The server that made it, by the last name that it had; none for the service itself, which restored it.
     pub server: Option<String>,
     /// Whether this version is the deletion.
     pub deleted: bool,
@@ -69,7 +69,7 @@ pub enum RestoreWhat {
     Deleted,
     /// What one server did in a span of time is undone, where nobody has changed it since.
     Server {
-        /// Name of the server.
+        /// Name of the server, or its id. A name means all servers that ever had it.
         server: String,
         /// The span's beginning.
         from_ms: u64,

@@ -177,8 +177,7 @@ impl<'a, 'c> Page<'a, 'c> {
         (from_ms, until_ms): (u64, u64),
         before: Option<Version>,
     ) -> Result<Option<Version>, Fault> {
-        let servers = records::servers(self.connection)?;
-        let server = servers.iter().find(|row| row.name == server).ok_or_else(|| Fault::not_found("Server", server))?.id;
+        let servers = records::ever_called(self.connection, server)?;
         let above = self.records.ever_at(path)?.first().copied().ok_or_else(|| Fault::not_found("Path", escape(path)))?;
         let changed = self.records.changed_since(Moment::Time(from_ms), before, LOOKED_AT_MAX)?;
         let full = changed.len() == LOOKED_AT_MAX;
@@ -186,7 +185,7 @@ impl<'a, 'c> Page<'a, 'c> {
         for Revision { node: now, .. } in changed {
             last = Some(now.versions.last);
             if self.is_below(&now, above)? {
-                self.undo(&now, server, from_ms..=until_ms)?;
+                self.undo(&now, &servers, from_ms..=until_ms)?;
             }
             if self.items.len() >= RESTORE_ITEMS_MAX {
                 return Ok(last);
@@ -195,10 +194,10 @@ impl<'a, 'c> Page<'a, 'c> {
         Ok(last.filter(|_| full))
     }
 
-    /// The changes of one server to one node are undone if nobody else has changed the node after them.
-    fn undo(&mut self, now: &Node, server: ServerId, span: std::ops::RangeInclusive<u64>) -> Result<(), Fault> {
+    /// The changes of these servers to one node are undone if nobody else has changed the node after them.
+    fn undo(&mut self, now: &Node, servers: &BTreeSet<ServerId>, span: std::ops::RangeInclusive<u64>) -> Result<(), Fault> {
         let versions = self.records.versions(now.id)?;
-        let is_its = |revision: &Revision| revision.node.author == server && span.contains(&revision.at_ms);
+        let is_its = |revision: &Revision| servers.contains(&revision.node.author) && span.contains(&revision.at_ms);
         if !versions.iter().any(is_its) {
             return Ok(());
         }
@@ -206,7 +205,7 @@ impl<'a, 'c> Page<'a, 'c> {
         if !versions.first().is_some_and(is_its) {
             // Unless it has come back already to what it was before.
             let earlier = versions.iter().skip_while(|revision| !is_its(revision)).find(|revision| !is_its(revision));
-            let is_back = earlier.is_some_and(|revision| is_same(&revision.node, now));
+            let is_back = earlier.map_or(now.deleted, |revision| is_same(&revision.node, now));
             return if is_back { Ok(()) } else { self.add(now, Some(now), RestoreAction::Skip) };
         }
         // An older version that is not kept any more must not look as if the node had been made by this server.

@@ -43,8 +43,8 @@ pub(crate) use groups::{
     revision, set_barrier,
 };
 pub(crate) use horizon::{advance_clock, forget_answers, forget_deleted};
-pub(crate) use revisions::{Moment, Revision, expire, kept_since, server_name};
-pub(crate) use servers::{ServerRow, attach, check_epoch, delete_server, servers};
+pub(crate) use revisions::{Moment, Revision, expire, kept_since};
+pub(crate) use servers::{ServerRow, attach, check_epoch, delete_server, ever_called, server_name, servers};
 pub(crate) use share::SqlRecords;
 pub(crate) use strays::{any_strays, forget_strays, old_strays, remember_strays};
 pub(crate) use tree::{Found, conflicts, find, list, snapshot};

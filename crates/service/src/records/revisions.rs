@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use isotherm_api::management::Keep;
-use isotherm_core::ids::{GroupId, NodeId, ServerId, Version};
+use isotherm_core::ids::{GroupId, NodeId, Version};
 use isotherm_core::name::Name;
 use isotherm_core::namespace::{Records as _, Revisions};
 use isotherm_core::node::{Kind, Node};
@@ -233,10 +233,4 @@ pub(crate) fn expire(connection: &Connection, group: GroupId, keep: Keep, now_ms
     let sql = "UPDATE share SET gone_ms = max(gone_ms, ?2), gone_version = max(gone_version, ?3) WHERE num = ?1";
     connection.prepare_cached(sql)?.execute(params![num, newest.0, newest.1])?;
     Ok(gone.len())
-}
-
-/// The name of a server that wrote something; none if it is forgotten.
-pub(crate) fn server_name(connection: &Connection, server: ServerId) -> Result<Option<String>, Fault> {
-    let mut statement = connection.prepare_cached("SELECT name FROM server WHERE id = ?1")?;
-    Ok(statement.query_row([&server.0], |row| row.get(0)).optional()?)
 }

@@ -174,8 +174,13 @@ CREATE INDEX damage_by_manifest ON damage (manifest) WHERE repaired = 0;
 CREATE TABLE stray (pack BLOB PRIMARY KEY, len INTEGER NOT NULL, seen_ms INTEGER NOT NULL) WITHOUT ROWID;
 ";
 
-/// What tables of version 4 lack, and new ones get too: since when all that was is still kept.
+/// What tables of version 4 lack, and new ones get too: since when all that was is still kept, and the names that servers ever
+/// had, which outlive them.
 const FROM_4: &str = "
+CREATE TABLE server_name (
+    id BLOB NOT NULL, name TEXT NOT NULL, at_ms INTEGER NOT NULL, PRIMARY KEY (name, id)
+) WITHOUT ROWID;
+CREATE INDEX server_name_by_id ON server_name (id, at_ms);
 ALTER TABLE share ADD COLUMN gone_ms INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE share ADD COLUMN gone_version INTEGER NOT NULL DEFAULT 0;
 ";
@@ -208,6 +213,7 @@ fn upgrade(connection: &Connection, tables: i64) -> Result<(), Fault> {
     }
     transaction.execute_batch(FROM_4)?;
     transaction.execute_batch(GONE_BEFORE_5)?;
+    super::servers::name_from_audit(&transaction)?;
     transaction.pragma_update(None, "user_version", TABLES)?;
     transaction.commit()?;
     tracing::info!(from = tables, to = TABLES, "Records were brought to this release's tables");

@@ -20,4 +20,5 @@ mod killed;
 mod management;
 mod raw;
 mod revisions;
+mod undo;
 mod world;
