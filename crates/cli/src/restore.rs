@@ -40,6 +40,8 @@ struct Report {
     beside: Vec<Odd>,
     /// Left alone.
     left: Vec<Odd>,
+    /// There is more than was planned; it is for the next run.
+    more: bool,
     items: Vec<RestoreItem>,
 }
 
@@ -81,11 +83,19 @@ pub(crate) async fn undo(client: &Client, wanted: Undo) -> Result<Answer, Failur
 
 async fn carry_out(client: &Client, path: &str, what: RestoreWhat, options: RestoreOptions) -> Result<Answer, Failure> {
     let group = group_of(client, options.group).await?;
-    let items = plan(client, &group, path, what).await?;
-    let mut report = Report { dry_run: options.dry_run, ..Report::default() };
-    let (skipped, todo): (Vec<_>, Vec<_>) = items.into_iter().partition(|item| item.action == RestoreAction::Skip);
-    for item in skipped {
-        report.left.push(Odd { path: item.path, why: "somebody else has changed it since".to_owned() });
+    let (items, more) = plan(client, &group, path, what).await?;
+    let mut report = Report { dry_run: options.dry_run, more, ..Report::default() };
+    let mut todo = Vec::with_capacity(items.len());
+    for item in items {
+        let why = match item.action {
+            RestoreAction::Skip => "somebody else has changed it since",
+            RestoreAction::Lost => "cannot be restored: what it was is not kept any more",
+            RestoreAction::Undelete | RestoreAction::Revert | RestoreAction::Delete => {
+                todo.push(item);
+                continue;
+            }
+        };
+        report.left.push(Odd { path: item.path, why: why.to_owned() });
     }
     if options.dry_run {
         todo.iter().for_each(|item| report.count(item));
@@ -93,11 +103,11 @@ async fn carry_out(client: &Client, path: &str, what: RestoreWhat, options: Rest
     } else {
         apply(client, &group, todo, &mut report).await?;
     }
-    let is_whole = report.left.is_empty();
+    let is_whole = report.left.is_empty() && !report.more;
     Ok(Answer::new(options.format.json, &report, || show(&report)).with_problems(!is_whole))
 }
 
-async fn plan(client: &Client, group: &str, path: &str, what: RestoreWhat) -> Result<Vec<RestoreItem>, Failure> {
+async fn plan(client: &Client, group: &str, path: &str, what: RestoreWhat) -> Result<(Vec<RestoreItem>, bool), Failure> {
     let line = ProgressLine::new();
     let mut request = RestoreRequest { path: ShownPath::new(path.as_bytes()), what, before: None };
     let mut items = Vec::new();
@@ -107,7 +117,7 @@ async fn plan(client: &Client, group: &str, path: &str, what: RestoreWhat) -> Re
         line.show(&format!("Looking: {} found", plural(items.len() as u64, "item")));
         match page.next {
             Some(next) => request.before = Some(next),
-            None => return Ok(items),
+            None => return Ok((items, page.more)),
         }
     }
 }
@@ -159,7 +169,7 @@ impl Report {
             RestoreAction::Undelete => self.undeleted += 1,
             RestoreAction::Revert => self.reverted += 1,
             RestoreAction::Delete => self.deleted += 1,
-            RestoreAction::Skip => {}
+            RestoreAction::Skip | RestoreAction::Lost => {}
         }
         self.bytes += item.size;
     }
@@ -171,9 +181,9 @@ impl Report {
                 self.items.push(item);
                 return;
             }
-            RestoreOutcome::Beside { name } => {
+            RestoreOutcome::Beside { at, .. } => {
                 self.count(&item);
-                let why = format!("its name is in use; it is now {}", output::path(&name));
+                let why = format!("its name is in use; it is now {}", output::path(&at));
                 self.beside.push(Odd { path: item.path, why });
                 return;
             }
@@ -193,16 +203,16 @@ fn show(report: &Report) -> String {
             RestoreAction::Undelete => "undelete",
             RestoreAction::Revert => "revert  ",
             RestoreAction::Delete => "delete  ",
-            RestoreAction::Skip => "leave   ",
+            RestoreAction::Skip | RestoreAction::Lost => "leave   ",
         };
-        let name = item.name.as_ref().map_or_else(String::new, |name| format!("  -> {}", output::path(name)));
-        out.push_str(&format!("{verb}  {}{name}\n", output::path_below(&item.path)));
+        let to = item.to.as_ref().map_or_else(String::new, |to| format!("  -> {}", output::path(to)));
+        out.push_str(&format!("{verb}  {}{to}\n", output::path_below(&item.path)));
     }
     let more = report.items.len().saturating_sub(SHOWN_MAX);
     if more > 0 {
         out.push_str(&format!("And {} more; --json lists all.\n", size::count(more as u64)));
     }
-    for (heading, rows) in [("Under another name:", &report.beside), ("Left alone:", &report.left)] {
+    for (heading, rows) in [("At another path:", &report.beside), ("Left alone:", &report.left)] {
         if !rows.is_empty() {
             out.push_str(&format!("{heading}\n"));
             out.extend(
@@ -215,10 +225,14 @@ fn show(report: &Report) -> String {
     }
     let (would, counts) = (if report.dry_run { "Would be" } else { "Done:" }, counts(report));
     if counts.is_empty() {
-        out.push_str("Nothing to do: all of it is as it was.\n");
+        let nothing = if report.left.is_empty() { "Nothing to do: all of it is as it was." } else { "Nothing was done." };
+        out.push_str(&format!("{nothing}\n"));
     } else {
         let words: Vec<String> = counts.into_iter().map(|(word, number)| format!("{} {word}", size::count(number))).collect();
         out.push_str(&format!("{would} {} ({})\n", words.join(", "), size::bytes(report.bytes)));
+    }
+    if report.more {
+        out.push_str("That is not all: more was deleted than one run brings back. Start it again for the rest.\n");
     }
     out
 }

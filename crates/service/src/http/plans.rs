@@ -2,6 +2,9 @@
 //!
 //! **Invariants:** a plan is one page read in one transaction; nothing is planned from what is not known any more.
 
+mod place;
+mod undelete;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use axum::body::Body;
@@ -11,7 +14,7 @@ use isotherm_api::path::ShownPath;
 use isotherm_api::revisions::{RESTORE_ITEMS_MAX, RestoreAction, RestoreItem, RestorePlan, RestoreRequest, RestoreWhat};
 use isotherm_core::ids::{NodeId, ServerId, Version};
 use isotherm_core::name::{Name, escape};
-use isotherm_core::namespace::{Records as _, Revisions as _};
+use isotherm_core::namespace::{Records as _, Revisions as _, has_namesake, standing_place};
 use isotherm_core::node::{Kind, Node};
 use rusqlite::Connection;
 
@@ -24,8 +27,6 @@ use crate::records::{self, Moment, Revision, SqlRecords};
 
 /// Nodes that a page looks at; fewer of them may be in it.
 const LOOKED_AT_MAX: usize = 4_000;
-/// What was deleted in this time before a directory was, and lay in it, went with it. Deleting a large tree takes a while.
-const WITH_DIRECTORY_MS: u64 = 60 * 60 * 1000;
 /// Most nodes that one undelete brings back.
 const UNDELETE_MAX: usize = 200_000;
 
@@ -37,7 +38,10 @@ pub(super) async fn plan(State(state): Shared, Path(group): Path<String>, reques
         let records = SqlRecords::open(connection, group.id, 0)?;
         let mut page = Page::new(connection, &records);
         let next = match &wanted.what {
-            RestoreWhat::Deleted => page.deleted(&path)?,
+            RestoreWhat::Deleted => {
+                page.deleted(&path, UNDELETE_MAX)?;
+                None
+            }
             RestoreWhat::AsOf { moment: at, exact } => {
                 let at = moment(*at);
                 page.check(&group, &path, at)?;
@@ -49,7 +53,7 @@ pub(super) async fn plan(State(state): Shared, Path(group): Path<String>, reques
                 page.of_server(&path, server, (*from_ms, *until_ms), wanted.before)?
             }
         };
-        Ok(RestorePlan { items: page.items, next })
+        Ok(RestorePlan { items: page.items, next, more: page.more })
     };
     Ok(body::json(&state.database.read(read).await?))
 }
@@ -59,39 +63,67 @@ pub(super) struct Page<'a, 'c> {
     records: &'a SqlRecords<'c>,
     items: Vec<RestoreItem>,
     paths: BTreeMap<NodeId, Vec<u8>>,
+    goal: Goal,
+    /// Names in directories, and which nodes get them.
+    given: BTreeMap<(NodeId, Vec<u8>), NodeId>,
+    /// More was found than one plan holds.
+    more: bool,
+}
+
+/// What everything in a plan becomes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+enum Goal {
+    /// What it was before it was deleted.
+    #[default]
+    Undeleted,
+    /// What it was at a moment, in a directory; also what was not there goes.
+    AsOf { at: Moment, above: NodeId, exact: bool },
+    /// What it was before some servers changed it.
+    Undone(BTreeSet<ServerId>),
 }
 
 impl<'a, 'c> Page<'a, 'c> {
     pub(super) fn new(connection: &'c Connection, records: &'a SqlRecords<'c>) -> Self {
-        Self { connection, records, items: Vec::new(), paths: BTreeMap::new() }
+        let (items, paths, given) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
+        Self { connection, records, items, paths, goal: Goal::default(), given, more: false }
     }
 
     fn add(&mut self, now: &Node, target: Option<&Node>, action: RestoreAction) -> Result<(), Fault> {
-        let path = ShownPath::new(&self.records.path_now(now, &mut self.paths)?);
+        let path = self.records.path_now(now, &mut self.paths)?;
         let name = target.map(|then| &then.place.name).filter(|name| **name != now.place.name);
+        let to = match target {
+            Some(then) if matches!(action, RestoreAction::Undelete | RestoreAction::Revert) => self.path_after(then)?,
+            _ => path.clone(),
+        };
         self.items.push(RestoreItem {
             node: now.id,
             expected: now.versions.last,
             target: target.map(|then| then.versions.last),
             action,
-            path,
+            to: (to != path).then(|| ShownPath::new(&to)),
+            path: ShownPath::new(&path),
             name: name.map(|name| ShownPath::new(name.as_bytes())),
             size: target.map_or(0, |then| then.content.size()),
         });
         Ok(())
     }
 
-    /// What makes a node what it was, unless it is that already.
+    /// What makes a node what it was, unless it is that already. Where it was not there it is deleted, if that is wanted.
     fn back_to(&mut self, now: &Node, then: Option<Node>, delete: bool) -> Result<(), Fault> {
-        let then = then.filter(Node::is_live);
-        match then {
-            Some(then) if now.deleted => self.add(now, Some(&then), RestoreAction::Undelete),
-            Some(then) if then.place != now.place || then.metadata != now.metadata || then.content != now.content => {
-                self.add(now, Some(&then), RestoreAction::Revert)
+        let Some(mut then) = then.filter(Node::is_live) else {
+            return if delete && now.is_live() { self.add(now, None, RestoreAction::Delete) } else { Ok(()) };
+        };
+        if !self.is_exact() {
+            if now.deleted && has_namesake(self.records, &then)? {
+                return Ok(());
             }
-            None if delete && !now.deleted => self.add(now, None, RestoreAction::Delete),
-            _ => Ok(()),
+            then.place = standing_place(self.records, &then)?;
         }
+        if now.deleted {
+            return self.add(now, Some(&then), RestoreAction::Undelete);
+        }
+        let is_it = then.place == now.place && then.metadata == now.metadata && then.content == now.content;
+        if is_it { Ok(()) } else { self.add(now, Some(&then), RestoreAction::Revert) }
     }
 
     /// The node that a path means at a moment: the one that had it then, else the one that has it.
@@ -140,6 +172,7 @@ impl<'a, 'c> Page<'a, 'c> {
 
     fn as_of(&mut self, path: &[u8], at: Moment, exact: bool, before: Option<Version>) -> Result<Option<Version>, Fault> {
         let above = self.node_at(path, at)?;
+        self.goal = Goal::AsOf { at, above, exact };
         let now = self.records.node(above)?.filter(|now| now.kind() != Kind::Directory);
         let was_there = self.records.version_at(above, at)?.is_some_and(|then| then.is_live());
         if now.is_some() && !was_there && !exact {
@@ -178,6 +211,7 @@ impl<'a, 'c> Page<'a, 'c> {
         before: Option<Version>,
     ) -> Result<Option<Version>, Fault> {
         let servers = records::ever_called(self.connection, server)?;
+        self.goal = Goal::Undone(servers.clone());
         let above = self.records.ever_at(path)?.first().copied().ok_or_else(|| Fault::not_found("Path", escape(path)))?;
         let changed = self.records.changed_since(Moment::Time(from_ms), before, LOOKED_AT_MAX)?;
         let full = changed.len() == LOOKED_AT_MAX;
@@ -212,38 +246,10 @@ impl<'a, 'c> Page<'a, 'c> {
         let is_whole =
             then.is_some() || versions.last().is_some_and(|oldest| oldest.node.versions.created == oldest.node.versions.last);
         match (then, is_whole) {
-            (None, false) => self.add(now, Some(now), RestoreAction::Skip),
+            (None, false) => self.add(now, Some(now), RestoreAction::Lost),
             (then, _) if now.deleted && then.as_ref().is_none_or(|then| then.deleted) => Ok(()),
             (then, _) => self.back_to(now, then, true),
         }
-    }
-
-    fn deleted(&mut self, path: &[u8]) -> Result<Option<Version>, Fault> {
-        let shown = || escape(path).into_owned();
-        let candidates = self.records.ever_at(path)?;
-        let Some(first) = candidates.first().copied().filter(|node| *node != NodeId::ROOT) else {
-            return Err(Fault::not_found("Path", shown()));
-        };
-        let top = self.records.versions(first)?.into_iter().next().ok_or_else(|| Fault::not_found("Path", shown()))?;
-        if top.node.is_live() {
-            let text = format!("Path {} is not deleted; a restore brings back what it was at a moment", shown());
-            return Err(Fault::invalid(text));
-        }
-        let since = top.at_ms.saturating_sub(WITH_DIRECTORY_MS);
-        let mut open = vec![top];
-        let mut seen = BTreeSet::new();
-        while let Some(Revision { node, .. }) = open.pop() {
-            if !seen.insert(node.id) || seen.len() > UNDELETE_MAX {
-                continue;
-            }
-            let before = Moment::Version(Version(node.versions.last.0.saturating_sub(1)));
-            let then = self.records.version_at(node.id, before)?;
-            self.back_to(&node, then, false)?;
-            if node.kind() == Kind::Directory {
-                open.extend(self.records.deleted_in(node.id)?.into_iter().filter(|inside| inside.at_ms >= since));
-            }
-        }
-        Ok(None)
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! **Invariant:** what is applied is written in one transaction and is logged, and the agents hear of it as of any change.
 
+use std::collections::BTreeMap;
+
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::Uri;
@@ -9,7 +11,9 @@ use isotherm_api::path::ShownPath;
 use isotherm_api::revisions::{AsOf, RESTORE_ITEMS_MAX, RestoreCopy, RestoreOne, RestoreOutcome, VersionEntry};
 use isotherm_core::ids::{Epoch, GroupId, NodeId, OperationId, ServerId, Version};
 use isotherm_core::name::{Name, escape};
-use isotherm_core::namespace::{Answer, Batch, Change, Operation, Records as _, Restoration, Restored, apply, restore};
+use isotherm_core::namespace::{
+    Answer, Batch, Change, Operation, Records as _, Restoration, Restored, Revisions as _, apply, restore,
+};
 use isotherm_core::node::{Kind, Node, Place};
 use rusqlite::Connection;
 
@@ -90,7 +94,9 @@ pub(super) async fn apply_plan(State(state): Shared, Path(group): Path<String>, 
         let mut draw = ids(drawn);
         let mut outcomes = Vec::with_capacity(wanted.len());
         for RestoreOne { node, expected, target } in wanted {
-            outcomes.push(outcome(restore(&mut records, Restoration { node, expected, target }, &mut draw)?));
+            let meant = path_meant(&records, node, target)?;
+            let restored = restore(&mut records, Restoration { node, expected, target }, &mut draw)?;
+            outcomes.push(outcome(&records, node, meant, restored)?);
         }
         records.flush()?;
         let done = outcomes.iter().filter(|one| matches!(one, RestoreOutcome::Done | RestoreOutcome::Beside { .. })).count();
@@ -116,15 +122,30 @@ fn ids(drawn: [u8; 16]) -> impl FnMut() -> [u8; 16] {
     }
 }
 
-fn outcome(restored: Restored) -> RestoreOutcome {
-    match restored {
-        Restored::Done(_) => RestoreOutcome::Done,
-        Restored::Beside(_, place) => RestoreOutcome::Beside { name: ShownPath::new(place.name.as_bytes()) },
+/// The path that a restore is asked to give back; none where it deletes, or that version is not kept.
+fn path_meant(records: &SqlRecords<'_>, node: NodeId, target: Option<Version>) -> Result<Option<Vec<u8>>, Fault> {
+    let then = target.map(|version| records.revision(node, version)).transpose()?.flatten();
+    then.filter(Node::is_live).map(|then| records.path_now(&then, &mut BTreeMap::new())).transpose()
+}
+
+/// What came of it: where something is not at the path that was meant, by its own name or by that of a directory above.
+fn outcome(records: &SqlRecords<'_>, node: NodeId, meant: Option<Vec<u8>>, restored: Restored) -> Result<RestoreOutcome, Fault> {
+    Ok(match restored {
+        Restored::Done(_) | Restored::Beside(..) => {
+            let now = records.node(node)?.filter(Node::is_live);
+            let path = now.as_ref().map(|now| records.path_now(now, &mut BTreeMap::new())).transpose()?;
+            match (now, path, meant) {
+                (Some(now), Some(path), Some(meant)) if path != meant => {
+                    RestoreOutcome::Beside { name: ShownPath::new(now.place.name.as_bytes()), at: ShownPath::new(&path) }
+                }
+                _ => RestoreOutcome::Done,
+            }
+        }
         Restored::Changed => RestoreOutcome::Changed,
         Restored::Gone => RestoreOutcome::Gone,
         Restored::Later => RestoreOutcome::Later,
         Restored::Refused(refusal) => RestoreOutcome::Refused { reason: refusal.to_string() },
-    }
+    })
 }
 
 /// Makes a new file of an earlier version.

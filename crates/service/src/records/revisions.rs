@@ -149,6 +149,14 @@ impl SqlRecords<'_> {
         Ok(found)
     }
 
+    /// Nodes that were in this directory in a version that is not their present one.
+    pub(crate) fn once_in(&self, parent: NodeId) -> Result<Vec<NodeId>, Fault> {
+        let sql = "SELECT DISTINCT id FROM revision WHERE share = ?1 AND parent = ?2";
+        let mut statement = self.connection().prepare_cached(sql)?;
+        let rows = statement.query_map(params![self.num(), parent.0], |row| row.get(0).map(NodeId))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
     /// The path of a node as it is now, through directories that may be deleted.
     pub(crate) fn path_now(&self, node: &Node, known: &mut BTreeMap<NodeId, Vec<u8>>) -> Result<Vec<u8>, Fault> {
         let mut parts: Vec<Name> = vec![node.place.name.clone()];

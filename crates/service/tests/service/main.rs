@@ -20,5 +20,6 @@ mod killed;
 mod management;
 mod raw;
 mod revisions;
+mod undelete;
 mod undo;
 mod world;
