@@ -22,9 +22,9 @@ pub struct VersionEntry {
     pub node: NodeId,
     /// The version's number.
     pub version: Version,
-    /// The name it had.
+    /// The path it had.
     #[serde(flatten)]
-    pub name: ShownPath,
+    pub path: ShownPath,
     /// What it is.
     pub kind: Kind,
     /// Its size in bytes.

@@ -12,9 +12,11 @@ use isotherm_core::name::Case;
 
 mod revisions;
 mod service;
+mod share_path;
 
 pub(crate) use revisions::{Restore, RestoreOptions, Undelete, Undo, Versions};
 pub(crate) use service::ServiceCommand;
+pub(crate) use share_path::SharePath;
 
 use crate::size;
 

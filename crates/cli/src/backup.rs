@@ -9,7 +9,7 @@ use std::time::Instant;
 use isotherm_service::{Backup, ServiceError, backup};
 
 use crate::args::Format;
-use crate::failure::Failure;
+use crate::failure::{Failure, show_path};
 use crate::output::{Answer, plural};
 use crate::progress::{Estimate, Left, ProgressLine};
 use crate::size;
@@ -39,7 +39,7 @@ pub(crate) async fn run(data: &Path, to: &Path, verify: bool, format: Format) ->
 fn show(done: &Backup, to: &Path) -> String {
     let mut out = format!(
         "Backup in {} has {} with {}; {} copied, {} removed.\n",
-        to.display(),
+        show_path(to),
         plural(done.packs, "pack"),
         size::bytes(done.bytes),
         size::bytes(done.copied_bytes),

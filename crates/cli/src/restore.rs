@@ -16,7 +16,7 @@ use isotherm_api::revisions::{
 use isotherm_core::ids::Version;
 use serde::Serialize;
 
-use crate::args::{Restore, RestoreOptions, Undelete, Undo};
+use crate::args::{Restore, RestoreOptions, SharePath, Undelete, Undo};
 use crate::failure::{Exit, Failure};
 use crate::output::{self, Answer, plural, text};
 use crate::progress::{Estimate, Left, ProgressLine};
@@ -64,24 +64,28 @@ pub(crate) async fn run(client: &Client, wanted: Restore) -> Result<Answer, Fail
     };
     if let Some(to) = &wanted.to {
         let group = group_of(client, wanted.options.group.clone()).await?;
-        let copy = RestoreCopy { path: ShownPath::new(wanted.path.as_bytes()), moment, to: ShownPath::new(to.as_bytes()) };
+        let copy = RestoreCopy { path: ShownPath::new(&wanted.path.0), moment, to: ShownPath::new(&to.0) };
         let version = client.restore_copy(&group, &copy).await?;
-        return Ok(Answer::new(wanted.options.format.json, &version, || format!("{} is made\n", text(to))));
+        return Ok(Answer::new(wanted.options.format.json, &version, || format!("{} is made\n", output::path(&copy.to))));
     }
     carry_out(client, &wanted.path, RestoreWhat::AsOf { moment, exact: wanted.exact }, wanted.options).await
 }
 
 pub(crate) async fn undelete(client: &Client, wanted: Undelete) -> Result<Answer, Failure> {
+    if wanted.path.is_everything() {
+        return Err(Failure::new(Exit::Usage, "The whole share cannot have been deleted")
+            .with_remedy("Name what was, or give `isotherm restore / --as-of TIME`"));
+    }
     carry_out(client, &wanted.path, RestoreWhat::Deleted, wanted.options).await
 }
 
 pub(crate) async fn undo(client: &Client, wanted: Undo) -> Result<Answer, Failure> {
     let what =
         RestoreWhat::Server { server: wanted.server, from_ms: wanted.from, until_ms: wanted.until.unwrap_or(u64::MAX / 2) };
-    carry_out(client, wanted.path.as_deref().unwrap_or_default(), what, wanted.options).await
+    carry_out(client, &wanted.path.unwrap_or_default(), what, wanted.options).await
 }
 
-async fn carry_out(client: &Client, path: &str, what: RestoreWhat, options: RestoreOptions) -> Result<Answer, Failure> {
+async fn carry_out(client: &Client, path: &SharePath, what: RestoreWhat, options: RestoreOptions) -> Result<Answer, Failure> {
     let group = group_of(client, options.group).await?;
     let (items, more) = plan(client, &group, path, what).await?;
     let mut report = Report { dry_run: options.dry_run, more, ..Report::default() };
@@ -107,9 +111,9 @@ async fn carry_out(client: &Client, path: &str, what: RestoreWhat, options: Rest
     Ok(Answer::new(options.format.json, &report, || show(&report)).with_problems(!is_whole))
 }
 
-async fn plan(client: &Client, group: &str, path: &str, what: RestoreWhat) -> Result<(Vec<RestoreItem>, bool), Failure> {
+async fn plan(client: &Client, group: &str, path: &SharePath, what: RestoreWhat) -> Result<(Vec<RestoreItem>, bool), Failure> {
     let line = ProgressLine::new();
-    let mut request = RestoreRequest { path: ShownPath::new(path.as_bytes()), what, before: None };
+    let mut request = RestoreRequest { path: ShownPath::new(&path.0), what, before: None };
     let mut items = Vec::new();
     loop {
         let page = client.restore_plan(group, &request).await?;

@@ -31,7 +31,7 @@ pub(super) async fn versions(State(state): Shared, uri: Uri) -> Answered {
         let mut found = Vec::new();
         for node in records.ever_at(&path)? {
             for revision in records.versions(node)? {
-                found.push(entry(connection, revision)?);
+                found.push(entry(connection, &records, revision)?);
             }
         }
         if found.is_empty() {
@@ -43,13 +43,13 @@ pub(super) async fn versions(State(state): Shared, uri: Uri) -> Answered {
     Ok(body::json(&state.database.read(read).await?))
 }
 
-fn entry(connection: &Connection, revision: Revision) -> Result<VersionEntry, Fault> {
+fn entry(connection: &Connection, records: &SqlRecords<'_>, revision: Revision) -> Result<VersionEntry, Fault> {
     let Revision { node, at_ms, replaced_ms } = revision;
     let file = node.content.file();
     Ok(VersionEntry {
         node: node.id,
         version: node.versions.last,
-        name: ShownPath::new(node.place.name.as_bytes()),
+        path: ShownPath::new(&records.path_then(&node)?),
         kind: node.kind(),
         size: node.content.size(),
         modified_ns: file.map(|file| file.modified.0),

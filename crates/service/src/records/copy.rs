@@ -1,9 +1,11 @@
 //! Copying a database while a service works on it, and reading what a backup needs to know of a copy.
 
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use isotherm_core::content::PackId;
 use isotherm_core::ids::GroupId;
+use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 
 use super::chunks::PackRow;
@@ -22,7 +24,9 @@ pub(crate) fn copy(from: &Path, to: &Path) -> Result<(), Fault> {
     let copy = || {
         let connection = Connection::open_with_flags(from, flags)?;
         connection.busy_timeout(super::schema::BUSY)?;
-        connection.execute("VACUUM INTO ?1", [to.to_string_lossy()])
+        // A path is bytes, and so is a text of the database's.
+        let to = ToSqlOutput::Borrowed(ValueRef::Text(to.as_os_str().as_bytes()));
+        connection.execute("VACUUM INTO ?1", [to])
     };
     copy().map(drop).map_err(|error| named(from, error))
 }

@@ -185,6 +185,22 @@ impl SqlRecords<'_> {
         Ok(path)
     }
 
+    /// The path of a version, by the names that its directories had then, as far as these are kept.
+    pub(crate) fn path_then(&self, node: &Node) -> Result<Vec<u8>, Fault> {
+        let moment = Moment::Version(node.versions.last);
+        let (mut at, mut parts) = (node.place.parent, vec![node.place.name.clone()]);
+        while at != NodeId::ROOT && parts.len() < DEPTH_MAX {
+            let then = match self.version_at(at, moment)? {
+                Some(then) => Some(then),
+                None => self.versions(at)?.pop().map(|oldest| oldest.node),
+            };
+            let Some(directory) = then else { break };
+            at = directory.place.parent;
+            parts.push(directory.place.name);
+        }
+        Ok(parts.iter().rev().map(Name::as_bytes).collect::<Vec<_>>().join(&b'/'))
+    }
+
     /// Whether a node lies in a directory or is it, as its place was at a moment.
     pub(crate) fn was_below(&self, node: &Node, above: NodeId, moment: Moment) -> Result<bool, Fault> {
         if above == NodeId::ROOT || node.id == above {

@@ -96,6 +96,24 @@ async fn a_copy_that_has_rotted_is_found_and_made_again() {
     running.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_goes_to_a_folder_of_any_name() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let _no_forks = FORKS.read().await;
+    let mut world = World::new().await;
+    world.writer.create(b"a", b"one").await;
+    let folder = tempfile::tempdir().unwrap();
+    let to = folder.path().join(std::ffi::OsStr::from_bytes(b"\xff of \xe4"));
+    for copied in [1, 0] {
+        assert_eq!(backup(world.folder.path(), &to, false, &silent).await.unwrap().copied_packs, copied);
+    }
+    world.stop().await;
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    let running = Running::start(&to).await;
+    assert!(read(&running, b"a").await == b"one");
+    running.stop().await;
+}
+
 fn files_in(folder: &std::path::Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap() {

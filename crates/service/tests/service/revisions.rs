@@ -73,6 +73,28 @@ async fn versions_of_a_path_outlive_the_node() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn each_version_tells_the_path_that_it_had() {
+    let _no_forks = FORKS.read().await;
+    let mut world = World::new().await;
+    let place = |parent, name: &[u8]| Place { parent, name: Name::new(name).unwrap() };
+    let directory = world.writer.node();
+    let made = match world.writer.commit(create(directory, NodeId::ROOT, b"old", Content::Directory)).await {
+        Answer::Applied(version) => version,
+        other => panic!("{other:?}"),
+    };
+    let (node, at) = world.writer.create(b"plan", b"one").await;
+    let inside = Based { base: at, value: place(directory, b"plan.dwg") };
+    world.writer.commit(Change::Move { node, place: inside }).await;
+    let renamed = Based { base: made, value: place(NodeId::ROOT, b"new") };
+    world.writer.commit(Change::Move { node: directory, place: renamed }).await;
+    edit(&mut world.writer, node, at, b"two").await;
+    let found = world.client().versions("plans", b"new/plan.dwg").await.unwrap();
+    let paths: Vec<_> = found.iter().map(|one| one.path.path.as_str()).collect();
+    assert_eq!(paths, ["new/plan.dwg", "old/plan.dwg", "plan"]);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_directory_that_was_deleted_comes_back_whole() {
     let _no_forks = FORKS.read().await;
     let mut world = World::new().await;
