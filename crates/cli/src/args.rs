@@ -199,6 +199,13 @@ pub(crate) enum GroupCommand {
         #[command(flatten)]
         format: Format,
     },
+    /// Deletes a group that has no endpoints, with its share and all old versions
+    ///
+    /// The folders on servers keep their files.
+    Delete {
+        /// Its name
+        name: String,
+    },
 }
 
 #[derive(Debug, Default, Args)]

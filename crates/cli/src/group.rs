@@ -39,6 +39,10 @@ pub(crate) async fn run(client: &Client, command: GroupCommand) -> Result<Answer
             let group = client.change_group(&name, &change).await?;
             Ok(Answer::new(format.json, &group, || settings_of(&group)))
         }
+        GroupCommand::Delete { name } => {
+            client.delete_group(&name).await?;
+            Ok(format!("Group {} is deleted\n", text(&name)).into())
+        }
     }
 }
 

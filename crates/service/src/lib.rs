@@ -207,7 +207,7 @@ impl Service {
                 tracing::debug!(%error, "Connection keeps its delay");
             }
         });
-        let serving = axum::serve(listener, http::router(Arc::clone(&self.state))).with_graceful_shutdown(stop);
+        let serving = http::serve(listener, http::router(Arc::clone(&self.state)), stop);
         let collecting = tokio::spawn(collect::run_regularly(Arc::clone(&self.state)));
         let stopped = self.state.live.stopped();
         let too_long = async {
@@ -215,7 +215,7 @@ impl Service {
             tokio::time::sleep(GRACE).await;
         };
         tokio::select! {
-            served = serving.into_future() => served.map_err(ServiceError::Listen)?,
+            () = serving => {}
             () = too_long => tracing::warn!("Requests were cut off because they did not end in time"),
         }
         collecting.abort();

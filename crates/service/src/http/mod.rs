@@ -13,6 +13,7 @@ mod management;
 mod moments;
 mod plans;
 mod revisions;
+mod serve;
 mod share;
 mod stream;
 mod sync;
@@ -29,6 +30,8 @@ use isotherm_api::{ApiError, Code};
 
 use crate::State;
 use crate::fault::Fault;
+
+pub(crate) use serve::serve;
 
 type Shared = axum::extract::State<Arc<State>>;
 type Answered = Result<Response, Fault>;
