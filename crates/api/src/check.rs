@@ -85,6 +85,9 @@ pub struct CheckStatus {
     pub hurt: Vec<HurtFile>,
     /// How many such files there are.
     pub hurt_count: u64,
+    /// Damaged packs of which what can be read was put into new ones.
+    #[serde(default)]
+    pub rewritten_packs: u64,
     /// Files that the check before found damaged and that are whole again: servers have sent them, or the fault has passed.
     #[serde(default)]
     pub repaired: u64,

@@ -22,9 +22,9 @@ pub struct VersionEntry {
     pub node: NodeId,
     /// The version's number.
     pub version: Version,
-    /// The name it had.
+    /// The path it had.
     #[serde(flatten)]
-    pub name: ShownPath,
+    pub path: ShownPath,
     /// What it is.
     pub kind: Kind,
     /// Its size in bytes.
@@ -37,7 +37,7 @@ pub struct VersionEntry {
     pub at_ms: u64,
     /// When the next version replaced it; none for the present one.
     pub replaced_ms: Option<u64>,
-    /// The server that made it, by its id where it is forgotten; none for the service itself, which restored it.
+    /// The server that made it, by the last name that it had; none for the service itself, which restored it.
     pub server: Option<String>,
     /// Whether this version is the deletion.
     pub deleted: bool,
@@ -69,7 +69,7 @@ pub enum RestoreWhat {
     Deleted,
     /// What one server did in a span of time is undone, where nobody has changed it since.
     Server {
-        /// Name of the server.
+        /// Name of the server, or its id. A name means all servers that ever had it.
         server: String,
         /// The span's beginning.
         from_ms: u64,
@@ -103,6 +103,8 @@ pub enum RestoreAction {
     Delete,
     /// It is left alone, because somebody else has changed it since.
     Skip,
+    /// It is left alone, because what it was is not kept any more.
+    Lost,
 }
 
 /// One node of a plan.
@@ -121,6 +123,9 @@ pub struct RestoreItem {
     pub path: ShownPath,
     /// The name it gets again, where that is another one.
     pub name: Option<ShownPath>,
+    /// The path it will have, where that is another one: where it was, or beside that if the name is in use.
+    #[serde(default)]
+    pub to: Option<ShownPath>,
     /// Bytes of the version it gets again.
     pub size: u64,
 }
@@ -132,6 +137,9 @@ pub struct RestorePlan {
     pub items: Vec<RestoreItem>,
     /// Where the next page begins; none: this is the last.
     pub next: Option<Version>,
+    /// Whether there is more than one plan holds; to be asked for when this one is carried out.
+    #[serde(default)]
+    pub more: bool,
 }
 
 /// One node to bring back, out of a plan.
@@ -151,10 +159,12 @@ pub struct RestoreOne {
 pub enum RestoreOutcome {
     /// Done.
     Done,
-    /// Done under another name, because its own is in use.
+    /// Done at another path, because a name in its own is in use.
     Beside {
         /// The name.
         name: ShownPath,
+        /// The whole path.
+        at: ShownPath,
     },
     /// Somebody has changed it since the plan; it is left alone.
     Changed,

@@ -12,9 +12,11 @@ use isotherm_core::name::Case;
 
 mod revisions;
 mod service;
+mod share_path;
 
 pub(crate) use revisions::{Restore, RestoreOptions, Undelete, Undo, Versions};
 pub(crate) use service::ServiceCommand;
+pub(crate) use share_path::SharePath;
 
 use crate::size;
 
@@ -196,6 +198,13 @@ pub(crate) enum GroupCommand {
         no_exclusions: bool,
         #[command(flatten)]
         format: Format,
+    },
+    /// Deletes a group that has no endpoints, with its share and all old versions
+    ///
+    /// The folders on servers keep their files.
+    Delete {
+        /// Its name
+        name: String,
     },
 }
 

@@ -83,6 +83,10 @@ fn show(status: &CheckStatus) -> String {
         plural(status.chunks, "chunk"),
         plural(status.packs, "pack"),
     ));
+    if status.rewritten_packs > 0 {
+        let packs = plural(status.rewritten_packs, "damaged pack");
+        out.push_str(&format!("Put into new packs what can be read of {packs}\n"));
+    }
     if status.repaired > 0 {
         out.push_str(&format!("{} found damaged by an earlier check and whole again\n", plural(status.repaired, "file")));
     }

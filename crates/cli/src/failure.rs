@@ -71,7 +71,10 @@ impl fmt::Display for Failure {
 
 impl From<ApiError> for Failure {
     fn from(error: ApiError) -> Self {
-        let (exit, remedy) = of_code(error.code);
+        let (exit, remedy) = match error.code {
+            Code::NotFound => (Exit::Failed, Some(of_missing(&error.message))),
+            code => of_code(code),
+        };
         Self { exit, why: error.message, remedy: remedy.map(str::to_owned) }
     }
 }
@@ -87,9 +90,7 @@ impl From<std::io::Error> for Failure {
 fn of_code(code: Code) -> (Exit, Option<&'static str>) {
     match code {
         Code::Invalid => (Exit::Usage, None),
-        Code::NotFound => {
-            (Exit::Failed, Some("Look at `isotherm group list`, `isotherm server list` or `isotherm endpoint list`"))
-        }
+        Code::NotFound => (Exit::Failed, None),
         Code::Exists => (Exit::Refused, Some("Choose another name, or use the one that is there")),
         Code::Overlap => (Exit::Refused, Some("Give folders that do not lie inside each other")),
         Code::InUse => (Exit::Refused, Some("Delete the endpoints that use it first")),
@@ -106,6 +107,20 @@ fn of_code(code: Code) -> (Exit, Option<&'static str>) {
         Code::Full => (Exit::Failed, Some("Free space where the service keeps its data")),
         Code::Corrupt => (Exit::Failed, Some("Look at the service's log, and check its disk")),
         Code::Internal => (Exit::Failed, Some("Look at the service's log")),
+    }
+}
+
+/// Where to look for what is not there; the service's messages begin with what that is.
+fn of_missing(message: &str) -> &'static str {
+    match message.split(' ').next() {
+        Some("Group") => "Look at `isotherm group list`",
+        Some("Server") => "Look at `isotherm server list`; names of deleted servers and ids count too where something is undone",
+        Some("Endpoint") => "Look at `isotherm endpoint list`",
+        Some("Path") => {
+            "Paths are those of the share, such as plans/house.dwg, without the folder of a server; \
+             `isotherm versions` also knows what was deleted, as long as it is kept"
+        }
+        _ => "Look at `isotherm group list`, `isotherm server list` or `isotherm endpoint list`",
     }
 }
 
@@ -126,6 +141,16 @@ mod tests {
             (Code::Protocol, 1),
         ] {
             assert_eq!(Failure::from(ApiError::new(code, "X")).exit as u8, exit, "{code}");
+        }
+    }
+
+    #[test]
+    fn what_is_missing_has_its_own_remedy() {
+        for (message, word) in
+            [("Path a/b does not exist", "Paths are"), ("Group x does not exist", "group list"), ("Server x", "server list")]
+        {
+            let remedy = Failure::from(ApiError::new(Code::NotFound, message)).remedy.unwrap_or_default();
+            assert!(remedy.contains(word), "{message}: {remedy}");
         }
     }
 

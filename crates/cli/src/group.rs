@@ -39,6 +39,10 @@ pub(crate) async fn run(client: &Client, command: GroupCommand) -> Result<Answer
             let group = client.change_group(&name, &change).await?;
             Ok(Answer::new(format.json, &group, || settings_of(&group)))
         }
+        GroupCommand::Delete { name } => {
+            client.delete_group(&name).await?;
+            Ok(format!("Group {} is deleted\n", text(&name)).into())
+        }
     }
 }
 
@@ -106,7 +110,8 @@ fn settings_of(group: &Group) -> String {
 /// What is different is less than all files where they hold the same, and more where old versions are kept.
 fn space(space: Space) -> String {
     let (distinct, stored) = (size::bytes(space.distinct), size::bytes(space.stored));
-    format!("{stored} stored, of {distinct} in different content with old versions; measured {}", moment::show(space.measured_ms))
+    let measured = moment::show(space.measured_ms);
+    format!("{stored} for {distinct} of content (what is equal counts once, old versions too); measured {measured}")
 }
 
 fn kept(keep: Keep) -> String {
@@ -114,7 +119,8 @@ fn kept(keep: Keep) -> String {
     match (keep.hold, keep.versions) {
         (true, _) => "all are kept (hold)".to_owned(),
         (false, 0) => format!("kept for {days}"),
-        (false, versions) => format!("kept for {days}, and the last {versions} of each file"),
+        (false, 1) => format!("kept for {days}, and the last version of each file for ever"),
+        (false, versions) => format!("kept for {days}, and the last {versions} versions of each file for ever"),
     }
 }
 

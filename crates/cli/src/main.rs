@@ -77,8 +77,8 @@ fn answer(arguments: Arguments) -> Result<Answer, Failure> {
 async fn dispatch(Arguments { service, command }: Arguments) -> Result<Answer, Failure> {
     match command {
         Command::Service(ServiceCommand::Run { data, listen, log }) => run::service(data, listen, log).await,
-        Command::Service(ServiceCommand::Backup { data, to, format }) => tokio::select! {
-            answer = backup::run(&data, &to, format) => answer,
+        Command::Service(ServiceCommand::Backup { data, to, verify, format }) => tokio::select! {
+            answer = backup::run(&data, &to, verify, format) => answer,
             () = run::stop_signal() => Err(Failure::interrupted()),
         },
         Command::Agent(command) => run::agent(service, command).await,

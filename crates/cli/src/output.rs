@@ -9,6 +9,7 @@ use std::io::{self, Write};
 use isotherm_api::path::ShownPath;
 use isotherm_core::name::escape;
 use serde::Serialize;
+use unicode_width::UnicodeWidthStr as _;
 
 use crate::failure::{Exit, Failure};
 
@@ -88,6 +89,11 @@ pub(crate) fn plural(number: u64, noun: &str) -> String {
     format!("{} {noun}{ending}", crate::size::count(number))
 }
 
+/// Columns of a terminal that a text takes: two for a character of East Asia, none for an accent of its own.
+fn columns(text: &str) -> usize {
+    text.width()
+}
+
 /// Rows under headings. Columns are as wide as their widest cell; the last one is not padded.
 #[derive(Debug)]
 pub(crate) struct Table {
@@ -123,13 +129,13 @@ impl Table {
     pub(crate) fn render(&self) -> String {
         let headings: Vec<String> = self.headings.iter().map(|text| text.trim_end_matches('>').to_owned()).collect();
         let all: Vec<&Vec<String>> = std::iter::once(&headings).chain(&self.rows).collect();
-        let width = |column: usize| all.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+        let width = |column: usize| all.iter().map(|row| columns(&row[column])).max().unwrap_or(0);
         let widths: Vec<usize> = (0..headings.len()).map(width).collect();
         let mut out = String::new();
         for row in all {
             let mut line = " ".repeat(self.indent);
             for (column, cell) in row.iter().enumerate() {
-                let gap = " ".repeat(widths[column] - cell.chars().count());
+                let gap = " ".repeat(widths[column] - columns(cell));
                 let is_right = self.headings[column].ends_with('>');
                 line.push_str(&if is_right { format!("{gap}{cell}") } else { format!("{cell}{gap}") });
                 line.push_str("  ");
@@ -143,8 +149,9 @@ impl Table {
 
 /// Names and values under each other, for one thing in detail.
 pub(crate) fn details(rows: &[(&str, String)]) -> String {
-    let width = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
-    rows.iter().map(|(name, value)| format!("{name:width$}  {value}\n")).collect()
+    let width = rows.iter().map(|(name, _)| columns(name)).max().unwrap_or(0);
+    let row = |(name, value): &(&str, String)| format!("{name}{}  {value}\n", " ".repeat(width - columns(name)));
+    rows.iter().map(row).collect()
 }
 
 #[cfg(test)]
@@ -158,6 +165,10 @@ mod tests {
         table.row(vec!["mü".into(), "9".into(), "/srv/long name".into()]);
         let expected = "  name     files  folder\n  detroit  1,204  /srv/a\n  mü           9  /srv/long name\n";
         assert_eq!(table.render(), expected);
+        let mut wide = Table::new(&["name", "size>"]);
+        wide.row(vec!["図面".into(), "1 B".into()]);
+        wide.row(vec!["u\u{308}ber".into(), "22 B".into()]);
+        assert_eq!(wide.render(), "name  size\n図面   1 B\nu\u{308}ber  22 B\n");
         assert_eq!(Table::new(&["name"]).render(), "name\n");
     }
 

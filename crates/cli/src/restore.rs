@@ -16,7 +16,7 @@ use isotherm_api::revisions::{
 use isotherm_core::ids::Version;
 use serde::Serialize;
 
-use crate::args::{Restore, RestoreOptions, Undelete, Undo};
+use crate::args::{Restore, RestoreOptions, SharePath, Undelete, Undo};
 use crate::failure::{Exit, Failure};
 use crate::output::{self, Answer, plural, text};
 use crate::progress::{Estimate, Left, ProgressLine};
@@ -40,6 +40,8 @@ struct Report {
     beside: Vec<Odd>,
     /// Left alone.
     left: Vec<Odd>,
+    /// There is more than was planned; it is for the next run.
+    more: bool,
     items: Vec<RestoreItem>,
 }
 
@@ -62,30 +64,42 @@ pub(crate) async fn run(client: &Client, wanted: Restore) -> Result<Answer, Fail
     };
     if let Some(to) = &wanted.to {
         let group = group_of(client, wanted.options.group.clone()).await?;
-        let copy = RestoreCopy { path: ShownPath::new(wanted.path.as_bytes()), moment, to: ShownPath::new(to.as_bytes()) };
+        let copy = RestoreCopy { path: ShownPath::new(&wanted.path.0), moment, to: ShownPath::new(&to.0) };
         let version = client.restore_copy(&group, &copy).await?;
-        return Ok(Answer::new(wanted.options.format.json, &version, || format!("{} is made\n", text(to))));
+        return Ok(Answer::new(wanted.options.format.json, &version, || format!("{} is made\n", output::path(&copy.to))));
     }
     carry_out(client, &wanted.path, RestoreWhat::AsOf { moment, exact: wanted.exact }, wanted.options).await
 }
 
 pub(crate) async fn undelete(client: &Client, wanted: Undelete) -> Result<Answer, Failure> {
+    if wanted.path.is_everything() {
+        return Err(Failure::new(Exit::Usage, "The whole share cannot have been deleted")
+            .with_remedy("Name what was, or give `isotherm restore / --as-of TIME`"));
+    }
     carry_out(client, &wanted.path, RestoreWhat::Deleted, wanted.options).await
 }
 
 pub(crate) async fn undo(client: &Client, wanted: Undo) -> Result<Answer, Failure> {
     let what =
         RestoreWhat::Server { server: wanted.server, from_ms: wanted.from, until_ms: wanted.until.unwrap_or(u64::MAX / 2) };
-    carry_out(client, wanted.path.as_deref().unwrap_or_default(), what, wanted.options).await
+    carry_out(client, &wanted.path.unwrap_or_default(), what, wanted.options).await
 }
 
-async fn carry_out(client: &Client, path: &str, what: RestoreWhat, options: RestoreOptions) -> Result<Answer, Failure> {
+async fn carry_out(client: &Client, path: &SharePath, what: RestoreWhat, options: RestoreOptions) -> Result<Answer, Failure> {
     let group = group_of(client, options.group).await?;
-    let items = plan(client, &group, path, what).await?;
-    let mut report = Report { dry_run: options.dry_run, ..Report::default() };
-    let (skipped, todo): (Vec<_>, Vec<_>) = items.into_iter().partition(|item| item.action == RestoreAction::Skip);
-    for item in skipped {
-        report.left.push(Odd { path: item.path, why: "somebody else has changed it since".to_owned() });
+    let (items, more) = plan(client, &group, path, what).await?;
+    let mut report = Report { dry_run: options.dry_run, more, ..Report::default() };
+    let mut todo = Vec::with_capacity(items.len());
+    for item in items {
+        let why = match item.action {
+            RestoreAction::Skip => "somebody else has changed it since",
+            RestoreAction::Lost => "cannot be restored: what it was is not kept any more",
+            RestoreAction::Undelete | RestoreAction::Revert | RestoreAction::Delete => {
+                todo.push(item);
+                continue;
+            }
+        };
+        report.left.push(Odd { path: item.path, why: why.to_owned() });
     }
     if options.dry_run {
         todo.iter().for_each(|item| report.count(item));
@@ -93,13 +107,13 @@ async fn carry_out(client: &Client, path: &str, what: RestoreWhat, options: Rest
     } else {
         apply(client, &group, todo, &mut report).await?;
     }
-    let is_whole = report.left.is_empty();
+    let is_whole = report.left.is_empty() && !report.more;
     Ok(Answer::new(options.format.json, &report, || show(&report)).with_problems(!is_whole))
 }
 
-async fn plan(client: &Client, group: &str, path: &str, what: RestoreWhat) -> Result<Vec<RestoreItem>, Failure> {
+async fn plan(client: &Client, group: &str, path: &SharePath, what: RestoreWhat) -> Result<(Vec<RestoreItem>, bool), Failure> {
     let line = ProgressLine::new();
-    let mut request = RestoreRequest { path: ShownPath::new(path.as_bytes()), what, before: None };
+    let mut request = RestoreRequest { path: ShownPath::new(&path.0), what, before: None };
     let mut items = Vec::new();
     loop {
         let page = client.restore_plan(group, &request).await?;
@@ -107,7 +121,7 @@ async fn plan(client: &Client, group: &str, path: &str, what: RestoreWhat) -> Re
         line.show(&format!("Looking: {} found", plural(items.len() as u64, "item")));
         match page.next {
             Some(next) => request.before = Some(next),
-            None => return Ok(items),
+            None => return Ok((items, page.more)),
         }
     }
 }
@@ -159,7 +173,7 @@ impl Report {
             RestoreAction::Undelete => self.undeleted += 1,
             RestoreAction::Revert => self.reverted += 1,
             RestoreAction::Delete => self.deleted += 1,
-            RestoreAction::Skip => {}
+            RestoreAction::Skip | RestoreAction::Lost => {}
         }
         self.bytes += item.size;
     }
@@ -171,9 +185,9 @@ impl Report {
                 self.items.push(item);
                 return;
             }
-            RestoreOutcome::Beside { name } => {
+            RestoreOutcome::Beside { at, .. } => {
                 self.count(&item);
-                let why = format!("its name is in use; it is now {}", output::path(&name));
+                let why = format!("its name is in use; it is now {}", output::path(&at));
                 self.beside.push(Odd { path: item.path, why });
                 return;
             }
@@ -193,16 +207,16 @@ fn show(report: &Report) -> String {
             RestoreAction::Undelete => "undelete",
             RestoreAction::Revert => "revert  ",
             RestoreAction::Delete => "delete  ",
-            RestoreAction::Skip => "leave   ",
+            RestoreAction::Skip | RestoreAction::Lost => "leave   ",
         };
-        let name = item.name.as_ref().map_or_else(String::new, |name| format!("  -> {}", output::path(name)));
-        out.push_str(&format!("{verb}  {}{name}\n", output::path_below(&item.path)));
+        let to = item.to.as_ref().map_or_else(String::new, |to| format!("  -> {}", output::path(to)));
+        out.push_str(&format!("{verb}  {}{to}\n", output::path_below(&item.path)));
     }
     let more = report.items.len().saturating_sub(SHOWN_MAX);
     if more > 0 {
         out.push_str(&format!("And {} more; --json lists all.\n", size::count(more as u64)));
     }
-    for (heading, rows) in [("Under another name:", &report.beside), ("Left alone:", &report.left)] {
+    for (heading, rows) in [("At another path:", &report.beside), ("Left alone:", &report.left)] {
         if !rows.is_empty() {
             out.push_str(&format!("{heading}\n"));
             out.extend(
@@ -215,10 +229,14 @@ fn show(report: &Report) -> String {
     }
     let (would, counts) = (if report.dry_run { "Would be" } else { "Done:" }, counts(report));
     if counts.is_empty() {
-        out.push_str("Nothing to do: all of it is as it was.\n");
+        let nothing = if report.left.is_empty() { "Nothing to do: all of it is as it was." } else { "Nothing was done." };
+        out.push_str(&format!("{nothing}\n"));
     } else {
         let words: Vec<String> = counts.into_iter().map(|(word, number)| format!("{} {word}", size::count(number))).collect();
         out.push_str(&format!("{would} {} ({})\n", words.join(", "), size::bytes(report.bytes)));
+    }
+    if report.more {
+        out.push_str("That is not all: more was deleted than one run brings back. Start it again for the rest.\n");
     }
     out
 }

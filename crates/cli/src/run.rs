@@ -84,6 +84,10 @@ impl From<ServiceError> for Failure {
             ServiceError::Folder { .. } => {
                 Self::failed(why).with_remedy("Give a folder on a local disk that this user may write")
             }
+            ServiceError::OtherBackup { .. } => Self::new(Exit::Refused, why).with_remedy(
+                "If the service was started on an empty folder, mount the disk of its data and start it again; \
+                 if this is another service, give its backup a folder of its own",
+            ),
             ServiceError::Records(_) | ServiceError::Store(_) | ServiceError::Listen(_) => Self::failed(why),
         }
     }

@@ -56,6 +56,12 @@ impl Exclusions {
     }
 }
 
+/// Whether a pattern leaves next to nothing in sync: it asks for no character.
+#[must_use]
+pub fn excludes_everything(pattern: &str) -> bool {
+    pattern.contains('*') && pattern.bytes().all(|byte| matches!(byte, b'*' | b'?'))
+}
+
 /// Whether a whole name fits a pattern. Linear in both: on a mismatch only the last `*` takes one byte more.
 #[must_use]
 pub fn matches(pattern: &[u8], name: &[u8]) -> bool {

@@ -121,6 +121,40 @@ fn a_deleted_file_comes_back_with_its_directories() {
     assert_eq!(world.now(id(3)).place, place(id(2), "c"));
 }
 
+/// A directory was deleted and somebody made another one of that name: that is where people look.
+#[test]
+fn a_deleted_file_comes_back_into_the_directory_that_has_the_name_now() {
+    let mut world = World::new();
+    world.make(id(1), place(NodeId::ROOT, "re"), Content::Directory);
+    let inner_at = world.make(id(2), place(id(1), "inner"), Content::Directory);
+    let file_at = world.make(id(3), place(id(2), "a.txt"), file(1));
+    for number in [3, 2, 1] {
+        world.delete(id(number));
+    }
+    world.make(id(11), place(NodeId::ROOT, "re"), Content::Directory);
+    assert!(matches!(world.restore(id(3), Some(file_at)), Restored::Done(_)));
+    // The directory between has no live namesake, so it came back inside.
+    assert_eq!((world.now(id(3)).place.parent, world.now(id(2)).place), (id(2), place(id(11), "inner")));
+    assert!(world.now(id(1)).deleted);
+    // The directory itself is there already.
+    assert!(matches!(world.restore(id(1), Some(Version(1))), Restored::Done(_)));
+    assert!(world.now(id(1)).deleted);
+    assert!(matches!(world.restore(id(2), Some(inner_at)), Restored::Done(_)));
+    assert_eq!(world.now(id(2)).place, place(id(11), "inner"));
+}
+
+#[test]
+fn a_directory_is_not_put_into_itself_because_it_has_the_name_of_the_one_that_it_lay_in() {
+    let mut world = World::new();
+    world.make(id(1), place(NodeId::ROOT, "re"), Content::Directory);
+    let inner_at = world.make(id(2), place(id(1), "inner"), Content::Directory);
+    world.rename(id(2), place(NodeId::ROOT, "moved"));
+    world.delete(id(1));
+    world.rename(id(2), place(NodeId::ROOT, "re"));
+    assert!(matches!(world.restore(id(2), Some(inner_at)), Restored::Done(_)));
+    assert_eq!((world.now(id(2)).place, world.now(id(1)).place), (place(id(1), "inner"), place(NodeId::ROOT, "re-restored")));
+}
+
 #[test]
 fn a_name_that_is_in_use_is_not_taken() {
     let mut world = World::new();

@@ -4,11 +4,15 @@
 //! from then on, so that an upload of the same bytes puts it back. Agents learn of live files that lack something, and send
 //! what they have of them again.
 //!
-//! **Invariant:** a check deletes nothing but strays, and these only if it was asked to. One that is cut off has at most set aside what it had found; the next one finds
-//! it again.
+//! What can still be read of a damaged pack is put into a new one, so that nothing depends on the damaged one any longer.
+//!
+//! **Invariant:** a check deletes nothing but strays, and these only if it was asked to. One that is cut off has at most set
+//! aside what it had found; the next one finds it again.
+
+mod status;
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use futures_util::TryStreamExt as _;
 use isotherm_api::check::{CheckPhase, CheckRequest, CheckStatus, FINDINGS_MAX};
@@ -19,68 +23,14 @@ use crate::State;
 use crate::clock::now_ms;
 use crate::fault::Fault;
 use crate::records::{self, Ages, NodeKey};
-use crate::strays;
+use crate::{rewrite, strays};
+
+pub(crate) use status::Checks;
 
 /// Nodes that one look goes through, and so the most that one transaction writes: writers wait no longer than for this.
 const NODES_PIECE: usize = 2_000;
 /// Chunks that were set aside and are looked at together.
 const CHUNKS_PIECE: usize = 1_000;
-
-/// The check that runs, or the last one.
-#[derive(Debug, Default)]
-pub(crate) struct Checks(Mutex<Option<CheckStatus>>);
-
-impl Checks {
-    pub(crate) fn status(&self) -> Option<CheckStatus> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn change(&self, change: impl FnOnce(&mut CheckStatus)) {
-        if let Some(status) = self.0.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
-            change(status);
-        }
-    }
-
-    fn find(&self, finding: String) {
-        tracing::error!(finding, "Check found damage");
-        self.change(|status| {
-            status.findings_count += 1;
-            if status.findings.len() < FINDINGS_MAX {
-                status.findings.push(finding);
-            }
-        });
-    }
-
-    /// Begins a check unless one runs.
-    fn begin(&self, deep: bool) -> Result<(), Fault> {
-        let mut status = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if status.as_ref().is_some_and(|status| status.phase != CheckPhase::Done) {
-            return Err(Fault::new(isotherm_api::Code::InUse, "A check is running already".to_owned()));
-        }
-        *status = Some(CheckStatus {
-            deep,
-            phase: CheckPhase::Names,
-            done_bytes: 0,
-            all_bytes: 0,
-            nodes: 0,
-            contents: 0,
-            chunks: 0,
-            packs: 0,
-            stray_packs: 0,
-            stray_bytes: 0,
-            deleted_strays: 0,
-            deleted_bytes: 0,
-            findings: Vec::new(),
-            findings_count: 0,
-            hurt: Vec::new(),
-            hurt_count: 0,
-            repaired: 0,
-            failed: None,
-            started_ms: now_ms(),
-        });
-        Ok(())
-    }
-}
 
 /// Starts a check in the background.
 pub(crate) fn start(state: &Arc<State>, wanted: CheckRequest) -> Result<(), Fault> {
@@ -124,6 +74,23 @@ async fn long<T: Send + 'static>(
     .await?
 }
 
+/// What a check has found in the store.
+#[derive(Debug, Default)]
+struct Damage {
+    /// Chunks that cannot be read.
+    lost: BTreeSet<ChunkId>,
+    /// Packs that are there and not whole.
+    packs: Vec<PackId>,
+}
+
+fn counted(chunks: usize) -> String {
+    if chunks == 1 { "1 chunk".to_owned() } else { format!("{chunks} chunks") }
+}
+
+fn verb(count: usize) -> &'static str {
+    if count == 1 { "is" } else { "are" }
+}
+
 async fn check(state: &Arc<State>, wanted: CheckRequest, ages: Ages) -> Result<(), Fault> {
     let (checks, started_ms) = (&state.checks, now_ms());
     take_back(state).await?;
@@ -133,8 +100,15 @@ async fn check(state: &Arc<State>, wanted: CheckRequest, ages: Ages) -> Result<(
         status.phase = CheckPhase::Packs;
     });
     names.findings.into_iter().for_each(|finding| checks.find(finding));
-    let mut lost = BTreeSet::new();
-    let packs = check_packs(state, &mut lost, started_ms).await?;
+    for (pack, chunks) in &names.missing {
+        checks.find(format!(
+            "Pack {pack}: {} of it {} missing since an earlier check",
+            counted(chunks.len()),
+            verb(chunks.len())
+        ));
+    }
+    let mut damage = Damage::default();
+    let packs = check_packs(state, &mut damage, started_ms).await?;
     if wanted.delete_strays {
         let deleted = strays::delete(state, started_ms.saturating_sub(ages.grace_ms)).await?;
         checks.change(|status| {
@@ -145,12 +119,17 @@ async fn check(state: &Arc<State>, wanted: CheckRequest, ages: Ages) -> Result<(
     }
     if wanted.deep {
         checks.change(|status| status.phase = CheckPhase::Bytes);
-        check_bytes(state, packs, &mut lost).await?;
+        check_bytes(state, packs, &mut damage).await?;
     }
     checks.change(|status| status.phase = CheckPhase::Files);
+    let Damage { lost, packs } = damage;
     if !lost.is_empty() || !names.broken.is_empty() {
         let aside = lost.clone();
         state.database.write(move |connection| records::set_aside(connection, &aside), |()| {}).await?;
+    }
+    for pack in packs {
+        let rewritten = rewrite_rest(state, pack).await?;
+        checks.change(|status| status.rewritten_packs += rewritten);
     }
     let mut damaged = long(state, move |connection| records::contents_with(connection, &lost)).await?;
     damaged.extend(names.broken);
@@ -208,7 +187,7 @@ async fn ask_for(state: &Arc<State>, damaged: Arc<BTreeSet<ManifestId>>) -> Resu
 }
 
 /// Compares the stored packs with the known ones, and remembers the strays; gives those that are wanted and there.
-async fn check_packs(state: &State, lost: &mut BTreeSet<ChunkId>, now_ms: u64) -> Result<Vec<(PackId, u64)>, Fault> {
+async fn check_packs(state: &State, damage: &mut Damage, now_ms: u64) -> Result<Vec<(PackId, u64)>, Fault> {
     // Listed before the records are read: what is stored in between is then known and not listed, and is asked for alone.
     let listed: std::collections::BTreeMap<PackId, u64> = state.content.packs().list_packs().try_collect().await?;
     let known = long(state, records::known_packs).await?;
@@ -234,37 +213,53 @@ async fn check_packs(state: &State, lost: &mut BTreeSet<ChunkId>, now_ms: u64) -
             present.push((pack, len));
             continue;
         }
-        state.checks.find(match found {
-            None => format!("Pack {pack} is lost: the records know it and the store does not have it"),
-            Some(found) => format!("Pack {pack} has {found} bytes, and should have {len}"),
-        });
-        lost.extend(long(state, move |connection| records::chunks_in(connection, pack)).await?);
+        match found {
+            None => {
+                state.checks.find(format!("Pack {pack} is lost: the records know it and the store does not have it"));
+                damage.lost.extend(long(state, move |connection| records::chunks_in(connection, pack)).await?);
+            }
+            Some(found) => look_into(state, pack, &format!("it has {found} bytes, and should have {len}"), damage).await?,
+        }
     }
     Ok(present)
 }
 
-async fn check_bytes(state: &State, packs: Vec<(PackId, u64)>, lost: &mut BTreeSet<ChunkId>) -> Result<(), Fault> {
+async fn check_bytes(state: &State, packs: Vec<(PackId, u64)>, damage: &mut Damage) -> Result<(), Fault> {
     for (pack, len) in packs {
         if let Err(error) = state.content.packs().verify(pack).await {
-            let damaged = damaged_chunks(state, pack).await?;
-            // A pack may have been rewritten and deleted since it was listed: then nothing is wanted of it.
-            if !damaged.is_empty() {
-                state.checks.find(format!("Pack {pack}: {error}; {} chunks of it are lost", damaged.len()));
-                lost.extend(damaged);
-            }
+            look_into(state, pack, &error.to_string(), damage).await?;
         }
         state.checks.change(|status| status.done_bytes += len);
     }
     Ok(())
 }
 
-/// The wanted chunks of a damaged pack that cannot be read.
-async fn damaged_chunks(state: &State, pack: PackId) -> Result<Vec<ChunkId>, Fault> {
-    let mut damaged = Vec::new();
+/// Finds out which wanted chunks of a damaged pack cannot be read.
+async fn look_into(state: &State, pack: PackId, why: &str, damage: &mut Damage) -> Result<(), Fault> {
+    let mut lost = Vec::new();
     for chunk in long(state, move |connection| records::chunks_in(connection, pack)).await? {
         if state.content.chunk(chunk).await.is_err() {
-            damaged.push(chunk);
+            lost.push(chunk);
         }
     }
-    Ok(damaged)
+    // A pack may have been rewritten and deleted since it was listed: then nothing is wanted of it.
+    if !lost.is_empty() {
+        state.checks.find(format!("Pack {pack}: {why}; {} of it {} lost", counted(lost.len()), verb(lost.len())));
+        damage.lost.extend(lost);
+    }
+    damage.packs.push(pack);
+    Ok(())
+}
+
+/// Puts what is wanted of a damaged pack and was not set aside into a new one; gives how many packs that were. No backup
+/// takes the damaged one, and it goes as soon as nothing in it is wanted.
+async fn rewrite_rest(state: &State, pack: PackId) -> Result<u64, Fault> {
+    let wanted = move |connection: &Connection| -> Result<Option<i64>, Fault> {
+        let is_empty = records::chunks_in(connection, pack)?.is_empty();
+        Ok(records::pack_number(connection, pack)?.filter(|_| !is_empty))
+    };
+    match state.database.read(wanted).await? {
+        Some(num) => rewrite::rewrite(state, vec![num]).await,
+        None => Ok(0),
+    }
 }

@@ -10,16 +10,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use isotherm_core::content::pack::PACK_TARGET;
-use isotherm_core::content::{ChunkId, PackBuilder};
-use isotherm_store::Location;
+use isotherm_core::content::ChunkId;
+use isotherm_core::content::pack::{PACK_TARGET, records_len_min};
 use serde::{Deserialize, Serialize};
 
 use crate::State;
 use crate::clock::now_ms;
 use crate::fault::Fault;
 use crate::records::{self, Ages, Mark, PackRow, PackUse};
+use crate::rewrite;
 
 /// Revisions that one transaction lets go, and chunks that one looks at: writers wait no longer than for this.
 const PIECE: usize = 2_000;
@@ -105,7 +104,7 @@ pub(crate) async fn collect(state: &Arc<State>, ages: Ages) -> Result<Collected,
         state.database.write(move |connection| records::forget_manifests(connection, &forget, marked_ms, ages), |_| {}).await?;
     done.forgotten_contents = forgotten as u64;
     drop(mark);
-    done.rewritten_packs = rewrite(state).await?;
+    done.rewritten_packs = rewrite_sparse(state).await?;
     (done.deleted_packs, done.deleted_bytes) = delete(state, ages).await?;
     tracing::info!(?done, "Garbage was collected");
     Ok(done)
@@ -148,19 +147,19 @@ async fn delete(state: &State, ages: Ages) -> Result<(u64, u64), Fault> {
 }
 
 /// Puts what is left of mostly dead packs, and many small ones, into new ones.
-async fn rewrite(state: &State) -> Result<u64, Fault> {
+async fn rewrite_sparse(state: &State) -> Result<u64, Fault> {
     let uses = state.database.read(records::pack_uses).await?;
     let mut rewritten = 0;
     for group in groups_to_rewrite(uses) {
-        rewritten += group.len() as u64;
-        rewrite_group(state, group).await?;
+        rewritten += rewrite::rewrite(state, group).await?;
     }
     Ok(rewritten)
 }
 
 /// Packs whose live chunks together make about one pack.
 fn groups_to_rewrite(uses: Vec<PackUse>) -> Vec<Vec<i64>> {
-    let is_dead = |pack: &PackUse| (pack.live as f64) < LIVE_PART * pack.len as f64;
+    // Live bytes are records, so they are compared with records: in a tiny pack most bytes are its index.
+    let is_dead = |pack: &PackUse| (pack.live as f64) < LIVE_PART * records_len_min(pack.len, pack.chunks) as f64;
     let (dead, others): (Vec<PackUse>, Vec<PackUse>) = uses.into_iter().partition(is_dead);
     let small: Vec<PackUse> = others.into_iter().filter(|pack| pack.len < SMALL).collect();
     let small = if small.len() < SMALL_MIN { Vec::new() } else { small };
@@ -175,52 +174,4 @@ fn groups_to_rewrite(uses: Vec<PackUse>) -> Vec<Vec<i64>> {
         groups.last_mut().expect("a group was begun").push(pack.num);
     }
     groups
-}
-
-async fn rewrite_group(state: &State, packs: Vec<i64>) -> Result<(), Fault> {
-    let wanted = packs.clone();
-    let read = move |connection: &rusqlite::Connection| {
-        let mut all: Vec<Location> = Vec::new();
-        for num in wanted {
-            all.extend(records::live_chunks(connection, num)?);
-        }
-        Ok(all)
-    };
-    let locations = state.database.read(read).await?;
-    let mut chunks: Vec<(ChunkId, Bytes)> = Vec::with_capacity(locations.len());
-    for (location, bytes) in locations.iter().zip(state.content.packs().read_chunks(&locations).await) {
-        match bytes {
-            Ok(bytes) => chunks.push((location.entry.chunk, bytes)),
-            // A damaged pack stays as it is: a check finds it, and its other chunks may still be read.
-            Err(error) => {
-                tracing::error!(%error, pack = %location.pack, "Pack is not rewritten");
-                return Ok(());
-            }
-        }
-    }
-    let sealing = tokio::task::spawn_blocking(move || {
-        let mut builder = PackBuilder::new();
-        let mut sealed = Vec::new();
-        for (chunk, bytes) in chunks {
-            builder.push(chunk, &bytes)?;
-            if builder.is_ripe() {
-                sealed.push(std::mem::take(&mut builder).finish());
-            }
-        }
-        if !builder.is_empty() {
-            sealed.push(builder.finish());
-        }
-        Ok(sealed)
-    });
-    let sealed = sealing
-        .await?
-        .map_err(|error: isotherm_core::content::PackError| Fault::corrupt(format!("Pack that is rewritten: {error}")))?;
-    for (id, bytes, entries) in sealed {
-        let row = PackRow { id, len: bytes.len() as u64 };
-        let old = packs.clone();
-        let _stores = state.content.storing().await;
-        state.content.put_object(id, bytes.into()).await?;
-        state.database.write(move |connection| records::repack(connection, &old, row, &entries, now_ms()), |()| {}).await?;
-    }
-    Ok(())
 }

@@ -21,6 +21,7 @@ mod http;
 mod live;
 mod lives;
 mod records;
+mod rewrite;
 mod strays;
 
 pub use backup::{Backup, Progress, backup};
@@ -82,6 +83,18 @@ pub enum ServiceError {
         what: &'static str,
         /// What the system said.
         source: std::io::Error,
+    },
+    /// The folder for a backup holds that of another service.
+    #[error("Folder {} holds the backup of {other}, and data folder {} is that of {own}", backup.display(), data.display())]
+    OtherBackup {
+        /// The data folder.
+        data: PathBuf,
+        /// Whose it is.
+        own: String,
+        /// The folder for the backup.
+        backup: PathBuf,
+        /// Whose backup that is.
+        other: String,
     },
     /// The records cannot be used.
     #[error(transparent)]
@@ -194,7 +207,7 @@ impl Service {
                 tracing::debug!(%error, "Connection keeps its delay");
             }
         });
-        let serving = axum::serve(listener, http::router(Arc::clone(&self.state))).with_graceful_shutdown(stop);
+        let serving = http::serve(listener, http::router(Arc::clone(&self.state)), stop);
         let collecting = tokio::spawn(collect::run_regularly(Arc::clone(&self.state)));
         let stopped = self.state.live.stopped();
         let too_long = async {
@@ -202,7 +215,7 @@ impl Service {
             tokio::time::sleep(GRACE).await;
         };
         tokio::select! {
-            served = serving.into_future() => served.map_err(ServiceError::Listen)?,
+            () = serving => {}
             () = too_long => tracing::warn!("Requests were cut off because they did not end in time"),
         }
         collecting.abort();

@@ -90,7 +90,7 @@ fn refused_elsewhere(folder: &str, name: &str) -> bool {
     let homes: &[&str] = match name {
         "libc" | "nix" => &["gate"],
         "rusqlite" => &["service", "agent"],
-        "axum" | "hyper" | "tower" => &["service"],
+        "axum" | "hyper" | "hyper-util" | "tower" => &["service"],
         "clap" => &["cli", "sim"],
         "anyhow" => &["cli"],
         _ => return false,

@@ -31,6 +31,8 @@ const SILENCE: Duration = Duration::from_secs(60);
 
 /// Longest silence inside any answer; above the longest long poll.
 const STALL: Duration = Duration::from_millis(SILENCE.as_millis() as u64 + WAIT_MAX_MS);
+/// A connection that has rested for so long is not used again: the service closes it ten seconds later.
+const IDLE: Duration = Duration::from_secs(20);
 
 /// A connection pool to one service. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -60,7 +62,10 @@ impl Client {
         }
         // A proxy of the environment could never reach a loopback address of this machine.
         let http = reqwest::Client::builder().no_proxy().connect_timeout(CONNECT).read_timeout(STALL).tcp_nodelay(true);
-        let http = http.build().map_err(|error| ApiError::new(Code::Internal, format!("HTTP client cannot start: {error}")))?;
+        let http = http
+            .pool_idle_timeout(IDLE)
+            .build()
+            .map_err(|error| ApiError::new(Code::Internal, format!("HTTP client cannot start: {error}")))?;
         Ok(Self { http, base, protocol: PROTOCOL })
     }
 

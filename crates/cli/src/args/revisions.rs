@@ -2,13 +2,14 @@
 
 use clap::Args;
 
-use super::Format;
+use super::{Format, SharePath};
 use crate::moment;
 
 #[derive(Debug, Args)]
 pub(crate) struct Versions {
     /// Path in the share, such as `plans/house.dwg`
-    pub(crate) path: String,
+    #[arg(value_parser = SharePath::parser())]
+    pub(crate) path: SharePath,
     /// The group; needed if there are several
     #[arg(long, value_name = "NAME")]
     pub(crate) group: Option<String>,
@@ -31,7 +32,8 @@ pub(crate) struct RestoreOptions {
 #[derive(Debug, Args)]
 pub(crate) struct Restore {
     /// Path in the share, as it is or was; `/` for everything
-    pub(crate) path: String,
+    #[arg(value_parser = SharePath::parser())]
+    pub(crate) path: SharePath,
     /// The moment, such as `2026-03-29 14:30` or an age such as `2h`
     #[arg(long, value_name = "TIME", value_parser = moment::parse, conflicts_with = "version")]
     pub(crate) as_of: Option<u64>,
@@ -39,8 +41,8 @@ pub(crate) struct Restore {
     #[arg(long, value_name = "NUMBER")]
     pub(crate) version: Option<u64>,
     /// Makes a new file of that version here, and leaves the present one alone
-    #[arg(long, value_name = "PATH", conflicts_with_all = ["exact", "dry_run"])]
-    pub(crate) to: Option<String>,
+    #[arg(long, value_name = "PATH", value_parser = SharePath::parser(), conflicts_with_all = ["exact", "dry_run"])]
+    pub(crate) to: Option<SharePath>,
     /// Also delete what was made since
     #[arg(long)]
     pub(crate) exact: bool,
@@ -51,7 +53,8 @@ pub(crate) struct Restore {
 #[derive(Debug, Args)]
 pub(crate) struct Undelete {
     /// Path in the share that was deleted
-    pub(crate) path: String,
+    #[arg(value_parser = SharePath::parser())]
+    pub(crate) path: SharePath,
     #[command(flatten)]
     pub(crate) options: RestoreOptions,
 }
@@ -68,8 +71,8 @@ pub(crate) struct Undo {
     #[arg(long, value_name = "TIME", value_parser = moment::parse)]
     pub(crate) until: Option<u64>,
     /// Only this path of the share and what is below it
-    #[arg(long, value_name = "PATH")]
-    pub(crate) path: Option<String>,
+    #[arg(long, value_name = "PATH", value_parser = SharePath::parser())]
+    pub(crate) path: Option<SharePath>,
     #[command(flatten)]
     pub(crate) options: RestoreOptions,
 }

@@ -36,6 +36,9 @@ pub(crate) enum ServiceCommand {
         /// Folder for the backup: empty, or that of an earlier one
         #[arg(long, value_name = "DIR")]
         to: PathBuf,
+        /// Also read what earlier backups have copied there, and copy again what is damaged
+        #[arg(long)]
+        verify: bool,
         #[command(flatten)]
         format: Format,
     },

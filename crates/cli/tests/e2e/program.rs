@@ -4,6 +4,7 @@
 //!
 //! **Invariant:** every wait has a limit and says what it waited for; the limit is far above what is needed.
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -16,7 +17,7 @@ use serde_json::Value;
 /// Longest wait for anything. A busy machine may be slow; a hang is found.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-fn program(arguments: &[&str]) -> Command {
+fn program(arguments: &[impl AsRef<OsStr>]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_isotherm"));
     command.args(arguments).env_remove("ISOTHERM_SERVICE").stdin(Stdio::null());
     command
@@ -45,7 +46,7 @@ impl Ended {
 }
 
 /// Runs a command to its end.
-pub(crate) fn isotherm(arguments: &[&str]) -> Ended {
+pub(crate) fn isotherm(arguments: &[impl AsRef<OsStr>]) -> Ended {
     let output = program(arguments).output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     Ended { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }

@@ -1,6 +1,8 @@
 //! What was deleted, replaced or encrypted comes back through the real program, on both servers.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use crate::world::{World, can_sync};
@@ -81,4 +83,45 @@ fn old_versions_deleted_folders_and_the_work_of_one_server() {
     world.run(&["restore", "nothing/here", "--as-of", "1h"]).expect(1);
     world.run(&["restore", "plan.txt"]).expect(2);
     world.run(&["restore", "plan.txt", "--as-of", "yesterday"]).expect(2);
+}
+
+/// Names are bytes: what the shell gives and what this program prints mean the same file.
+#[test]
+fn names_that_are_not_text_and_paths_that_are_none() {
+    if !can_sync("revisions::names_that_are_not_text_and_paths_that_are_none") {
+        return;
+    }
+    let mut world = World::new();
+    world.start_agent("detroit");
+    let folders = world.share("plans", &["detroit"]);
+    let raw = OsStr::from_bytes(b"pl\xe4n.txt");
+    let file = folders[0].join(raw);
+    fs::write(&file, "one").unwrap();
+    world.wait();
+    fs::rename(&file, folders[0].join("plan.txt")).unwrap();
+    world.wait();
+    for path in [raw, OsStr::new("pl\\xe4n.txt"), OsStr::new("plan.txt")] {
+        let found = world.run(&[OsStr::new("versions"), path]).expect(0).out;
+        assert!(found.contains("pl\\xe4n.txt") && found.contains("plan.txt"), "{found}");
+    }
+    fs::remove_file(folders[0].join("plan.txt")).unwrap();
+    world.wait();
+    // It had another name when it was deleted, so this brings back what it was.
+    let would = world.run(&["restore", "pl\\xe4n.txt", "--version", &version_at(&world, "plan.txt", 2), "--dry-run"]).expect(0);
+    assert!(would.out.contains("undelete  plan.txt  -> pl\\xe4n.txt"), "{}", would.out);
+    world.run(&[OsStr::new("undelete"), raw]).expect(0);
+    world.wait();
+    assert_eq!(fs::read_to_string(folders[0].join("plan.txt")).unwrap(), "one");
+
+    for (command, code, says) in [
+        (&["versions", ""][..], 2, "the path is empty"),
+        (&["versions", "/"], 2, "has no versions of its own"),
+        (&["undelete", "/"], 2, "cannot have been deleted"),
+        (&["restore", "", "--as-of", "1s", "--exact"], 2, "the path is empty"),
+        (&["versions", "no/such.txt"], 1, "Paths are those of the share"),
+        (&["undo", "--server", "nobody", "--from", "0s"], 1, "isotherm server list"),
+    ] {
+        let ended = world.run(command).expect(code);
+        assert!(ended.err.contains(says), "{command:?}: {ended:?}");
+    }
 }

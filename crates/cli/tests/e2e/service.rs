@@ -70,6 +70,14 @@ fn groups_are_made_shown_and_changed() {
     assert_eq!(set["max_delete_fraction"].as_f64(), Some(0.25), "what is not named stays");
     assert!(world.run(&["group", "show", "plans"]).expect(0).out.contains("0 endpoints"));
 
+    for pattern in ["*", "**", "?*"] {
+        let refused = world.run(&["group", "create", "nothing", "--exclude", pattern]).expect(2);
+        assert!(refused.err.contains("would exclude everything"), "{refused:?}");
+        world.run(&["group", "set", "plans", "--exclude", pattern]).expect(2);
+    }
+    world.run(&["group", "create", "old"]).expect(0);
+    assert!(world.run(&["group", "delete", "old"]).expect(0).out.contains("Group old is deleted"));
+    world.run(&["group", "delete", "old"]).expect(1);
     world.run(&["group", "create", "plans"]).expect(4);
     world.run(&["group", "create", "bad name"]).expect(2);
     world.run(&["group", "set", "plans"]).expect(2);

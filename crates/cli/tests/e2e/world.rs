@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** agents end before the service, the service before the folder goes.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use isotherm_gate::Root;
@@ -30,9 +31,9 @@ impl World {
     }
 
     /// Runs a command of an administrator.
-    pub(crate) fn run(&self, arguments: &[&str]) -> Ended {
-        let mut all = arguments.to_vec();
-        all.extend(["--service", &self.url]);
+    pub(crate) fn run(&self, arguments: &[impl AsRef<OsStr>]) -> Ended {
+        let mut all: Vec<&OsStr> = arguments.iter().map(AsRef::as_ref).collect();
+        all.extend([OsStr::new("--service"), OsStr::new(&self.url)]);
         isotherm(&all)
     }
 

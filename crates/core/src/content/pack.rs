@@ -31,6 +31,12 @@ pub const ENTRIES_MAX: usize = 1 << 16;
 /// zstd level of the records: the fastest, since uploads wait for it and a share's big files are mostly compressed.
 pub const ZSTD_LEVEL: i32 = 1;
 
+/// So many bytes of a pack are records at least; the rest may be its header, index and trailer.
+#[must_use]
+pub const fn records_len_min(len: u64, chunks: u64) -> u64 {
+    len.saturating_sub(footer::AROUND_LEN_MAX + chunks * footer::ENTRY_LEN_MAX)
+}
+
 /// A record is kept compressed when that saves at least one part in this many (6.25 %); below, the readers' time to
 /// decompress is worth more than the space.
 const SAVING_PART: usize = 16;

@@ -26,4 +26,4 @@ pub use lives::{History, LIVES_MAX, Life};
 pub use memory::MemoryRecords;
 pub use operation::{Answer, Based, Batch, Change, Digest, Operation, Refusal};
 pub use records::{Records, Share};
-pub use restore::{Draw, Restoration, Restored, Revisions, restore};
+pub use restore::{Draw, Restoration, Restored, Revisions, has_namesake, restore, standing_place};

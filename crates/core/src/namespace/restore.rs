@@ -3,6 +3,8 @@
 //! A restore is a change like any other: it gets a version, travels by the change feed, and what it replaces stays as a
 //! revision itself. It decides nothing about which nodes and which moment; that is the caller's.
 //!
+//! A directory that is gone and has a live namesake is that one: what lay in it comes back there.
+//!
 //! **Invariants:** a node that has changed since the caller looked at it is left alone; no name that somebody uses is
 //! taken from him.
 
@@ -10,7 +12,7 @@ use super::apply;
 use super::operation::{Answer, Based, Batch, Change, Operation, Refusal};
 use super::records::Records;
 use crate::ids::{Epoch, NodeId, OperationId, ServerId, Version};
-use crate::node::{Node, Place};
+use crate::node::{Kind, Node, Place};
 
 /// Names that are tried beside one that is taken.
 const NAMES_MAX: u32 = 100;
@@ -74,10 +76,12 @@ pub fn restore<R: Revisions>(records: &mut R, wanted: Restoration, draw: Draw<'_
         },
     };
     let Some(mut then) = then else { return remove(records, &now, draw) };
-    match revive_above(records, then.place.parent, draw)? {
-        Above::Live => {}
-        Above::Forgotten => then.place.parent = NodeId::ROOT,
-        Above::Failed(outcome) => return Ok(outcome),
+    match revive_above(records, &then, draw)? {
+        Ok(parent) => then.place.parent = parent,
+        Err(outcome) => return Ok(outcome),
+    }
+    if now.deleted && has_namesake(records, &then)? {
+        return Ok(Restored::Done(now.versions.last));
     }
     let own = then.place.clone();
     let Some(place) = free_place(records, &then)? else { return Ok(Restored::Refused(Refusal::Fixed)) };
@@ -127,43 +131,72 @@ fn changes(now: &Node, then: &Node) -> Vec<Change> {
 /// The newest version that a commit made, or why it was not made.
 type Committed = Result<Option<Version>, Restored>;
 
-enum Above {
-    Live,
-    /// Nothing is known of the directory any more.
-    Forgotten,
-    Failed(Restored),
+/// Brings back the directories above, as they were when they were deleted; gives the one that is live now in the place of the
+/// lowest, which is the root where nothing is known of it any more.
+fn revive_above<R: Records>(records: &mut R, then: &Node, draw: Draw<'_>) -> Result<Result<NodeId, Restored>, R::Error> {
+    let (mut above, dead) = dead_above(records, then.place.parent)?;
+    for now in dead.into_iter().rev() {
+        let mut node = now.clone();
+        node.place.parent = above;
+        if let Some(live) = namesake(records, &node.place, then.id)? {
+            above = live;
+            continue;
+        }
+        let Some(place) = free_place(records, &node)? else { return Ok(Err(Restored::Refused(Refusal::Fixed))) };
+        node.place = place;
+        if let Err(outcome) = commit(records, changes(&now, &node), draw)? {
+            return Ok(Err(outcome));
+        }
+        above = node.id;
+    }
+    Ok(Ok(above))
 }
 
-/// Brings back the directories above, as they were when they were deleted.
-fn revive_above<R: Records>(records: &mut R, parent: NodeId, draw: Draw<'_>) -> Result<Above, R::Error> {
-    let mut dead = Vec::new();
-    let mut at = parent;
+/// The deleted directories from this one upwards, and the live one above them. What is above a forgotten one is the root.
+fn dead_above<R: Records>(records: &R, directory: NodeId) -> Result<(NodeId, Vec<Node>), R::Error> {
+    let (mut at, mut dead) = (directory, Vec::new());
     while at != NodeId::ROOT {
         match records.node(at)? {
-            Some(node) if node.is_live() => break,
+            Some(node) if node.is_live() => return Ok((at, dead)),
             Some(node) if dead.len() < DEPTH_MAX => {
                 at = node.place.parent;
                 dead.push(node);
             }
-            // The topmost known one comes back at the top.
-            _ => match dead.last_mut() {
-                Some(node) => {
-                    node.place.parent = NodeId::ROOT;
-                    break;
-                }
-                None => return Ok(Above::Forgotten),
-            },
+            _ => break,
         }
     }
-    for mut node in dead.into_iter().rev() {
-        let Some(place) = free_place(records, &node)? else { return Ok(Above::Failed(Restored::Refused(Refusal::Fixed))) };
-        let now = node.clone();
-        node.place = place;
-        if let Err(outcome) = commit(records, changes(&now, &node), draw)? {
-            return Ok(Above::Failed(outcome));
+    Ok((NodeId::ROOT, dead))
+}
+
+/// The live directory that has this place, unless it is the one that is to be restored: that cannot be put into itself.
+fn namesake<R: Records>(records: &R, place: &Place, restored: NodeId) -> Result<Option<NodeId>, R::Error> {
+    let key = place.name.key(records.share()?.case);
+    let Some(holder) = records.child(place.parent, &key)?.filter(|holder| *holder != restored) else { return Ok(None) };
+    Ok(records.node(holder)?.filter(|node| node.kind() == Kind::Directory).map(|node| node.id))
+}
+
+/// Where a node comes back that had this place: its directory, or the live one that has that one's path now. The directory
+/// itself where it would be brought back too.
+///
+/// # Errors
+/// Those of the records.
+pub fn standing_place<R: Records>(records: &R, then: &Node) -> Result<Place, R::Error> {
+    let (mut above, dead) = dead_above(records, then.place.parent)?;
+    for node in dead.into_iter().rev() {
+        match namesake(records, &Place { parent: above, name: node.place.name }, then.id)? {
+            Some(live) => above = live,
+            None => return Ok(then.place.clone()),
         }
     }
-    Ok(Above::Live)
+    Ok(Place { parent: above, name: then.place.name.clone() })
+}
+
+/// Whether a deleted directory has a live namesake, which stands for it.
+///
+/// # Errors
+/// Those of the records.
+pub fn has_namesake<R: Records>(records: &R, then: &Node) -> Result<bool, R::Error> {
+    Ok(then.kind() == Kind::Directory && namesake(records, &standing_place(records, then)?, then.id)?.is_some())
 }
 
 /// The node's own place, or one beside it that nobody has.

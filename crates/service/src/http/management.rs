@@ -15,6 +15,7 @@ use isotherm_api::management::{
     ShownProblem, ShownReport, Status,
 };
 use isotherm_api::path::ShownPath;
+use isotherm_core::exclude::excludes_everything;
 use isotherm_core::ids::{EndpointId, GroupId, Incarnation};
 use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
@@ -90,6 +91,9 @@ pub(super) async fn change_group(State(state): Shared, Path(name): Path<String>,
 fn check_rules(exclusions: Option<&[String]>, fraction: Option<f64>) -> Result<(), Fault> {
     for pattern in exclusions.unwrap_or_default() {
         Glob::new(pattern).map_err(|error| Fault::invalid(format!("Exclusion is no pattern: {error}")))?;
+        if excludes_everything(pattern) {
+            return Err(Fault::invalid(format!("Exclusion {pattern} would exclude everything")));
+        }
     }
     match fraction {
         Some(fraction) if !(0.0..=1.0).contains(&fraction) => {

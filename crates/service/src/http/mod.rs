@@ -11,7 +11,9 @@ mod download;
 mod guard;
 mod management;
 mod moments;
+mod plans;
 mod revisions;
+mod serve;
 mod share;
 mod stream;
 mod sync;
@@ -28,6 +30,8 @@ use isotherm_api::{ApiError, Code};
 
 use crate::State;
 use crate::fault::Fault;
+
+pub(crate) use serve::serve;
 
 type Shared = axum::extract::State<Arc<State>>;
 type Answered = Result<Response, Fault>;
@@ -76,7 +80,7 @@ pub(crate) fn router(state: Arc<State>) -> Router {
         .route("/v1/groups/{name}/barrier", post(barrier::set))
         .route("/v1/groups/{name}/barrier/{number}", get(barrier::show))
         .route("/v1/groups/{name}/versions/{*path}", get(revisions::versions))
-        .route("/v1/groups/{name}/restore/plan", post(revisions::plan))
+        .route("/v1/groups/{name}/restore/plan", post(plans::plan))
         .route("/v1/groups/{name}/restore/apply", post(revisions::apply_plan))
         .route("/v1/groups/{name}/restore/copy", post(revisions::copy))
         .route("/v1/groups/{name}/conflicts", get(management::conflicts))

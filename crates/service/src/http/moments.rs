@@ -7,6 +7,7 @@ use isotherm_core::ids::Version;
 
 use crate::clock::utc;
 use crate::fault::Fault;
+use crate::records::Moment;
 
 /// A moment is written to the second and means its end, so that "now" may lie this far ahead, in milliseconds.
 const AHEAD_MS: u64 = 1_000;
@@ -39,4 +40,19 @@ pub(super) fn check_span(group: &Group, (from_ms, until_ms): (u64, u64), now_ms:
         return Err(Fault::invalid(format!("The span from {} to {} ends before it begins", utc(from_ms), utc(until_ms))));
     }
     Ok(())
+}
+
+/// Refuses a moment of which something is not kept any more: who was there then, and who was not, is not known.
+pub(super) fn check_kept(group: &Group, at: Moment, (since_ms, since): (u64, Version)) -> Result<(), Fault> {
+    let asked = match at {
+        Moment::Time(ms) if ms < since_ms => format!("Moment {} is", utc(ms)),
+        Moment::Version(version) if version < since => format!("Version {version} is"),
+        _ => return Ok(()),
+    };
+    let name = &group.name;
+    Err(Fault::invalid(format!(
+        "{asked} older than what group {name} keeps: all that was is known since {} and version {since}; name a later moment, \
+         or one file whose version of then `isotherm versions` lists",
+        utc(since_ms)
+    )))
 }

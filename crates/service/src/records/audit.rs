@@ -22,6 +22,8 @@ pub(crate) struct Names {
     pub(crate) contents: u64,
     pub(crate) chunks: u64,
     pub(crate) findings: Vec<String>,
+    /// Chunks that are named and condemned, by the packs that they lie in.
+    pub(crate) missing: BTreeMap<PackId, BTreeSet<ChunkId>>,
     /// Contents that lack something.
     pub(crate) broken: BTreeSet<ManifestId>,
 }
@@ -40,7 +42,8 @@ pub(crate) fn check_names(connection: &Connection) -> Result<Names, Fault> {
     let mut statement = connection.prepare(sql)?;
     let mut rows = statement.query([])?;
     let mut content = connection.prepare("SELECT bytes, chunks FROM manifest WHERE id = ?1")?;
-    let mut chunk = connection.prepare("SELECT 1 FROM chunk WHERE id = ?1 AND condemned = 0")?;
+    let mut chunk =
+        connection.prepare("SELECT condemned, pack.id FROM chunk JOIN pack ON pack.num = pack WHERE chunk.id = ?1")?;
     while let Some(row) = rows.next()? {
         names.contents += 1;
         let id = ManifestId::from_bytes(row.get(0)?);
@@ -51,8 +54,14 @@ pub(crate) fn check_names(connection: &Connection) -> Result<Names, Fault> {
             Some(Err(why)) => names.broken(id, why),
             Some(Ok(chunks)) => {
                 for one in chunks {
-                    if !chunk.exists([one.as_bytes()])? {
-                        names.broken(id, format!("Chunk {one} of manifest {id} is named and not kept"));
+                    let found = chunk.query_row([one.as_bytes()], |row| Ok((row.get::<_, i64>(0)?, row.get(1)?))).optional()?;
+                    match found {
+                        Some((0, _)) => {}
+                        Some((_, pack)) => {
+                            names.missing.entry(PackId::from_bytes(pack)).or_default().insert(one);
+                            names.broken.insert(id);
+                        }
+                        None => names.broken(id, format!("Chunk {one} of manifest {id} is named and not kept")),
                     }
                 }
             }

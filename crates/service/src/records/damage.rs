@@ -17,7 +17,7 @@ use super::share::missing_chunks;
 use crate::fault::Fault;
 
 /// What `condemned` says of a chunk that is set aside.
-const SET_ASIDE: i64 = i64::MAX;
+pub(super) const SET_ASIDE: i64 = i64::MAX;
 
 /// A live node by the number of its share.
 pub(crate) type NodeKey = (i64, [u8; 16]);

@@ -8,10 +8,11 @@ use std::collections::HashSet;
 
 use isotherm_core::content::{ChunkId, Decoded, Form, Manifest, ManifestId, PackEntry, PackId};
 use isotherm_store::Location;
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::chunks::{PackRow, listed_chunks};
 use super::codec::{signed, unsigned};
+use super::damage::SET_ASIDE;
 use crate::fault::Fault;
 
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
@@ -98,17 +99,18 @@ pub(crate) fn mark(connection: &Connection, now_ms: u64, ages: Ages) -> Result<M
     Ok(mark)
 }
 
-/// A page of chunks in order of id that a mark does not name, with where the next page begins.
+/// A page of chunks in order of id that a mark does not name, with where the next page begins. What is set aside goes too,
+/// once nothing names it.
 pub(crate) fn unnamed_chunks(
     connection: &Connection,
     mark: &Mark,
     after: Option<ChunkId>,
     limit: usize,
 ) -> Result<(Vec<ChunkId>, Option<ChunkId>), Fault> {
-    let sql = "SELECT id FROM chunk WHERE id > ?1 AND condemned = 0 ORDER BY id LIMIT ?2";
+    let sql = "SELECT id FROM chunk WHERE id > ?1 AND condemned IN (0, ?3) ORDER BY id LIMIT ?2";
     let mut statement = connection.prepare_cached(sql)?;
     let after = after.map_or_else(Vec::new, |chunk| chunk.as_bytes().to_vec());
-    let rows = statement.query_map(params![after, limit as i64], |row| row.get(0).map(ChunkId::from_bytes))?;
+    let rows = statement.query_map(params![after, limit as i64, SET_ASIDE], |row| row.get(0).map(ChunkId::from_bytes))?;
     let page: Vec<ChunkId> = rows.collect::<Result<_, _>>()?;
     let next = page.last().copied().filter(|_| page.len() == limit);
     Ok((page.into_iter().filter(|chunk| !mark.has_chunk(*chunk)).collect(), next))
@@ -132,11 +134,11 @@ pub(crate) fn condemn(
     }
     // A pin holds for `PIN_MS` from when it was set.
     let pinned = signed(now_ms + (super::chunks::PIN_MS - ages.pin_ms.min(super::chunks::PIN_MS)));
-    let sql = "UPDATE chunk SET condemned = ?2 WHERE id = ?1 AND condemned = 0 AND pinned_until_ms <= ?3";
+    let sql = "UPDATE chunk SET condemned = ?2 WHERE id = ?1 AND condemned IN (0, ?4) AND pinned_until_ms <= ?3";
     let mut statement = connection.prepare_cached(sql)?;
     let mut condemned = 0;
     for chunk in chunks.iter().filter(|chunk| !since.has_chunk(**chunk)) {
-        condemned += statement.execute(params![chunk.as_bytes(), signed(now_ms.max(1)), pinned])?;
+        condemned += statement.execute(params![chunk.as_bytes(), signed(now_ms.max(1)), pinned, SET_ASIDE])?;
     }
     if condemned > 0 {
         connection.execute("UPDATE meta SET value = value + 1 WHERE key = 'condemnations'", [])?;
@@ -182,17 +184,28 @@ pub(crate) fn forget_packs(connection: &Connection, now_ms: u64, ages: Ages, lim
 pub(crate) struct PackUse {
     pub(crate) num: i64,
     pub(crate) len: u64,
+    /// Chunks that it was made of.
+    pub(crate) chunks: u64,
+    /// Bytes of records.
     pub(crate) live: u64,
 }
 
 /// All packs that hold something that is not condemned.
 pub(crate) fn pack_uses(connection: &Connection) -> Result<Vec<PackUse>, Fault> {
-    let sql = "SELECT pack.num, pack.len, sum(stored_len) FROM chunk JOIN pack ON pack.num = chunk.pack
+    let sql = "SELECT pack.num, pack.len, pack.chunks, sum(stored_len) FROM chunk JOIN pack ON pack.num = chunk.pack
         WHERE condemned = 0 GROUP BY pack.num";
     let mut statement = connection.prepare(sql)?;
-    let rows = statement
-        .query_map([], |row| Ok(PackUse { num: row.get(0)?, len: unsigned(row.get(1)?), live: unsigned(row.get(2)?) }))?;
+    let rows = statement.query_map([], |row| {
+        let (len, chunks, live) = (unsigned(row.get(1)?), unsigned(row.get(2)?), unsigned(row.get(3)?));
+        Ok(PackUse { num: row.get(0)?, len, chunks, live })
+    })?;
     Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// The number of a pack; none if it is not known any more.
+pub(crate) fn pack_number(connection: &Connection, pack: PackId) -> Result<Option<i64>, Fault> {
+    let mut statement = connection.prepare_cached("SELECT num FROM pack WHERE id = ?1")?;
+    Ok(statement.query_row([pack.as_bytes()], |row| row.get(0)).optional()?)
 }
 
 /// The chunks of a pack that are not condemned.

@@ -28,7 +28,7 @@ mod writer;
 
 pub(crate) use audit::{check_names, chunks_in, contents_with, hurt_files, known_packs};
 pub(crate) use chunks::{PackRow, chunk_location, index_pack, manifest_bytes, pin, present, put_manifest};
-pub(crate) use copy::{copy, packs_in};
+pub(crate) use copy::{aside_in, copy, owner_of, packs_in};
 pub(crate) use damage::{NodeKey, chunks_aside, damaged_nodes, end_round, keep_damage, next_round, set_aside, take_back, wanted};
 pub(crate) use endpoints::{
     EndpointRow, change_endpoint, confirm_deletes, create_endpoint, delete_endpoint, endpoint, endpoints, endpoints_of, keep_off,
@@ -36,15 +36,15 @@ pub(crate) use endpoints::{
 };
 pub use garbage::Ages;
 pub(crate) use garbage::{
-    Mark, PackUse, condemn, forget_manifests, forget_packs, live_chunks, mark, pack_uses, repack, unnamed_chunks,
+    Mark, PackUse, condemn, forget_manifests, forget_packs, live_chunks, mark, pack_number, pack_uses, repack, unnamed_chunks,
 };
 pub(crate) use groups::{
     audit, audit_log, begin_life, begin_life_if_behind, change_group, create_group, delete_group, group, group_by_id, groups,
     revision, set_barrier,
 };
 pub(crate) use horizon::{advance_clock, forget_answers, forget_deleted};
-pub(crate) use revisions::{Moment, Revision, expire, server_name};
-pub(crate) use servers::{ServerRow, attach, check_epoch, delete_server, servers};
+pub(crate) use revisions::{Moment, Revision, expire, kept_since};
+pub(crate) use servers::{ServerRow, attach, check_epoch, delete_server, ever_called, server_name, servers};
 pub(crate) use share::SqlRecords;
 pub(crate) use strays::{any_strays, forget_strays, old_strays, remember_strays};
 pub(crate) use tree::{Found, conflicts, find, list, snapshot};

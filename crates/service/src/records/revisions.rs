@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use isotherm_api::management::Keep;
-use isotherm_core::ids::{GroupId, NodeId, ServerId, Version};
+use isotherm_core::ids::{GroupId, NodeId, Version};
 use isotherm_core::name::Name;
 use isotherm_core::namespace::{Records as _, Revisions};
 use isotherm_core::node::{Kind, Node};
@@ -149,6 +149,14 @@ impl SqlRecords<'_> {
         Ok(found)
     }
 
+    /// Nodes that were in this directory in a version that is not their present one.
+    pub(crate) fn once_in(&self, parent: NodeId) -> Result<Vec<NodeId>, Fault> {
+        let sql = "SELECT DISTINCT id FROM revision WHERE share = ?1 AND parent = ?2";
+        let mut statement = self.connection().prepare_cached(sql)?;
+        let rows = statement.query_map(params![self.num(), parent.0], |row| row.get(0).map(NodeId))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
     /// The path of a node as it is now, through directories that may be deleted.
     pub(crate) fn path_now(&self, node: &Node, known: &mut BTreeMap<NodeId, Vec<u8>>) -> Result<Vec<u8>, Fault> {
         let mut parts: Vec<Name> = vec![node.place.name.clone()];
@@ -177,6 +185,22 @@ impl SqlRecords<'_> {
         Ok(path)
     }
 
+    /// The path of a version, by the names that its directories had then, as far as these are kept.
+    pub(crate) fn path_then(&self, node: &Node) -> Result<Vec<u8>, Fault> {
+        let moment = Moment::Version(node.versions.last);
+        let (mut at, mut parts) = (node.place.parent, vec![node.place.name.clone()]);
+        while at != NodeId::ROOT && parts.len() < DEPTH_MAX {
+            let then = match self.version_at(at, moment)? {
+                Some(then) => Some(then),
+                None => self.versions(at)?.pop().map(|oldest| oldest.node),
+            };
+            let Some(directory) = then else { break };
+            at = directory.place.parent;
+            parts.push(directory.place.name);
+        }
+        Ok(parts.iter().rev().map(Name::as_bytes).collect::<Vec<_>>().join(&b'/'))
+    }
+
     /// Whether a node lies in a directory or is it, as its place was at a moment.
     pub(crate) fn was_below(&self, node: &Node, above: NodeId, moment: Moment) -> Result<bool, Fault> {
         if above == NodeId::ROOT || node.id == above {
@@ -197,26 +221,40 @@ impl SqlRecords<'_> {
     }
 }
 
+/// How far back everything that was is still kept, as a time and as a version; zeros as long as nothing was let go.
+pub(crate) fn kept_since(connection: &Connection, group: GroupId) -> Result<(u64, Version), Fault> {
+    let mut statement = connection.prepare_cached("SELECT gone_ms, gone_version FROM share WHERE id = ?1")?;
+    let found = statement.query_row([&group.0], |row| Ok((unsigned(row.get(0)?), Version(unsigned(row.get(1)?)))));
+    found.optional()?.ok_or_else(|| Fault::not_found("Share", group))
+}
+
 /// Lets go what a group does not keep any longer, at most `limit` rows; gives how many went. Their content becomes garbage.
 pub(crate) fn expire(connection: &Connection, group: GroupId, keep: Keep, now_ms: u64, limit: usize) -> Result<usize, Fault> {
     if keep.hold {
         return Ok(0);
     }
-    let records = SqlRecords::open(connection, group, now_ms)?;
+    let num = SqlRecords::open(connection, group, now_ms)?.num();
     let until = signed(now_ms.saturating_sub(u64::from(keep.days) * DAY_MS));
-    let sql = "DELETE FROM revision WHERE (share, id, last) IN (
-        SELECT share, id, last FROM revision AS old WHERE share = ?1 AND replaced_ms < ?2
+    let sql = "SELECT id, last, replaced_ms, coalesce(
+            (SELECT min(newer.last) FROM revision AS newer WHERE newer.share = ?1 AND newer.id = old.id AND newer.last > old.last),
+            (SELECT node.last FROM node WHERE node.share = ?1 AND node.id = old.id), last)
+        FROM revision AS old WHERE share = ?1 AND replaced_ms < ?2
             AND (SELECT count(*) FROM revision AS newer
                 WHERE newer.share = ?1 AND newer.id = old.id AND newer.last > old.last) >= ?3
-        LIMIT ?4)";
+        LIMIT ?4";
     // The present version is the newest, so one fewer of the others is kept beside it.
     let beside = i64::from(keep.versions.saturating_sub(1));
-    let beside = if keep.versions == 0 { 0 } else { beside };
-    Ok(connection.prepare_cached(sql)?.execute(params![records.num(), until, beside, limit as i64])?)
-}
-
-/// The name of a server that wrote something; none if it is forgotten.
-pub(crate) fn server_name(connection: &Connection, server: ServerId) -> Result<Option<String>, Fault> {
-    let mut statement = connection.prepare_cached("SELECT name FROM server WHERE id = ?1")?;
-    Ok(statement.query_row([&server.0], |row| row.get(0)).optional()?)
+    let mut statement = connection.prepare_cached(sql)?;
+    let rows = statement
+        .query_map(params![num, until, beside, limit as i64], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;
+    let gone: Vec<([u8; 16], i64, i64, i64)> = rows.collect::<Result<_, _>>()?;
+    let mut delete = connection.prepare_cached("DELETE FROM revision WHERE share = ?1 AND id = ?2 AND last = ?3")?;
+    for (id, last, _, _) in &gone {
+        delete.execute(params![num, id, last])?;
+    }
+    // Whoever asks for what was before these were replaced is told that it is not known any more.
+    let newest = gone.iter().fold((0, 0), |(ms, version), row| (row.2.max(ms), row.3.max(version)));
+    let sql = "UPDATE share SET gone_ms = max(gone_ms, ?2), gone_version = max(gone_version, ?3) WHERE num = ?1";
+    connection.prepare_cached(sql)?.execute(params![num, newest.0, newest.1])?;
+    Ok(gone.len())
 }

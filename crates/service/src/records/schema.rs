@@ -13,12 +13,13 @@ use isotherm_core::name::Case;
 use rusqlite::{Connection, OpenFlags, params};
 
 use super::codec::decode_node;
+use crate::clock::random;
 use crate::fault::Fault;
 
 /// Number in the database's header: "isoT".
 const APPLICATION_ID: i64 = 0x6973_6f54;
 /// Version of the tables.
-const TABLES: i64 = 4;
+const TABLES: i64 = 5;
 /// How long a connection waits for a lock; only a checkpoint ever holds one.
 pub(super) const BUSY: Duration = Duration::from_secs(10);
 /// Memory for pages of the writing connection in KiB.
@@ -112,9 +113,10 @@ pub(super) fn open(file: &Path) -> Result<Connection, Fault> {
     connection.pragma_update(None, "cache_size", -CACHE_KIB).map_err(named)?;
     if is_new {
         let script = format!(
-            "BEGIN IMMEDIATE; {SCHEMA} {FROM_2} {FROM_3} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {TABLES}; COMMIT;"
+            "BEGIN IMMEDIATE; {SCHEMA} {FROM_2} {FROM_3} {FROM_4} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {TABLES}; COMMIT;"
         );
         connection.execute_batch(&script).map_err(named)?;
+        identify(&connection)?;
         return Ok(connection);
     }
     let check: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(named)?;
@@ -123,7 +125,16 @@ pub(super) fn open(file: &Path) -> Result<Connection, Fault> {
     }
     check_fold(&connection, file)?;
     upgrade(&connection, tables).map_err(|fault| Fault::new(fault.code, format!("{}: {}", file.display(), fault.message)))?;
+    identify(&connection)?;
     Ok(connection)
+}
+
+/// Gives the records an identity for ever, by which a backup knows whose it is.
+fn identify(connection: &Connection) -> Result<(), Fault> {
+    // The first bit stays clear, so that it reads the same as any other number.
+    let drawn = i64::from_be_bytes(random()?) & i64::MAX;
+    connection.execute("INSERT OR IGNORE INTO meta VALUES ('identity', ?1)", [drawn])?;
+    Ok(())
 }
 
 /// What tables of version 1 lack: how long versions are kept, and the names that nodes had.
@@ -163,6 +174,27 @@ CREATE INDEX damage_by_manifest ON damage (manifest) WHERE repaired = 0;
 CREATE TABLE stray (pack BLOB PRIMARY KEY, len INTEGER NOT NULL, seen_ms INTEGER NOT NULL) WITHOUT ROWID;
 ";
 
+/// What tables of version 4 lack, and new ones get too: since when all that was is still kept, and the names that servers ever
+/// had, which outlive them.
+const FROM_4: &str = "
+CREATE TABLE server_name (
+    id BLOB NOT NULL, name TEXT NOT NULL, at_ms INTEGER NOT NULL, PRIMARY KEY (name, id)
+) WITHOUT ROWID;
+CREATE INDEX server_name_by_id ON server_name (id, at_ms);
+ALTER TABLE share ADD COLUMN gone_ms INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE share ADD COLUMN gone_version INTEGER NOT NULL DEFAULT 0;
+";
+
+/// Earlier releases did not note what they let go: all that the group's days allowed them to.
+const GONE_BEFORE_5: &str = "
+UPDATE share SET gone_ms = max(0, (SELECT value FROM meta WHERE key = 'retention_ms') - keep_days * 86400000)
+    WHERE hold = 0 AND EXISTS (SELECT 1 FROM meta WHERE key = 'retention_ms');
+UPDATE share SET gone_ms = 0 WHERE gone_ms <= created_ms;
+UPDATE share SET gone_version = max(
+    coalesce((SELECT max(last) FROM node WHERE node.share = num AND node.at_ms <= gone_ms), 0),
+    coalesce((SELECT max(last) FROM revision WHERE revision.share = num AND revision.at_ms <= gone_ms), 0));
+";
+
 /// Brings tables of an earlier release to the present version, in one transaction.
 fn upgrade(connection: &Connection, tables: i64) -> Result<(), Fault> {
     if tables == TABLES {
@@ -176,7 +208,12 @@ fn upgrade(connection: &Connection, tables: i64) -> Result<(), Fault> {
     if tables < 3 {
         transaction.execute_batch(FROM_2)?;
     }
-    transaction.execute_batch(FROM_3)?;
+    if tables < 4 {
+        transaction.execute_batch(FROM_3)?;
+    }
+    transaction.execute_batch(FROM_4)?;
+    transaction.execute_batch(GONE_BEFORE_5)?;
+    super::servers::name_from_audit(&transaction)?;
     transaction.pragma_update(None, "user_version", TABLES)?;
     transaction.commit()?;
     tracing::info!(from = tables, to = TABLES, "Records were brought to this release's tables");

@@ -4,6 +4,8 @@
 //!
 //! **Invariant:** an epoch is given once, and never a smaller one after it.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use isotherm_api::Code;
 use isotherm_api::sync::Attach;
 use isotherm_core::ids::{Epoch, ServerId};
@@ -64,16 +66,67 @@ pub(crate) fn attach(connection: &Connection, attach: &Attach, fresh: ServerId, 
         None => {
             let sql = "INSERT INTO server (id, name, epoch, created_ms) VALUES (?1, ?2, 0, ?3)";
             connection.execute(sql, params![id.0, attach.name, signed(now_ms)])?;
+            keep_name(connection, id, &attach.name, now_ms)?;
             audit(connection, now_ms, "server.register", &attach.name, &id.to_string())?;
         }
         Some(name) if name != attach.name => {
             connection.execute("UPDATE server SET name = ?2 WHERE id = ?1", params![id.0, attach.name])?;
+            keep_name(connection, id, &attach.name, now_ms)?;
             audit(connection, now_ms, "server.rename", &name, &attach.name)?;
         }
         Some(_) => {}
     }
     connection.execute("UPDATE server SET epoch = epoch + 1 WHERE id = ?1", [&id.0])?;
     server_by_name(connection, &attach.name)
+}
+
+/// Remembers for ever that a server has a name now: what it wrote is asked for by it.
+fn keep_name(connection: &Connection, server: ServerId, name: &str, now_ms: u64) -> Result<(), Fault> {
+    let sql = "INSERT OR REPLACE INTO server_name (id, name, at_ms) VALUES (?1, ?2, ?3)";
+    connection.prepare_cached(sql)?.execute(params![server.0, name, signed(now_ms)])?;
+    Ok(())
+}
+
+/// What earlier releases have noted of names, in the audit log.
+pub(super) fn name_from_audit(connection: &Connection) -> Result<(), Fault> {
+    let sql =
+        "SELECT action, subject, detail, at_ms FROM audit WHERE action IN ('server.register', 'server.rename') ORDER BY num";
+    let mut statement = connection.prepare(sql)?;
+    let mut rows = statement.query([])?;
+    let mut holders: BTreeMap<String, ServerId> = BTreeMap::new();
+    while let Some(row) = rows.next()? {
+        let (action, subject, detail): (String, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        let (name, server) = match action.as_str() {
+            "server.register" => (subject, detail.parse().ok()),
+            _ => (detail, holders.remove(&subject)),
+        };
+        if let Some(server) = server {
+            keep_name(connection, server, &name, unsigned(row.get(3)?))?;
+            holders.insert(name, server);
+        }
+    }
+    connection.execute("INSERT OR IGNORE INTO server_name (id, name, at_ms) SELECT id, name, created_ms FROM server", [])?;
+    Ok(())
+}
+
+/// The servers that ever had a name, or the one with this id, also those that were deleted.
+pub(crate) fn ever_called(connection: &Connection, name: &str) -> Result<BTreeSet<ServerId>, Fault> {
+    let mut statement = connection.prepare_cached("SELECT id FROM server_name WHERE name = ?1")?;
+    let rows = statement.query_map([name], |row| row.get(0).map(ServerId))?;
+    let mut found: BTreeSet<ServerId> = rows.collect::<Result<_, _>>()?;
+    if let Ok(id) = name.parse::<ServerId>()
+        && connection.prepare_cached("SELECT 1 FROM server_name WHERE id = ?1")?.exists([&id.0])?
+    {
+        found.insert(id);
+    }
+    if found.is_empty() { Err(Fault::not_found("Server", isotherm_core::name::escape(name.as_bytes()))) } else { Ok(found) }
+}
+
+/// The name of a server that wrote something, the last one that it had; none if it was never known.
+pub(crate) fn server_name(connection: &Connection, server: ServerId) -> Result<Option<String>, Fault> {
+    let sql = "SELECT name FROM (SELECT 1 AS rank, name, 0 AS at_ms FROM server WHERE id = ?1
+        UNION ALL SELECT 0, name, at_ms FROM server_name WHERE id = ?1) ORDER BY rank DESC, at_ms DESC LIMIT 1";
+    Ok(connection.prepare_cached(sql)?.query_row([&server.0], |row| row.get(0)).optional()?)
 }
 
 /// Refuses what comes from an unknown server or an older run.

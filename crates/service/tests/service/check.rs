@@ -29,7 +29,7 @@ pub(crate) async fn check(client: &Client, deep: bool) -> CheckStatus {
 }
 
 /// The stored packs, largest first.
-fn packs(folder: &Path) -> Vec<PathBuf> {
+pub(crate) fn packs(folder: &Path) -> Vec<PathBuf> {
     let folders = std::fs::read_dir(folder.join("objects/packs")).unwrap();
     let mut packs: Vec<PathBuf> =
         folders.flat_map(|entry| std::fs::read_dir(entry.unwrap().path()).unwrap()).map(|entry| entry.unwrap().path()).collect();
@@ -55,7 +55,7 @@ async fn damage_is_found_and_an_upload_mends_it() {
     let status = check(world.client(), true).await;
     let hurt: Vec<_> = status.hurt.iter().map(|file| (file.path.path.as_str(), file.old)).collect();
     assert_eq!((status.findings_count, hurt), (1, vec![("large", false)]), "{status:?}");
-    assert!(status.findings[0].contains("1 chunks of it are lost"), "{status:?}");
+    assert!(status.findings[0].contains("1 chunk of it is lost"), "{status:?}");
     world.writer.upload(&[Data::Bytes(&bytes)]).await;
     let status = check(world.client(), true).await;
     assert_eq!((status.findings_count, status.hurt_count), (0, 0), "{status:?}");
@@ -84,7 +84,7 @@ async fn a_pack_that_is_lost_is_named_and_strays_are_counted() {
     world.stop().await;
 }
 
-fn flip(pack: &Path) {
+pub(crate) fn flip(pack: &Path) {
     let mut stored = std::fs::read(pack).unwrap();
     stored[1_000] ^= 1;
     std::fs::write(pack, &stored).unwrap();

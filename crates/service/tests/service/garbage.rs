@@ -11,9 +11,9 @@ use isotherm_service::{Ages, Collected, Options, Service};
 
 use crate::world::{Data, FORKS, Running, World, create, noise, read};
 
-const AT_ONCE: Ages = Ages { pin_ms: 0, grace_ms: 0, horizon_ms: u64::MAX };
+pub(crate) const AT_ONCE: Ages = Ages { pin_ms: 0, grace_ms: 0, horizon_ms: u64::MAX };
 
-async fn collect(folder: &Path, ages: Ages) -> Collected {
+pub(crate) async fn collect(folder: &Path, ages: Ages) -> Collected {
     // Ages count in whole milliseconds.
     tokio::time::sleep(std::time::Duration::from_millis(5)).await; // tidy: wait for the next millisecond
     let service = Service::open(Options { data: folder.to_owned() }).await.unwrap();
@@ -30,7 +30,7 @@ fn bytes_stored(folder: &Path) -> u64 {
     sum
 }
 
-fn keep(days: u32) -> GroupChange {
+pub(crate) fn keep(days: u32) -> GroupChange {
     GroupChange { keep: KeepChange { days: Some(days), ..KeepChange::default() }, ..GroupChange::default() }
 }
 

@@ -10,20 +10,20 @@ use isotherm_service::{Ages, Options, Service};
 
 use crate::world::{Data, FORKS, Running, World, Writer, create};
 
-async fn plan(world: &World, path: &str, what: RestoreWhat) -> Vec<RestoreItem> {
+pub(crate) async fn plan(world: &World, path: &str, what: RestoreWhat) -> Vec<RestoreItem> {
     let request = RestoreRequest { path: ShownPath::new(path.as_bytes()), what, before: None };
     let plan = world.client().restore_plan("plans", &request).await.unwrap();
     assert_eq!(plan.next, None);
     plan.items
 }
 
-async fn apply(world: &World, items: &[RestoreItem]) -> Vec<RestoreOutcome> {
+pub(crate) async fn apply(world: &World, items: &[RestoreItem]) -> Vec<RestoreOutcome> {
     let wanted: Vec<_> =
         items.iter().map(|item| RestoreOne { node: item.node, expected: item.expected, target: item.target }).collect();
     world.client().restore("plans", &wanted).await.unwrap()
 }
 
-async fn live(world: &World) -> Vec<Node> {
+pub(crate) async fn live(world: &World) -> Vec<Node> {
     let (nodes, _) = world.writer.follow(world.writer.start()).await;
     nodes.into_iter().filter(Node::is_live).collect()
 }
@@ -37,7 +37,7 @@ async fn read(world: &World, path: &[u8]) -> Vec<u8> {
     bytes
 }
 
-async fn edit(writer: &mut Writer, node: NodeId, base: Version, bytes: &[u8]) -> Version {
+pub(crate) async fn edit(writer: &mut Writer, node: NodeId, base: Version, bytes: &[u8]) -> Version {
     let value = Content::File(writer.upload(&[Data::Bytes(bytes)]).await);
     match writer.commit(Change::Update { node, metadata: None, content: Some(Based { base, value }) }).await {
         Answer::Applied(version) => version,
@@ -45,7 +45,7 @@ async fn edit(writer: &mut Writer, node: NodeId, base: Version, bytes: &[u8]) ->
     }
 }
 
-fn delete(node: NodeId, place: Version, content: Version) -> Change {
+pub(crate) fn delete(node: NodeId, place: Version, content: Version) -> Change {
     Change::Delete { node, place, content }
 }
 
@@ -69,6 +69,28 @@ async fn versions_of_a_path_outlive_the_node() {
     assert_eq!((read(&world, b"old plan.dwg").await, read(&world, b"plan.dwg").await), (b"one".to_vec(), b"three".to_vec()));
     let again = world.client().restore_copy("plans", &copy).await.unwrap_err();
     assert_eq!(again.code, isotherm_api::Code::Exists);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_version_tells_the_path_that_it_had() {
+    let _no_forks = FORKS.read().await;
+    let mut world = World::new().await;
+    let place = |parent, name: &[u8]| Place { parent, name: Name::new(name).unwrap() };
+    let directory = world.writer.node();
+    let made = match world.writer.commit(create(directory, NodeId::ROOT, b"old", Content::Directory)).await {
+        Answer::Applied(version) => version,
+        other => panic!("{other:?}"),
+    };
+    let (node, at) = world.writer.create(b"plan", b"one").await;
+    let inside = Based { base: at, value: place(directory, b"plan.dwg") };
+    world.writer.commit(Change::Move { node, place: inside }).await;
+    let renamed = Based { base: made, value: place(NodeId::ROOT, b"new") };
+    world.writer.commit(Change::Move { node: directory, place: renamed }).await;
+    edit(&mut world.writer, node, at, b"two").await;
+    let found = world.client().versions("plans", b"new/plan.dwg").await.unwrap();
+    let paths: Vec<_> = found.iter().map(|one| one.path.path.as_str()).collect();
+    assert_eq!(paths, ["new/plan.dwg", "old/plan.dwg", "plan"]);
     world.stop().await;
 }
 
@@ -148,11 +170,26 @@ async fn a_whole_share_as_of_a_version() {
 }
 
 /// A copy of a data folder that was written when the tables had this version.
-fn kept(tables: u32) -> tempfile::TempDir {
+pub(crate) fn kept(tables: u32) -> tempfile::TempDir {
     let kept = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/formats/tables-{tables}"));
     let folder = tempfile::tempdir().unwrap();
     copy(&kept, folder.path());
     folder
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_with_tables_of_version_4_are_brought_forward() {
+    let _no_forks = FORKS.read().await;
+    let folder = kept(4);
+    for _ in 0..2 {
+        let running = Running::start(folder.path()).await;
+        assert_eq!(running.client.versions("plans", b"one.txt").await.unwrap().len(), 1);
+        let what = RestoreWhat::AsOf { moment: AsOf::Version(Version(2)), exact: true };
+        let request = RestoreRequest { path: ShownPath::new(b""), what, before: None };
+        let plan = running.client.restore_plan("plans", &request).await.unwrap();
+        assert_eq!(plan.items.len(), 1, "nothing of it was let go");
+        running.stop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -200,7 +237,7 @@ async fn records_with_tables_of_version_1_are_brought_forward() {
     }
 }
 
-fn copy(from: &std::path::Path, to: &std::path::Path) {
+pub(crate) fn copy(from: &std::path::Path, to: &std::path::Path) {
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
         let target = to.join(entry.file_name());

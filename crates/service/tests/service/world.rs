@@ -158,6 +158,22 @@ impl Writer {
         FileContent { manifest: manifest.id(), size: manifest.len(), modified: Timestamp(1), link: None }
     }
 
+    /// Makes files of one chunk each at the top of the share; all their chunks lie in one pack, in this order.
+    pub(crate) async fn create_in_one_pack(&mut self, files: &[(&[u8], &[u8])]) {
+        let mut open = PackBuilder::new();
+        for (_, bytes) in files {
+            open.push(ChunkId::of(bytes), bytes).unwrap();
+        }
+        self.client.put_pack(self.group, open.finish().1).await.unwrap();
+        for (name, bytes) in files {
+            let manifest = pack(&[Data::Bytes(bytes)]).0;
+            self.client.put_manifests(self.group, vec![manifest.encode().bytes]).await.unwrap();
+            let content = FileContent { manifest: manifest.id(), size: manifest.len(), modified: Timestamp(1), link: None };
+            let change = create(self.node(), NodeId::ROOT, name, Content::File(content));
+            assert!(matches!(self.commit(change).await, Answer::Applied(_)));
+        }
+    }
+
     /// Makes a file at the top of the share.
     pub(crate) async fn create(&mut self, name: &[u8], bytes: &[u8]) -> (NodeId, Version) {
         let content = self.upload(&[Data::Bytes(bytes)]).await;

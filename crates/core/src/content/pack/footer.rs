@@ -23,10 +23,16 @@ const END_MAGIC: [u8; 4] = *b"Posi";
 /// Bytes of the trailer: length of the index (4), check sum (8), version (1), magic (4).
 pub const TRAILER_LEN: usize = 4 + CHECK_LEN + 1 + END_MAGIC.len();
 
+/// The longest entry of an index.
+pub(super) const ENTRY_LEN_MAX: u64 = 32 + 4 + 4 + 1;
+
+/// All that is in a pack beside its records and the entries of its index, at most.
+pub(super) const AROUND_LEN_MAX: u64 = HEADER.len() as u64 + 4 + TRAILER_LEN as u64;
+
 /// Shortest encoding of an entry: id, two lengths, form.
 const ENTRY_LEN_MIN: usize = 32 + 3;
 /// Longest index: ids and forms, and lengths of at most four bytes each.
-const INDEX_LEN_MAX: u64 = 4 + ENTRIES_MAX as u64 * (32 + 4 + 4 + 1);
+const INDEX_LEN_MAX: u64 = 4 + ENTRIES_MAX as u64 * ENTRY_LEN_MAX;
 
 const WHAT: &str = "Pack";
 
