@@ -9,6 +9,9 @@ use super::records::Records;
 use crate::ids::{NodeId, OperationId, ServerId, Version};
 use crate::node::{Content, Kind, Metadata, Node, Place, Versions};
 
+/// Ids of missing chunks that are remembered with an answer.
+const MISSING_KEPT: usize = 16;
+
 /// Applies what a batch may change and answers every operation, in order.
 ///
 /// The caller holds a transaction around the call and commits it before it sends the answers.
@@ -105,7 +108,8 @@ fn apply_group<R: Records>(
     // Also that content was missing or room: a request that was held up on its way must not be judged anew when its author
     // has long sent something else, under other ids.
     for (operation, answer) in group.iter().zip(&answers) {
-        records.remember(operation.id, operation.digest(), answer)?;
+        let short = shortened(answer);
+        records.remember(operation.id, operation.digest(), short.as_ref().unwrap_or(answer))?;
     }
     Ok(answers)
 }
@@ -115,6 +119,14 @@ fn committed_state<R: Records>(records: &R, answer: Answer) -> Result<Answer, R:
     let Answer::Conflict(tentative) = &answer else { return Ok(answer) };
     // Two members of one group that want one name: neither is there, and nothing is known beyond that.
     Ok(records.node(tentative.id)?.map_or(Answer::Skipped, |node| Answer::Conflict(Box::new(node))))
+}
+
+/// Of much that is missing, some is remembered: whoever hears of it reads the file again anyway.
+fn shortened(answer: &Answer) -> Option<Answer> {
+    match answer {
+        Answer::Missing(chunks) if chunks.len() > MISSING_KEPT => Some(Answer::Missing(chunks[..MISSING_KEPT].to_vec())),
+        _ => None,
+    }
 }
 
 type Verdict = Option<(usize, Answer)>;
