@@ -4,9 +4,11 @@
 //! caller gets an answer: the content, or an errno.
 
 mod perform;
+mod source;
 mod tier;
 
 pub use perform::{FetchFailure, Source, Take};
+pub use source::{FromShare, Manifests};
 pub use tier::{Candidate, NotTiered};
 
 use std::sync::atomic::{AtomicBool, Ordering};

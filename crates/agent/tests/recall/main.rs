@@ -5,6 +5,9 @@ mod adversary;
 mod bench;
 mod programs;
 mod samba;
+mod share;
+#[path = "../support/volumes.rs"]
+mod volumes;
 
 use std::fs::{self, File};
 use std::io::Write;

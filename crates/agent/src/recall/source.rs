@@ -1,0 +1,168 @@
+//! Contents of stubs from the share.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use isotherm_core::content::manifest::Part;
+use isotherm_core::content::{ChunkId, Manifest, ManifestId};
+use isotherm_core::stub::{ContentPrefix, StubRecord};
+use isotherm_gate::GateError;
+
+use super::perform::{FetchFailure, Source, Take};
+use crate::engine::Away;
+use crate::volume::ContentSource;
+
+/// Bytes that are asked for at once.
+const REQUEST_BYTES: u64 = 8 << 20;
+/// Before a service that is away is asked again.
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// The manifests that a node has or had: what is known here first, then what the share says.
+pub type Manifests = dyn Fn(&StubRecord) -> Result<Vec<ManifestId>, Away> + Send + Sync;
+
+/// The share as a source: which contents a node had, and their chunks.
+pub struct FromShare {
+    content: Arc<dyn ContentSource>,
+    manifests: Box<Manifests>,
+}
+
+impl FromShare {
+    /// A source of these contents.
+    #[must_use]
+    pub fn new(content: Arc<dyn ContentSource>, manifests: Box<Manifests>) -> Self {
+        Self { content, manifests }
+    }
+
+    fn manifest(&self, record: &StubRecord) -> Result<Manifest, Stopped> {
+        let known = (self.manifests)(record)?;
+        let fits = |id: &&ManifestId| ContentPrefix::of(id) == record.content;
+        let id = known.iter().find(fits).ok_or_else(|| missing("The share does not know the content of this version"))?;
+        let found = self.content.manifests(&[*id])?.pop().flatten();
+        let manifest = found.ok_or_else(|| missing("The share has no such content any more"))?;
+        if manifest.len() == record.size {
+            Ok(manifest)
+        } else {
+            Err(missing(&format!("The content has {} bytes, and the file was made for {}", manifest.len(), record.size)))
+        }
+    }
+
+    /// Chunks from a position on, in requests; the position stays behind what was taken.
+    fn chunks(
+        &self,
+        wanted: &[Wanted],
+        position: &mut usize,
+        take: &mut Take<'_>,
+        go_on: &dyn Fn() -> bool,
+    ) -> Result<(), Stopped> {
+        while *position < wanted.len() {
+            if !go_on() {
+                return Err(Stopped::For(FetchFailure::NotWanted));
+            }
+            let request = &wanted[*position..*position + request_len(&wanted[*position..])];
+            self.request(request, take)?;
+            *position += request.len();
+        }
+        Ok(())
+    }
+
+    fn request(&self, request: &[Wanted], take: &mut Take<'_>) -> Result<(), Stopped> {
+        let mut places: BTreeMap<ChunkId, Vec<&Wanted>> = BTreeMap::new();
+        request.iter().for_each(|wanted| places.entry(wanted.chunk).or_default().push(wanted));
+        let ids: Vec<ChunkId> = places.keys().copied().collect();
+        let mut failure: Option<FetchFailure> = None;
+        self.content.chunks(&ids, &mut |chunk, bytes| {
+            let of_it = places.remove(&chunk).unwrap_or_default();
+            if failure.is_none() {
+                failure = of_it.into_iter().find_map(|wanted| put(wanted, bytes.as_ref(), take).err());
+            }
+        })?;
+        match failure {
+            Some(failure) => Err(Stopped::For(failure)),
+            None if places.is_empty() => Ok(()),
+            None => Err(Away { text: "The service did not send all that was asked for".to_owned(), retry: true }.into()),
+        }
+    }
+}
+
+/// A chunk and where it goes.
+struct Wanted {
+    offset: u64,
+    chunk: ChunkId,
+    len: u32,
+}
+
+/// Why it did not go on.
+enum Stopped {
+    /// For now.
+    Away(Away),
+    For(FetchFailure),
+}
+
+impl From<Away> for Stopped {
+    fn from(away: Away) -> Self {
+        if away.retry { Self::Away(away) } else { Self::For(FetchFailure::Content(away.text)) }
+    }
+}
+
+fn missing(text: &str) -> Stopped {
+    Stopped::For(FetchFailure::Content(text.to_owned()))
+}
+
+fn put(wanted: &Wanted, bytes: Option<&Bytes>, take: &mut Take<'_>) -> Result<(), FetchFailure> {
+    match bytes {
+        Some(bytes) if bytes.len() == wanted.len as usize => take(wanted.offset, bytes).map_err(|error: GateError| error.into()),
+        _ => Err(FetchFailure::Content("A part of its content is not in the share".to_owned())),
+    }
+}
+
+fn request_len(wanted: &[Wanted]) -> usize {
+    let mut bytes = 0;
+    let fitting = wanted.iter().take_while(|wanted| {
+        bytes += u64::from(wanted.len);
+        bytes <= REQUEST_BYTES
+    });
+    fitting.count().max(1)
+}
+
+impl Source for FromShare {
+    fn fetch(&self, record: &StubRecord, take: &mut Take<'_>, go_on: &dyn Fn() -> bool) -> Result<(), FetchFailure> {
+        let (mut wanted, mut position) = (None, 0);
+        loop {
+            let begun = match wanted.take() {
+                Some(wanted) => Ok(wanted),
+                None => self.manifest(record).map(|manifest| wanted_of(&manifest)),
+            };
+            let result = begun.and_then(|list| {
+                let result = self.chunks(&list, &mut position, take, go_on);
+                wanted = Some(list);
+                result
+            });
+            match result {
+                Ok(()) => return Ok(()),
+                Err(Stopped::For(failure)) => return Err(failure),
+                Err(Stopped::Away(_)) if !go_on() => return Err(FetchFailure::NotWanted),
+                Err(Stopped::Away(away)) => {
+                    tracing::debug!(why = away.text, "A recall waits for the service");
+                    std::thread::sleep(AGAIN);
+                }
+            }
+        }
+    }
+}
+
+fn wanted_of(manifest: &Manifest) -> Vec<Wanted> {
+    let of = |placed: isotherm_core::content::manifest::PlacedPart| match placed.part {
+        Part::Data { chunk, len } => Some(Wanted { offset: placed.offset, chunk, len }),
+        Part::Hole { .. } => None,
+    };
+    manifest.placed().filter_map(of).collect()
+}
+
+impl fmt::Debug for FromShare {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FromShare").finish_non_exhaustive()
+    }
+}
