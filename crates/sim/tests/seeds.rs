@@ -93,6 +93,8 @@ const FOUND_APART: &[(u64, &str)] = &[
     (363, "content that was being fetched when its agent ended, and had been replaced since, was given back as a user's"),
     (5752, "the same"),
     (6399, "what a step had moved away was displaced by what another step had put there, before it was recognised"),
+    (12737, "the same, where they were seen by two looks"),
+    (10415, "the same"),
     (12890, "what a step had made, and was deleted and forgotten since, was taken for new"),
 ];
 

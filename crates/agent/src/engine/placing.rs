@@ -195,8 +195,9 @@ impl<C: Catalog> Engine<C> {
             Action::Move { expected, .. }
                 if seen.handle == expected.handle && (seen.kind == Kind::Directory || seen.print.links == 1) =>
             {
-                let before = record.here().filter(|local| local.place == expected.spot.place())?;
-                Some(Local { place, ..before.clone() })
+                // Also if it counts as lost: what another step has put into its former place may have been seen first.
+                let before = record.local.as_ref().filter(|local| local.place == expected.spot.place())?;
+                Some(Local { place, lost: false, ..before.clone() })
             }
             _ => None,
         }
