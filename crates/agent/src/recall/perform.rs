@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use isotherm_core::stub::{Event, Failure, Found, RecordError, StubRecord};
 use isotherm_core::trees::Handle;
 use isotherm_gate::guard::Post;
-use isotherm_gate::{ErrorKind, GateError, Root};
+use isotherm_gate::{ErrorKind, GateError, Liveness, Root};
 
 use super::{RecallProblem, stub_file};
 use crate::volume::gate_handle;
@@ -86,6 +86,9 @@ impl Performer {
     }
 
     pub(super) fn show(&self, file: &Handle, text: &str) {
+        if self.is_gone(file) {
+            return;
+        }
         tracing::warn!(?file, text, "A file cannot be recalled");
         let problem = RecallProblem { file: file.clone(), text: text.to_owned() };
         let mut problems = self.problems.lock().unwrap_or_else(PoisonError::into_inner);
@@ -109,11 +112,11 @@ impl Performer {
             }
             Task::Flush(file) => {
                 let result = stub_file(&self.root, &file).and_then(|(_, opened)| opened.flush());
-                Event::Flushed(vec![(file.clone(), self.told(&file, result))])
+                Event::Flushed(vec![(file.clone(), self.told_of_left(&file, result))])
             }
             Task::Forget(file) => {
                 let result = stub_file(&self.root, &file).and_then(|(_, opened)| opened.remove_record());
-                Event::Forgotten(vec![(file.clone(), self.told(&file, result))])
+                Event::Forgotten(vec![(file.clone(), self.told_of_left(&file, result))])
             }
             Task::Release(file) => {
                 self.release(&file);
@@ -171,6 +174,16 @@ impl Performer {
             Err(error) => tracing::debug!(?file, %error, "A file that is whole cannot be opened"),
         }
         self.post.release(&handle);
+    }
+
+    /// A file that was deleted meanwhile has no record that could come back.
+    fn told_of_left(&self, file: &Handle, result: Result<(), GateError>) -> Result<(), Failure> {
+        if result.is_err() && self.is_gone(file) { Ok(()) } else { self.told(file, result) }
+    }
+
+    fn is_gone(&self, file: &Handle) -> bool {
+        let liveness = gate_handle(file).and_then(|handle| self.root.is_alive(&handle));
+        liveness.is_ok_and(|liveness| !matches!(liveness, Liveness::Linked))
     }
 
     fn told(&self, file: &Handle, result: Result<(), GateError>) -> Result<(), Failure> {

@@ -117,6 +117,24 @@ fn a_full_volume_is_enospc_and_nothing_of_the_content_stays() {
 }
 
 #[test]
+fn a_file_that_is_deleted_while_it_comes_is_no_problem() {
+    on_each_fs(96, |volume| {
+        let bench = Bench::new(volume);
+        let content = noise(400_000, 9);
+        bench.stub("doomed", &content, 0o644);
+        bench.contents.away.store(true, Ordering::Relaxed);
+        let path = bench.path("doomed");
+        let reader = std::thread::spawn(move || fs::read(path));
+        wait_until(|| bench.fetched() == 1);
+        fs::remove_file(bench.path("doomed")).unwrap();
+        bench.contents.away.store(false, Ordering::Relaxed);
+        // Whole or an error, and nothing between.
+        assert!(reader.join().unwrap().is_ok_and(|seen| seen == content), "{:?}", volume.fs());
+        assert_eq!(bench.recall.as_ref().unwrap().problems(), []);
+    });
+}
+
+#[test]
 fn a_killed_reader_ends_the_fetch_and_who_comes_later_begins_anew() {
     on_each_fs(96, |volume| {
         let bench = Bench::new(volume);

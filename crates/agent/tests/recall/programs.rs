@@ -43,7 +43,8 @@ const COPIES: &[&str] = &[
     "qemu-img convert -f raw -O raw $1 $2",
     "losetup --version >/dev/null && d=$(losetup --show -f -r $1) && dd if=$d of=$2 bs=4k status=none; losetup -d $d",
     "unshare -m cat $1 > $2",
-    "mkdir $2.b && mount --bind $(dirname $1) $2.b && cp $2.b/$(basename $1) $2; umount $2.b && rmdir $2.b",
+    // Whoever answers holds the mount until a moment after the answer.
+    "mkdir $2.b && mount --bind $(dirname $1) $2.b && cp $2.b/$(basename $1) $2; until umount -q $2.b; do sleep 0.1; done; rmdir $2.b",
 ];
 
 fn is_here(program: &str) -> bool {
