@@ -9,8 +9,9 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use isotherm_gate::guard::{Group, Purpose, Question, Refusal, Touch, purpose};
+use isotherm_gate::guard::{Group, Post, Purpose, Question, Refusal, Told, Touch, purpose};
 use isotherm_gate::testing::on_each_fs;
+use isotherm_gate::{Root, StubFile};
 
 const LEN: u64 = 300_000;
 
@@ -154,7 +155,7 @@ fn spared_files_and_mounts_are_not_asked_about() {
         group.unspare_file(&file).unwrap();
         group.unspare_file(&file).unwrap();
         assert!(questions(&read) > 1);
-        let inside = isotherm_gate::Root::open(volume.path()).unwrap();
+        let inside = Root::open(volume.path()).unwrap();
         group.spare_mount(inside.dir()).unwrap();
         let handle = inside.dir().stat(std::ffi::OsStr::new("hot")).unwrap().unwrap().handle;
         let through_the_clone = || {
@@ -190,6 +191,35 @@ fn a_second_holder_keeps_callers_waiting_and_sweeps_what_the_first_one_left() {
         assert!(!caller.wait().unwrap().success() && seen.is_empty(), "EAGAIN, and not one wrong byte");
         let error = while_answering(&second, |question| question.refuse(Refusal::Busy), || File::open(&path).unwrap_err());
         assert_eq!(error.kind(), ErrorKind::ResourceBusy);
+    });
+}
+
+#[test]
+fn who_asks_again_has_returned_from_the_call_before_that_looked_the_same() {
+    on_each_fs(64, |volume| {
+        let group = Group::new().unwrap();
+        let path = volume.path().join("stub");
+        hollow(&path);
+        let root = Root::open(volume.path()).unwrap();
+        group.spare_mount(root.dir()).unwrap();
+        let inode = root.dir().inode(std::ffi::OsStr::new("stub")).unwrap();
+        StubFile::open(&inode).unwrap().set_record(b"a record").unwrap();
+        group.guard_file(File::open(&path).unwrap()).unwrap();
+        let post = Post::new(group);
+        let again = path.clone();
+        let caller = std::thread::spawn(move || (0..2).for_each(|_| drop(File::create(&again).unwrap())));
+        let told = || wait_for(|| Some(post.read().unwrap()).filter(|told| !told.is_empty()));
+        let asked = |told: &Told| if let Told::Asked(waiting) = told { waiting.clone() } else { panic!("{told:?}") };
+        let first = asked(&told()[0]);
+        assert_eq!(first.purpose, Purpose::Empty);
+        post.answer(first.id, None);
+        let next = told();
+        assert_eq!(next[0], Told::Returned(first.id));
+        let second = asked(&next[1]);
+        assert_eq!(post.begin_again(), [Told::Asked(second.clone())], "a new run of the agent is told the same");
+        post.answer(second.id, None);
+        caller.join().unwrap();
+        wait_for(|| post.look_after().contains(&Told::Returned(second.id)).then_some(()));
     });
 }
 

@@ -135,6 +135,25 @@ fn a_file_that_is_deleted_while_it_comes_is_no_problem() {
 }
 
 #[test]
+fn who_empties_a_file_twice_in_the_same_way_does_not_wait_for_himself() {
+    on_each_fs(96, |volume| {
+        let bench = Bench::new(volume);
+        for round in 0..20 {
+            let name = format!("emptied-{round}");
+            let file = bench.stub(&name, &noise(100_000, 10), 0o644);
+            // Two calls that look the same from outside, and nothing between.
+            for _ in 0..2 {
+                File::create(bench.path(&name)).unwrap();
+            }
+            fs::write(bench.path(&name), "new").unwrap();
+            assert_eq!(fs::read(bench.path(&name)).unwrap(), b"new", "round {round} on {:?}", volume.fs());
+            assert_eq!(file.record().unwrap(), None);
+        }
+        assert_eq!(bench.fetched(), 0);
+    });
+}
+
+#[test]
 fn a_killed_reader_ends_the_fetch_and_who_comes_later_begins_anew() {
     on_each_fs(96, |volume| {
         let bench = Bench::new(volume);

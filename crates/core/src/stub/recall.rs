@@ -190,6 +190,7 @@ impl Recalls {
     fn looked(&mut self, file: &Handle, found: &Found, now: Millis, out: &mut Vec<Effect>) {
         let Some(job) = self.jobs.get_mut(file).filter(|job| job.stage == Stage::Looking) else { return };
         if !job.on_their_way.is_empty() {
+            job.let_through_to_empty(now, out);
             (job.stage, job.moved) = (Stage::Emptying, now);
             return;
         }
@@ -347,11 +348,11 @@ impl Job {
             return false;
         }
         let empties = self.take(Purpose::Empty);
-        self.on_their_way.extend(empties);
-        if self.on_their_way.is_empty() {
+        if empties.is_empty() {
             return false;
         }
-        out.extend(self.on_their_way.iter().flat_map(|caller| [Effect::Answer(*caller, Answer::Allow), Effect::Follow(*caller)]));
+        self.on_their_way.extend(&empties);
+        out.extend(empties.iter().flat_map(|caller| [Effect::Answer(*caller, Answer::Allow), Effect::Follow(*caller)]));
         (self.stage, self.moved) = (Stage::Emptying, now);
         true
     }

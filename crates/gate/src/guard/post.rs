@@ -87,33 +87,35 @@ impl Post {
     /// # Errors
     /// [`GuardError`].
     pub fn read(&self) -> Result<Vec<Told>, GuardError> {
-        Ok(self.group.read()?.into_iter().filter_map(|question| self.take(question)).collect())
+        Ok(self.group.read()?.into_iter().flat_map(|question| self.take(question)).collect())
     }
 
-    fn take(&self, question: Question) -> Option<Told> {
+    fn take(&self, question: Question) -> Vec<Told> {
         // What cannot be told apart is a stub: the agent looks closer.
         let is_stub = has_record(question.file()).unwrap_or(true);
         let Ok(file) = FileHandle::of(question.file()) else {
             if !is_stub {
                 question.allow();
             }
-            return None;
+            return Vec::new();
         };
         let mut state = self.state();
         if !is_stub && !state.in_hand.contains(&file) {
             question.allow();
-            return None;
+            return Vec::new();
         }
         let purpose = purpose(question.thread);
         state.in_hand.insert(file.clone());
         if purpose == Purpose::Kernel {
             question.refuse(Refusal::Again);
-            return Some(Told::Wanted(file));
+            return vec![Told::Wanted(file)];
         }
+        let mut told = state.returned_as_it_asks(question.thread, &file);
         state.last += 1;
         let waiting = Waiting { id: state.last, file, purpose, let_through: false, thread: question.thread };
         state.waiting.insert(waiting.id, (waiting.clone(), question, Instant::now()));
-        Some(Told::Asked(waiting))
+        told.push(Told::Asked(waiting));
+        told
     }
 
     /// Answers a caller; nothing happens if it does not wait any more.
@@ -183,6 +185,19 @@ impl Post {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// A thread that asks about a file once more has returned from the call in which it was let through to that file. Its new
+    /// call may look exactly like the one before.
+    fn returned_as_it_asks(&mut self, thread: i32, file: &FileHandle) -> Vec<Told> {
+        let same = |(waiting, _): &(Waiting, Call)| thread > 0 && waiting.thread == thread && waiting.file == *file;
+        let returned: Vec<u64> = self.on_their_way.iter().filter(|(_, one)| same(one)).map(|(id, _)| *id).collect();
+        returned.iter().for_each(|id| {
+            self.on_their_way.remove(id);
+        });
+        returned.into_iter().map(Told::Returned).collect()
     }
 }
 
