@@ -27,8 +27,10 @@ use perform::{Performer, Task};
 
 /// How long a caller waits while nothing gets on (DESIGN 7.4).
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Threads that perform: as many files are recalled at once.
-const HANDS: usize = 8;
+/// Threads that fetch: as many files are recalled at once.
+const FETCHING: usize = 8;
+/// Threads for everything else, so that it does not wait for contents that do not come.
+const OTHERS: usize = 2;
 /// Between two looks at who was killed or has returned.
 const LOOK_AFTER: Duration = Duration::from_millis(20);
 
@@ -75,7 +77,6 @@ impl Recall {
     pub fn start(root: Arc<Root>, post: Arc<Post>, source: Arc<dyn Source>) -> Result<Self, isotherm_gate::GateError> {
         root.sync()?;
         let (inputs, queue) = channel();
-        let (tasks, waiting_tasks) = channel::<Task>();
         let problems = Arc::new(Mutex::new(Vec::new()));
         let performer = Arc::new(Performer {
             root,
@@ -84,18 +85,25 @@ impl Recall {
             problems: Arc::clone(&problems),
             wanted: Mutex::default(),
         });
-        let waiting_tasks = Arc::new(Mutex::new(waiting_tasks));
         let mut threads = Vec::new();
-        for _ in 0..HANDS {
-            let (performer, queue, done) = (Arc::clone(&performer), Arc::clone(&waiting_tasks), inputs.clone());
-            threads.push(std::thread::spawn(move || perform::run(&performer, &queue, &done_with(done))));
-        }
+        let mut hands = |count: usize| {
+            let (tasks, queue) = channel::<Task>();
+            let queue = Arc::new(Mutex::new(queue));
+            threads.extend((0..count).map(|_| {
+                let (performer, queue, done) = (Arc::clone(&performer), Arc::clone(&queue), inputs.clone());
+                std::thread::spawn(move || perform::run(&performer, &queue, &done_with(done)))
+            }));
+            tasks
+        };
+        let (fetches, tasks) = (hands(FETCHING), hands(OTHERS));
+        // Before anything new is read: nobody may be told of twice.
+        let waiting = post.begin_again();
         let ends = Arc::new(AtomicBool::new(false));
         let (reader, asks, until) = (Arc::clone(&post), inputs.clone(), Arc::clone(&ends));
         threads.push(std::thread::spawn(move || read(&reader, &asks, &until)));
         let machine = Recalls::new(PATIENCE.as_millis() as u64);
-        let desk = Desk { machine, post, tasks, performer: Arc::clone(&performer), started: Instant::now() };
-        threads.push(std::thread::spawn(move || desk.run(&queue)));
+        let desk = Desk { machine, post, fetches, tasks, performer: Arc::clone(&performer), started: Instant::now() };
+        threads.push(std::thread::spawn(move || desk.run(waiting, &queue)));
         Ok(Self { inputs, threads, problems, performer, ends })
     }
 
@@ -171,14 +179,15 @@ fn done_with(inputs: Sender<Input>) -> impl Fn(Event) {
 struct Desk {
     machine: Recalls,
     post: Arc<Post>,
+    fetches: Sender<Task>,
     tasks: Sender<Task>,
     performer: Arc<Performer>,
     started: Instant,
 }
 
 impl Desk {
-    fn run(mut self, queue: &Receiver<Input>) {
-        self.tell(self.post.begin_again());
+    fn run(mut self, waiting: Vec<Told>, queue: &Receiver<Input>) {
+        self.tell(waiting);
         let mut looked = Instant::now();
         loop {
             if looked.elapsed() >= LOOK_AFTER {
@@ -271,8 +280,9 @@ impl Desk {
     }
 
     fn perform(&self, task: Task) {
+        let hands = if matches!(task, Task::Fill(..)) { &self.fetches } else { &self.tasks };
         // Those who perform end after this thread.
-        let _ = self.tasks.send(task);
+        let _ = hands.send(task);
     }
 }
 
@@ -303,4 +313,9 @@ fn stub_file(root: &Root, file: &Handle) -> Result<(isotherm_gate::Inode, isothe
     let inode = root.inode(&gate_handle(file)?)?;
     let opened = isotherm_gate::StubFile::open(&inode)?;
     Ok((inode, opened))
+}
+
+/// The same for what changes no content: a program that runs can be opened like this too.
+fn stub_to_look(root: &Root, file: &Handle) -> Result<isotherm_gate::StubFile, isotherm_gate::GateError> {
+    isotherm_gate::StubFile::open_to_look(&root.inode(&gate_handle(file)?)?)
 }

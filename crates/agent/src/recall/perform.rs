@@ -9,7 +9,7 @@ use isotherm_core::trees::Handle;
 use isotherm_gate::guard::Post;
 use isotherm_gate::{ErrorKind, GateError, Liveness, Root};
 
-use super::{RecallProblem, stub_file};
+use super::{RecallProblem, stub_file, stub_to_look};
 use crate::volume::gate_handle;
 
 /// Takes a piece of content at its offset.
@@ -111,11 +111,11 @@ impl Performer {
                 Event::Filled(vec![(file, result)])
             }
             Task::Flush(file) => {
-                let result = stub_file(&self.root, &file).and_then(|(_, opened)| opened.flush());
+                let result = stub_to_look(&self.root, &file).and_then(|opened| opened.flush());
                 Event::Flushed(vec![(file.clone(), self.told_of_left(&file, result))])
             }
             Task::Forget(file) => {
-                let result = stub_file(&self.root, &file).and_then(|(_, opened)| opened.remove_record());
+                let result = stub_to_look(&self.root, &file).and_then(|opened| opened.remove_record());
                 Event::Forgotten(vec![(file.clone(), self.told_of_left(&file, result))])
             }
             Task::Release(file) => {
@@ -127,7 +127,7 @@ impl Performer {
     }
 
     fn look(&self, file: &Handle) -> Result<Found, GateError> {
-        let (_, opened) = stub_file(&self.root, file)?;
+        let opened = stub_to_look(&self.root, file)?;
         let record = opened.record()?.map(|value| StubRecord::decode(&value, file));
         Ok(Found { record, size: opened.stat()?.size, has_blocks: opened.has_data()? })
     }
@@ -138,6 +138,11 @@ impl Performer {
         let Ok((inode, opened)) = opened else { return self.told(file, opened.map(|_| ())) };
         let stat = opened.stat();
         let Ok(stat) = stat else { return self.told(file, stat.map(|_| ())) };
+        if stat.size != record.size {
+            // Whoever changed it did so without being asked about; filling it would bring back what he has cut.
+            self.show(file, &format!("The file has {} bytes now, and its content {}", stat.size, record.size));
+            return Err(Failure::Other);
+        }
         let mut take = |offset: u64, piece: &[u8]| {
             opened.fill(offset, piece)?;
             progress();

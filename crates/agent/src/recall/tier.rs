@@ -5,7 +5,7 @@
 
 use isotherm_core::stub::{Bound, StubRecord};
 use isotherm_core::trees::{Handle, Print};
-use isotherm_gate::{GateError, Inode, StubFile};
+use isotherm_gate::{ErrorKind, GateError, Inode, StubFile};
 
 use super::perform::Performer;
 use super::stub_file;
@@ -58,7 +58,10 @@ impl Performer {
             let Marked { inode, opened } = marked?;
             synced.clone()?;
             opened.give_up()?;
-            Ok(inode.set_mtime(candidate.print.modified.0)?)
+            inode.set_mtime(candidate.print.modified.0)?;
+            // Its record says from now on that callers have to wait; the post need not remember each stub.
+            self.post.release(&gate_handle(&candidate.file)?);
+            Ok(())
         };
         marked.into_iter().zip(candidates).map(give_up).collect()
     }
@@ -71,7 +74,10 @@ impl Performer {
         let fd = self.root.open_for_mark(&handle)?;
         self.post.group().guard_file(&fd).map_err(|_| NotTiered::Held)?;
         drop(fd);
-        let (inode, opened) = stub_file(&self.root, file)?;
+        // A program that runs cannot be opened for writing.
+        let opened = stub_file(&self.root, file);
+        let (inode, opened) =
+            opened.map_err(|error| if error.kind() == ErrorKind::Busy { NotTiered::InUse } else { error.into() })?;
         if !opened.is_idle()? {
             return Err(NotTiered::InUse);
         }

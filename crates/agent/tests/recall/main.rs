@@ -15,6 +15,7 @@ use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 use std::sync::atomic::Ordering;
 
+use isotherm_agent::recall::NotTiered;
 use isotherm_gate::testing::on_each_fs;
 
 use bench::{Bench, noise, wait_until};
@@ -150,6 +151,47 @@ fn who_empties_a_file_twice_in_the_same_way_does_not_wait_for_himself() {
             assert_eq!(file.record().unwrap(), None);
         }
         assert_eq!(bench.fetched(), 0);
+    });
+}
+
+#[test]
+fn a_program_that_runs_is_not_tiered_and_goes_on_to_be_opened() {
+    on_each_fs(96, |volume| {
+        let bench = Bench::new(volume);
+        let program = fs::read("/bin/sleep").unwrap();
+        fs::copy("/bin/sleep", bench.path("sleep")).unwrap();
+        let mut running = Command::new(bench.path("sleep")).arg("60").spawn().unwrap();
+        let candidate = bench.candidate("sleep", &program).unwrap();
+        for _ in 0..3 {
+            let tiered = bench.recall.as_ref().unwrap().tier(std::slice::from_ref(&candidate));
+            assert!(matches!(tiered[0], Err(NotTiered::InUse | NotTiered::Held)), "{tiered:?} on {:?}", volume.fs());
+            assert!(fs::read(bench.path("sleep")).unwrap() == program);
+            assert!(Command::new(bench.path("sleep")).arg("0").status().unwrap().success());
+        }
+        running.kill().unwrap();
+        running.wait().unwrap();
+        assert_eq!(bench.recall.as_ref().unwrap().problems(), []);
+    });
+}
+
+#[test]
+fn contents_that_do_not_come_hold_up_nobody_who_needs_none() {
+    on_each_fs(96, |volume| {
+        let bench = Bench::new(volume);
+        let content = noise(100_000, 11);
+        bench.contents.away.store(true, Ordering::Relaxed);
+        let names: Vec<String> = (0..12).map(|number| format!("waits-{number}")).collect();
+        names.iter().for_each(|name| drop(bench.stub(name, &content, 0o644)));
+        bench.stub("emptied", &content, 0o644);
+        std::thread::scope(|scope| {
+            for name in &names {
+                scope.spawn(|| assert!(fs::read(bench.path(name)).unwrap() == content));
+            }
+            wait_until(|| bench.fetched() == 8);
+            fs::write(bench.path("emptied"), "new").unwrap();
+            assert_eq!(fs::read(bench.path("emptied")).unwrap(), b"new");
+            bench.contents.away.store(false, Ordering::Relaxed);
+        });
     });
 }
 

@@ -32,12 +32,24 @@ impl StubFile {
     /// # Errors
     /// `NotRegular`, `Busy`, `Denied`, `ReadOnly`, or a failure of the volume.
     pub fn open(inode: &Inode) -> Result<Self> {
-        let operation = "open for tiering";
+        Self::open_for(inode, OFlags::RDWR, "open for tiering")
+    }
+
+    /// Opens it for looking at it, flushing it and taking its record away; also a program that runs, which nobody can open for
+    /// writing.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_to_look(inode: &Inode) -> Result<Self> {
+        Self::open_for(inode, OFlags::RDONLY, "open for a look")
+    }
+
+    fn open_for(inode: &Inode, access: OFlags, operation: &'static str) -> Result<Self> {
         // Looked at before it is opened: opening a device can have effects.
         if inode.stat()?.kind != Kind::File {
             return Err(GateError::new(ErrorKind::NotRegular, operation, inode.name()));
         }
-        let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::NOATIME | OFlags::CLOEXEC;
+        let flags = access | OFlags::NONBLOCK | OFlags::NOATIME | OFlags::CLOEXEC;
         let fd = retry_on_intr(|| rustix::fs::openat(CWD, proc_path(inode), flags, Mode::empty()));
         let fd = fd.map_err(|errno| GateError::from_errno(errno, operation, inode.name()))?;
         Ok(Self { fd, name: inode.name().as_bytes().to_vec() })
