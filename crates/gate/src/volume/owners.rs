@@ -23,6 +23,13 @@ pub enum Account {
     Group(u32),
 }
 
+/// Names of users and of groups are apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Sort {
+    User,
+    Group,
+}
+
 /// A cache of names and numbers of users and groups, and the last name that each number had.
 ///
 /// A name service that cannot be reached may say that there is no such account. The name that a number had before
@@ -30,8 +37,7 @@ pub enum Account {
 #[derive(Debug, Default)]
 pub struct Owners {
     names: BTreeMap<Account, Option<String>>,
-    user_ids: BTreeMap<String, Option<u32>>,
-    group_ids: BTreeMap<String, Option<u32>>,
+    ids: BTreeMap<(Sort, String), Option<u32>>,
     last_names: BTreeMap<Account, String>,
     /// Numbers of `last_names` that were not taken yet.
     learned: BTreeSet<Account>,
@@ -57,12 +63,12 @@ impl Owners {
     /// # Errors
     /// Failure of the name service, which may pass.
     pub fn owner_ids(&mut self, user: &str, group: &str) -> Result<(Option<u32>, Option<u32>)> {
-        Ok((self.user_id(user)?, self.group_id(group)?))
+        Ok((self.id(user, Sort::User)?, self.id(group, Sort::Group)?))
     }
 
     /// Forgets all answers, so that changes of accounts are seen; the last name of each number stays.
     pub fn clear(&mut self) {
-        (self.names, self.user_ids, self.group_ids) = Default::default();
+        (self.names, self.ids) = Default::default();
     }
 
     /// Names that numbers were found to have since this was asked last, for [`Self::with_last_names`] of a later run.
@@ -89,39 +95,34 @@ impl Owners {
         }
     }
 
-    fn user_id(&mut self, name: &str) -> Result<Option<u32>> {
-        if let Some(known) = self.user_ids.get(name) {
+    /// The number of a user's or group's name.
+    fn id(&mut self, name: &str, sort: Sort) -> Result<Option<u32>> {
+        let key = (sort, name.to_owned());
+        if let Some(known) = self.ids.get(&key) {
             return Ok(*known);
         }
-        let answer = failed(accounts::user_id(name), name)?;
-        let last = |account: &Account| if let Account::User(id) = account { Some(*id) } else { None };
-        let id = if answer.is_none() { self.last_id(name, last, Account::User)? } else { answer };
-        remember(&mut self.user_ids, name.to_owned(), id);
-        Ok(id)
-    }
-
-    fn group_id(&mut self, name: &str) -> Result<Option<u32>> {
-        if let Some(known) = self.group_ids.get(name) {
-            return Ok(*known);
-        }
-        let answer = failed(accounts::group_id(name), name)?;
-        let last = |account: &Account| if let Account::Group(id) = account { Some(*id) } else { None };
-        let id = if answer.is_none() { self.last_id(name, last, Account::Group)? } else { answer };
-        remember(&mut self.group_ids, name.to_owned(), id);
+        let answer = match sort {
+            Sort::User => failed(accounts::user_id(name), name),
+            Sort::Group => failed(accounts::group_id(name), name),
+        };
+        let id = match answer? {
+            Some(id) => Some(id),
+            None => self.last_id(name, sort)?,
+        };
+        remember(&mut self.ids, key, id);
         Ok(id)
     }
 
     /// The number that had a name, where the name service says that it has none and gives the number to nobody else.
-    fn last_id(
-        &mut self,
-        name: &str,
-        number: impl Fn(&Account) -> Option<u32>,
-        account: impl Fn(u32) -> Account,
-    ) -> Result<Option<u32>> {
-        let ids: Vec<u32> =
-            self.last_names.iter().filter(|(_, last)| *last == name).filter_map(|(account, _)| number(account)).collect();
-        for id in ids {
-            if self.name(account(id))?.as_deref() == Some(name) {
+    fn last_id(&mut self, name: &str, sort: Sort) -> Result<Option<u32>> {
+        let had = self.last_names.iter().filter(|(_, last)| *last == name).map(|(account, _)| *account);
+        let had: Vec<Account> = had.collect();
+        for account in had {
+            let (of, id) = match account {
+                Account::User(id) => (Sort::User, id),
+                Account::Group(id) => (Sort::Group, id),
+            };
+            if of == sort && self.name(account)?.as_deref() == Some(name) {
                 return Ok(Some(id));
             }
         }
