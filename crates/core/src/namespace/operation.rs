@@ -125,7 +125,8 @@ pub enum Answer {
     Applied(Version),
     /// The base is not current, or the name is taken: by this node.
     Conflict(Box<Node>),
-    /// The content is not completely in the share.
+    /// The content is not completely in the share. As all answers it stands for this operation for ever: its author sends
+    /// what is missing, and then another operation.
     Missing(Vec<ChunkId>),
     /// Not allowed.
     Refused(Refusal),
