@@ -121,6 +121,9 @@ impl<C: Catalog> Engine<C> {
                 self.work.held.remove(&place);
                 self.local.touched.insert(place);
             }
+            let others = other_names(step).flat_map(|handle| self.catalog.by_handle(handle));
+            let others = others.filter_map(|node| self.catalog.record(node)?.here().map(|local| local.place.clone()));
+            self.local.touched.extend(others.collect::<Vec<_>>());
         }
         self.end_placing(results.iter().map(|(step, _)| step));
         for (step, result) in results {
@@ -337,6 +340,19 @@ impl<C: Catalog> Engine<C> {
         };
         self.status.moved(Transfer { path, up: false, delay_ms: None, modified });
     }
+}
+
+/// Inodes with further names that a step changes: what was seen under any of these may be from before it.
+fn other_names(step: &Step) -> impl Iterator<Item = &Handle> {
+    let (expected, link_to) = match &step.action {
+        Action::Create { link_to, .. } => (None, link_to.as_ref()),
+        Action::Replace { expected, link_to, .. } => (Some(expected), link_to.as_ref()),
+        Action::SetMetadata { expected, .. } | Action::Move { expected, .. } | Action::Remove { expected, .. } => {
+            (Some(expected), None)
+        }
+    };
+    let several = expected.filter(|expected| expected.print.links > 1);
+    several.into_iter().chain(link_to).map(|expected| &expected.handle)
 }
 
 /// What is known of the content after a step that does not concern it: if the file was written to since the step was

@@ -50,10 +50,18 @@ impl<T: Trees> Planner<'_, T> {
         self.moved_here.insert(record.node, Place { parent: NodeId::PARKED, name: local.place.name.clone() });
     }
 
-    /// A directory that is to go still holds something, and somebody waits for its name: what belongs elsewhere goes first.
-    /// What is new in it, or was moved into it, would bring the directory back, and plans that by itself.
+    /// A directory that is to go still holds something, and somebody waits for its name: what belongs elsewhere goes first,
+    /// out of the directories in it too that go with it. What is new in it, or was moved into it, would bring the
+    /// directory back, and plans that by itself.
     pub(super) fn empty_here(&mut self, directory: NodeId) {
         for child in self.trees.local_children(directory, usize::MAX) {
+            let goes = self.trees.record(child).is_some_and(|record| {
+                record.here().is_some_and(|local| local.kind() == Kind::Directory) && record.live().is_none()
+            });
+            if goes && !self.is_being_visited(child) {
+                self.empty_here(child);
+                continue;
+            }
             let leaves = self.trees.record(child).is_some_and(|record| {
                 record.live().is_some_and(|remote| remote.place.parent != directory) && !moved_only_here(&record)
             });
