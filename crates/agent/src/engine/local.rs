@@ -65,6 +65,8 @@ pub(super) struct LocalSide {
 struct Lost {
     scans_begun: u64,
     probed: bool,
+    /// Its inode went without a look at its name: what took the name, if anything did, is still to be seen.
+    unseen: bool,
 }
 
 impl LocalSide {
@@ -216,6 +218,7 @@ impl<C: Catalog> Engine<C> {
         for place in looked.iter().filter(|place| !except.contains(place)) {
             self.local.unscanned.remove(place);
         }
+        self.names_seen(&looked);
     }
 
     /// A scan goes on into the directories that it found.
@@ -253,8 +256,7 @@ impl<C: Catalog> Engine<C> {
 
     fn take(&mut self, observed: Observed, now: Millis) {
         for node in &observed.lost {
-            let begun = self.local.scans_begun;
-            self.local.lost.entry(*node).or_insert(Lost { scans_begun: begun, probed: false });
+            self.note_lost(*node, false);
         }
         for (directory, name) in observed.again {
             self.local.note(directory, name, now.saturating_sub(self.settings.limits.restless_ms), Evidence::Unwatched);

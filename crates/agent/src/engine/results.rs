@@ -80,7 +80,7 @@ impl<C: Catalog> Engine<C> {
         if let Some(place) = place {
             self.look_at(&place);
             lose(&mut self.catalog, node);
-            self.look_for(node);
+            self.look_for_successor(node);
         }
     }
 

@@ -34,7 +34,7 @@ impl<C: Catalog> Engine<C> {
         self.local.unbroken = self.settings.watched;
         // What an earlier run of the agent lost is looked for by this scan too.
         for node in self.catalog.lost(usize::MAX) {
-            self.local.lost.entry(node).or_insert(Lost { scans_begun: 0, probed: false });
+            self.local.lost.entry(node).or_insert(Lost { scans_begun: 0, probed: false, unseen: false });
         }
     }
 
