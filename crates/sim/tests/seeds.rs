@@ -77,6 +77,10 @@ const FOUND: &[(u64, &str)] = &[
     (91, "a volume that went back showed an old mode under the print of a later one"),
     (2623, "what was here was newer than what was known of the share, and was taken for older"),
     (323787, "a server that knew more than a share that was put back was at rest before it had asked again"),
+    (89336, "what belonged elsewhere stayed in a directory of a directory that was to go, and everything waited for it"),
+    (97640, "a look at one name of an inode, from before a step changed it through another, was believed"),
+    (94594, "the next save of a file that could not be read any more was not looked for before the file counted as deleted"),
+    (44259, "the next save of a moved file was taken for the file that had been given its former name"),
 ];
 
 #[test]

@@ -49,6 +49,8 @@ pub(super) struct LocalSide {
     probing: bool,
     /// Lost nodes, with the number of scans that had begun when they were lost.
     lost: BTreeMap<NodeId, Lost>,
+    /// Where they were: a new file there may be the next save of the lost one.
+    vacated: BTreeMap<Place, NodeId>,
     scan: Option<Scan>,
     scans_begun: u64,
     /// The newest scan that read everything to its end.
@@ -61,12 +63,20 @@ pub(super) struct LocalSide {
     pub(super) flush: bool,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Lost {
+    /// Where it was, if it was a file.
+    place: Option<Place>,
     scans_begun: u64,
     probed: bool,
     /// Its inode went without a look at its name: what took the name, if anything did, is still to be seen.
     unseen: bool,
+}
+
+impl Lost {
+    fn is_to_be_probed(&self, scans_whole: u64) -> bool {
+        !self.probed || self.scans_begun < scans_whole
+    }
 }
 
 impl LocalSide {
@@ -104,6 +114,7 @@ impl LocalSide {
             }
         }
         if let Some(lost) = self.lost.remove(&from) {
+            self.vacated.extend(lost.place.clone().map(|place| (place, to)));
             self.lost.insert(to, lost);
         }
     }
@@ -256,7 +267,7 @@ impl<C: Catalog> Engine<C> {
 
     fn take(&mut self, observed: Observed, now: Millis) {
         for node in &observed.lost {
-            self.note_lost(*node, false);
+            self.look_for(*node);
         }
         for (directory, name) in observed.again {
             self.local.note(directory, name, now.saturating_sub(self.settings.limits.restless_ms), Evidence::Unwatched);
@@ -269,7 +280,7 @@ impl<C: Catalog> Engine<C> {
         for node in &observed.changed {
             let record = self.catalog.record(*node);
             if record.as_ref().is_none_or(|record| !record.is_lost()) {
-                self.local.lost.remove(node);
+                self.settle_lost(*node);
             }
             if let Some(local) = record.as_ref().and_then(Record::here).filter(|local| local.kind() == Kind::Directory) {
                 let unentered = self.local.unentered.remove(&local.handle);

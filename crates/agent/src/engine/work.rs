@@ -143,7 +143,10 @@ impl<C: Catalog> Engine<C> {
         self.guard.set_holds(&mut self.settings.rules, now);
         let ids = &mut self.ids;
         let (work, local, placing) = (&self.work, &self.local, &self.placing);
-        let busy = |record: &Record| work.is_busy(record.node) || local.is_unsure(record) || placing.is_open(record.node, local);
+        let busy = |record: &Record| {
+            let open = local.is_unsure(record) || local.may_succeed(record) || placing.is_open(record.node, local);
+            open || work.is_busy(record.node)
+        };
         let planned = plan(&self.catalog, &self.settings.rules, nodes, &busy, &mut || NodeId(ids()));
         self.work.round_found |= !planned.is_empty();
         let busy_with_facts = self.take_facts(&planned);

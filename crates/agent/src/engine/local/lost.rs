@@ -1,27 +1,60 @@
 //! Inodes that are looked for, because their names no longer hold them.
 
 use isotherm_core::ids::NodeId;
-use isotherm_core::node::Place;
+use isotherm_core::node::{Kind, Place};
 use isotherm_core::observe::{Liveness, displace, resolve_lost};
+use isotherm_core::trees::Record;
 
-use super::Lost;
+use super::{LocalSide, Lost};
 use crate::engine::{Catalog, Effect, Engine, Millis, Places};
+
+impl LocalSide {
+    /// A node is not lost any more; returns where it was.
+    fn found(&mut self, node: NodeId) -> Option<Place> {
+        let place = self.lost.remove(&node)?.place?;
+        if self.vacated.get(&place) == Some(&node) {
+            self.vacated.remove(&place);
+        }
+        Some(place)
+    }
+
+    /// Whether a file of which only this server knows may be the next save of one that is being looked for: then it is
+    /// that node, and nothing is planned for it under its own (row 16).
+    pub(in crate::engine) fn may_succeed(&self, record: &Record) -> bool {
+        let is_new = record.remote.is_none() && record.synced.is_none();
+        let Some(local) = record.here().filter(|_| is_new && !self.vacated.is_empty()) else { return false };
+        let lost = self.vacated.get(&local.place).and_then(|node| self.lost.get(node));
+        lost.is_some_and(|lost| lost.is_to_be_probed(self.scans_whole))
+    }
+}
 
 impl<C: Catalog> Engine<C> {
     /// Remembers that a node's inode has to be looked for.
     pub(in crate::engine) fn look_for(&mut self, node: NodeId) {
-        self.note_lost(node, false);
+        self.note_lost(node, self.local.scans_begun, false);
     }
 
     /// As above, where the inode is known to be gone and its name is about to be looked at: that comes first, because the
     /// node may live on in what a save by rename has put there (row 16).
     pub(in crate::engine) fn look_for_successor(&mut self, node: NodeId) {
-        self.note_lost(node, true);
+        self.note_lost(node, self.local.scans_begun, true);
     }
 
-    pub(super) fn note_lost(&mut self, node: NodeId, unseen: bool) {
-        let scans_begun = self.local.scans_begun;
-        self.local.lost.entry(node).or_insert(Lost { scans_begun, probed: false, unseen });
+    pub(super) fn note_lost(&mut self, node: NodeId, scans_begun: u64, unseen: bool) {
+        if self.local.lost.contains_key(&node) {
+            return;
+        }
+        let local = self.catalog.record(node).and_then(|record| record.local);
+        let place = local.filter(|local| local.kind() != Kind::Directory).map(|local| local.place);
+        self.local.vacated.extend(place.clone().map(|place| (place, node)));
+        self.local.lost.insert(node, Lost { place, scans_begun, probed: false, unseen });
+    }
+
+    /// A lost node is settled: who was taken for its successor need not wait any more.
+    pub(super) fn settle_lost(&mut self, node: NodeId) {
+        let Some(place) = self.local.found(node) else { return };
+        let waiting = self.catalog.local_at(&place);
+        self.wake(waiting);
     }
 
     /// These names were looked at: what took the place of a lost node is known.
@@ -34,7 +67,7 @@ impl<C: Catalog> Engine<C> {
 
     /// Asks for the inodes of lost nodes that nobody asked for since the last scan.
     pub(super) fn probe_lost(&mut self) {
-        let open = self.local.lost.iter().filter(|(_, lost)| !lost.probed || lost.scans_begun < self.local.scans_whole);
+        let open = self.local.lost.iter().filter(|(_, lost)| lost.is_to_be_probed(self.local.scans_whole));
         let open: Vec<NodeId> = open.map(|(node, _)| *node).take(self.settings.limits.look_names).collect();
         let mut handles = Vec::with_capacity(open.len());
         for node in open {
@@ -43,7 +76,7 @@ impl<C: Catalog> Engine<C> {
                 Some(local) if self.local.lost[&node].unseen && self.is_here(local.place.parent) => {}
                 Some(local) => handles.push((node, local.handle)),
                 // A step or another observation has settled it: there is nothing to look for.
-                None => drop(self.local.lost.remove(&node)),
+                None => self.settle_lost(node),
             }
         }
         if !handles.is_empty() {
@@ -66,15 +99,18 @@ impl<C: Catalog> Engine<C> {
     pub(in crate::engine) fn probed(&mut self, found: Vec<(NodeId, Liveness)>, now: Millis) {
         self.local.probing = false;
         for (node, liveness) in found {
-            let Some(lost) = self.local.lost.get(&node).copied() else { continue };
+            let Some(lost) = self.local.lost.get(&node).cloned() else { continue };
             let searched = lost.scans_begun < self.local.scans_whole;
             let observed = resolve_lost(&mut self.catalog, node, liveness, searched);
             if observed.lost.contains(&node) {
                 // Alive somewhere. Its new name will be reported, or a scan finds it, or it has left the endpoint.
-                self.local.lost.insert(node, Lost { probed: true, ..lost });
+                self.local.lost.insert(node, Lost { probed: true, ..lost.clone() });
+                // Whatever has its name now is another file.
+                let waiting = lost.place.and_then(|place| self.catalog.local_at(&place));
+                self.wake(waiting);
                 self.scan_by(now + self.settings.limits.search_after_ms);
             } else {
-                self.local.lost.remove(&node);
+                self.settle_lost(node);
             }
             self.take(observed, now);
         }

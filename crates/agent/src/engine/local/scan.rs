@@ -9,7 +9,7 @@ use isotherm_core::ids::NodeId;
 use isotherm_core::node::Place;
 use isotherm_core::observe::Evidence;
 
-use super::{Lost, Scan};
+use super::Scan;
 use crate::engine::{Catalog, Engine, Millis};
 
 /// Pause before a scan that could not read everything is tried again, while something is looked for.
@@ -34,7 +34,7 @@ impl<C: Catalog> Engine<C> {
         self.local.unbroken = self.settings.watched;
         // What an earlier run of the agent lost is looked for by this scan too.
         for node in self.catalog.lost(usize::MAX) {
-            self.local.lost.entry(node).or_insert(Lost { scans_begun: 0, probed: false, unseen: false });
+            self.note_lost(node, 0, false);
         }
     }
 
