@@ -10,10 +10,12 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use isotherm_api::sync::InitialUpload;
 use isotherm_core::name::Case;
 
+mod gate;
 mod revisions;
 mod service;
 mod share_path;
 
+pub(crate) use gate::{AtGate, GateCommand, VolumeCommand};
 pub(crate) use revisions::{Restore, RestoreOptions, Undelete, Undo, Versions};
 pub(crate) use service::ServiceCommand;
 pub(crate) use share_path::SharePath;
@@ -52,6 +54,12 @@ pub(crate) enum Command {
     /// The agent, which keeps the folders of a server in sync
     #[command(subcommand)]
     Agent(AgentCommand),
+    /// The gate, which makes programs wait for the content of tiered files
+    #[command(subcommand)]
+    Gate(GateCommand),
+    /// Guarded volumes, on which files can be tiered
+    #[command(subcommand)]
+    Volume(VolumeCommand),
     /// Sync groups: one share, many folders
     #[command(subcommand)]
     Group(GroupCommand),
@@ -159,6 +167,8 @@ pub(crate) enum AgentCommand {
         /// Name of this server; it stands in the names of conflict copies
         #[arg(long)]
         name: String,
+        #[command(flatten)]
+        at: AtGate,
         #[command(flatten)]
         log: Log,
     },

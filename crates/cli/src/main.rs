@@ -17,6 +17,7 @@ mod doctor;
 mod endpoint;
 mod failure;
 mod file;
+mod gate;
 mod group;
 mod log;
 mod manual;
@@ -82,6 +83,7 @@ async fn dispatch(Arguments { service, command }: Arguments) -> Result<Answer, F
             () = run::stop_signal() => Err(Failure::interrupted()),
         },
         Command::Agent(command) => run::agent(service, command).await,
+        Command::Gate(command) => gate::run(command).await,
         Command::Demo(demo) => demo::run(demo).await,
         Command::Man => Ok(manual::page()?.into()),
         Command::Completions { shell } => Ok(manual::completions(shell).into()),
@@ -111,9 +113,11 @@ async fn ask(url: String, command: Command) -> Result<Answer, Failure> {
         Command::Undelete(wanted) => restore::undelete(&client()?, wanted).await,
         Command::Undo(wanted) => restore::undo(&client()?, wanted).await,
         Command::File(command) => file::run(command),
+        Command::Volume(command) => gate::volume(command),
         Command::Doctor(doctor) => doctor::run(&url, doctor).await,
         Command::Service(ServiceCommand::Run { .. } | ServiceCommand::Backup { .. })
         | Command::Agent(_)
+        | Command::Gate(_)
         | Command::Demo(_)
         | Command::Man
         | Command::Completions { .. } => {

@@ -94,9 +94,9 @@ impl From<ServiceError> for Failure {
 }
 
 pub(crate) async fn agent(service: String, command: AgentCommand) -> Result<Answer, Failure> {
-    let AgentCommand::Run { state, name, log } = command;
+    let AgentCommand::Run { state, name, at, log } = command;
     log::start(log.log_level, log::Sink::Stderr);
-    run_agent(AgentOptions { state, service, name }, stop_signal()).await?;
+    run_agent(AgentOptions { state, service, name, run: at.run }, stop_signal()).await?;
     tracing::info!("Agent stopped");
     Ok(String::new().into())
 }

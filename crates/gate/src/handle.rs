@@ -6,11 +6,13 @@
 use std::os::fd::AsFd;
 
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 
 use crate::sys;
 
 /// Identity of an inode on one volume. It survives renames, and is never used again for another inode.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "Vec<u8>", into = "Vec<u8>")]
 pub struct FileHandle {
     handle_type: i32,
     bytes: Box<[u8]>,
@@ -22,6 +24,20 @@ pub struct FileHandle {
 pub struct HandleError {
     /// How long the handle would be, in bytes, without its type; 0 also for an input shorter than a type.
     pub len: usize,
+}
+
+impl TryFrom<Vec<u8>> for FileHandle {
+    type Error = HandleError;
+
+    fn try_from(bytes: Vec<u8>) -> Result<Self, HandleError> {
+        Self::from_bytes(&bytes)
+    }
+}
+
+impl From<FileHandle> for Vec<u8> {
+    fn from(handle: FileHandle) -> Self {
+        handle.to_bytes()
+    }
 }
 
 impl FileHandle {

@@ -8,11 +8,14 @@
 //! a symlink, leaves the root's device or crosses a mount. Content is read through [`ContentReader`] alone, which
 //! refuses stubs. `unsafe` and libc appear only in the private module `sys`.
 
+pub mod device;
 mod error;
 pub mod guard;
 mod handle;
+pub mod link;
 mod lock;
 mod process;
+pub mod serve;
 mod stat;
 mod sys;
 #[cfg(feature = "testing")]

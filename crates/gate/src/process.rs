@@ -29,6 +29,13 @@ pub fn bound_heap() {
     crate::sys::heap::bound(HEAPS, MAPPED_FROM, TRIMMED_FROM);
 }
 
+/// Asks the kernel to end other processes first where memory runs out. Where it refuses nothing is lost.
+pub(crate) fn be_spared_by_oom_killer() {
+    if let Err(error) = std::fs::write("/proc/self/oom_score_adj", "-1000") {
+        tracing::info!(%error, "The gate is not spared where memory runs out");
+    }
+}
+
 /// Raises the limit of open descriptors as far as the process may, at most to `wanted`. Answers the limit in force.
 pub fn raise_nofile(wanted: u64) -> u64 {
     let now = getrlimit(Resource::Nofile);

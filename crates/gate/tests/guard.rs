@@ -1,6 +1,7 @@
 //! Guarding content on real file systems.
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::FileExt;
@@ -216,7 +217,7 @@ fn who_asks_again_has_returned_from_the_call_before_that_looked_the_same() {
         let next = told();
         assert_eq!(next[0], Told::Returned(first.id));
         let second = asked(&next[1]);
-        assert_eq!(post.begin_again(), [Told::Asked(second.clone())], "a new run of the agent is told the same");
+        assert_eq!(post.begin_with(BTreeSet::new()), [Told::Asked(second.clone())], "a new run of the agent is told the same");
         post.answer(second.id, None);
         caller.join().unwrap();
         wait_for(|| post.look_after().contains(&Told::Returned(second.id)).then_some(()));

@@ -52,6 +52,8 @@ pub struct Options {
     pub service: String,
     /// The server's name, unique in the service; it becomes part of the names of conflict copies.
     pub name: String,
+    /// Folder of the gate's socket. Without a gate there the agent works, and tiers nothing.
+    pub run: PathBuf,
 }
 
 /// Why an agent does not start, or ended.

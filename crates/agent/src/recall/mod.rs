@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use isotherm_core::stub::{self, Effect, Event, Question, QuestionId, Recalls, Trouble};
 use isotherm_core::trees::Handle;
 use isotherm_gate::Root;
-use isotherm_gate::guard::{Post, Purpose, Refusal, Told};
+use isotherm_gate::guard::{GuardError, Purpose, Refusal, Sentry, Told};
 
 use crate::volume::{gate_handle, handle_of};
 use perform::{Performer, Task};
@@ -48,6 +48,17 @@ pub struct RecallProblem {
     pub text: String,
 }
 
+/// Why recall does not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum RecallFailure {
+    /// The volume fails.
+    #[error(transparent)]
+    Volume(#[from] isotherm_gate::GateError),
+    /// The gate does.
+    #[error(transparent)]
+    Gate(#[from] GuardError),
+}
+
 /// A running recall of one guarded volume.
 #[derive(Debug)]
 pub struct Recall {
@@ -73,8 +84,8 @@ impl Recall {
     /// Begins to answer for the files of `root`. What an earlier run did is made durable first, and the post tells who waits.
     ///
     /// # Errors
-    /// The volume cannot be made durable.
-    pub fn start(root: Arc<Root>, post: Arc<Post>, source: Arc<dyn Source>) -> Result<Self, isotherm_gate::GateError> {
+    /// The volume cannot be made durable, or the gate does not answer.
+    pub fn start(root: Arc<Root>, post: Arc<dyn Sentry>, source: Arc<dyn Source>) -> Result<Self, RecallFailure> {
         root.sync()?;
         let (inputs, queue) = channel();
         let problems = Arc::new(Mutex::new(Vec::new()));
@@ -97,10 +108,10 @@ impl Recall {
         };
         let (fetches, tasks) = (hands(FETCHING), hands(OTHERS));
         // Before anything new is read: nobody may be told of twice.
-        let waiting = post.begin_again();
+        let waiting = post.begin()?;
         let ends = Arc::new(AtomicBool::new(false));
         let (reader, asks, until) = (Arc::clone(&post), inputs.clone(), Arc::clone(&ends));
-        threads.push(std::thread::spawn(move || read(&reader, &asks, &until)));
+        threads.push(std::thread::spawn(move || read(&*reader, &asks, &until)));
         let machine = Recalls::new(PATIENCE.as_millis() as u64);
         let desk = Desk { machine, post, fetches, tasks, performer: Arc::clone(&performer), started: Instant::now() };
         threads.push(std::thread::spawn(move || desk.run(waiting, &queue)));
@@ -153,10 +164,9 @@ impl Drop for Recall {
 }
 
 /// Reads what the kernel asks until it is time to end. What is asked then waits for the next run.
-fn read(post: &Post, inputs: &Sender<Input>, ends: &AtomicBool) {
+fn read(post: &dyn Sentry, inputs: &Sender<Input>, ends: &AtomicBool) {
     while !ends.load(Ordering::Relaxed) {
-        let told = if post.wait(READ) { post.read() } else { continue };
-        match told {
+        match post.next(READ) {
             Ok(told) if told.is_empty() => {}
             Ok(told) => {
                 let _ = inputs.send(Input::Told(told));
@@ -178,7 +188,7 @@ fn done_with(inputs: Sender<Input>) -> impl Fn(Event) {
 /// The thread that owns the machine.
 struct Desk {
     machine: Recalls,
-    post: Arc<Post>,
+    post: Arc<dyn Sentry>,
     fetches: Sender<Task>,
     tasks: Sender<Task>,
     performer: Arc<Performer>,

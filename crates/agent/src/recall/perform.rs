@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use isotherm_core::stub::{Event, Failure, Found, RecordError, StubRecord};
 use isotherm_core::trees::Handle;
-use isotherm_gate::guard::Post;
+use isotherm_gate::guard::Sentry;
 use isotherm_gate::{ErrorKind, GateError, Liveness, Root};
 
 use super::{RecallProblem, stub_file, stub_to_look};
@@ -53,7 +53,7 @@ pub(super) enum Task {
 #[derive(Debug)]
 pub(super) struct Performer {
     pub(super) root: Arc<Root>,
-    pub(super) post: Arc<Post>,
+    pub(super) post: Arc<dyn Sentry>,
     pub(super) source: Arc<dyn Source>,
     pub(super) problems: Arc<Mutex<Vec<RecallProblem>>>,
     /// Files whose content somebody waits for.
@@ -178,7 +178,7 @@ impl Performer {
             }
             Err(error) => tracing::debug!(?file, %error, "A file that is whole cannot be opened"),
         }
-        self.post.release(&handle);
+        self.post.release(&[handle]);
     }
 
     /// A file that was deleted meanwhile has no record that could come back.

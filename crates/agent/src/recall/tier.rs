@@ -3,9 +3,11 @@
 //! Many files at a time, because the one thing that takes time, making the records durable, is the same for one or a thousand.
 //! **Invariant:** content goes only when nobody has the file open, the file is what was expected, and its record is durable.
 
+use std::os::fd::AsFd;
+
 use isotherm_core::stub::{Bound, StubRecord};
 use isotherm_core::trees::{Handle, Print};
-use isotherm_gate::{ErrorKind, GateError, Inode, StubFile};
+use isotherm_gate::{ErrorKind, FileHandle, GateError, Inode, StubFile};
 
 use super::perform::Performer;
 use super::stub_file;
@@ -51,6 +53,11 @@ struct Marked {
 impl Performer {
     /// Makes stubs of files that the machine has given out of hand; one answer for each, in order.
     pub(super) fn tier(&self, candidates: &[Candidate]) -> Vec<Result<(), NotTiered>> {
+        let handles: Vec<FileHandle> = candidates.iter().filter_map(|candidate| gate_handle(&candidate.file).ok()).collect();
+        // From here on whoever opens one of them waits.
+        if !self.post.hold(&handles) {
+            return candidates.iter().map(|_| Err(NotTiered::Held)).collect();
+        }
         let marked: Vec<Result<Marked, NotTiered>> = candidates.iter().map(|candidate| self.mark(candidate)).collect();
         // Without it the content stays, with a record beside it: the next recall takes that away.
         let synced = self.root.sync();
@@ -60,19 +67,17 @@ impl Performer {
             opened.give_up()?;
             inode.set_mtime(candidate.print.modified.0)?;
             // Its record says from now on that callers have to wait; the post need not remember each stub.
-            self.post.release(&gate_handle(&candidate.file)?);
+            self.post.release(&[gate_handle(&candidate.file)?]);
             Ok(())
         };
         marked.into_iter().zip(candidates).map(give_up).collect()
     }
 
-    /// From the mark on, whoever opens the file waits; who has it open already is seen by the lease.
+    /// From the mark on the kernel asks about the file; who has it open already is seen by the lease.
     fn mark(&self, candidate: &Candidate) -> Result<Marked, NotTiered> {
         let Candidate { file, print, record } = candidate;
-        let handle = gate_handle(file)?;
-        self.post.hold(&handle);
-        let fd = self.root.open_for_mark(&handle)?;
-        self.post.group().guard_file(&fd).map_err(|_| NotTiered::Held)?;
+        let fd = self.root.open_for_mark(&gate_handle(file)?)?;
+        self.post.guard(fd.as_fd()).map_err(|_| NotTiered::Held)?;
         drop(fd);
         // A program that runs cannot be opened for writing.
         let opened = stub_file(&self.root, file);

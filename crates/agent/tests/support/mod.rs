@@ -184,7 +184,7 @@ impl Drop for Running {
 /// The body of the test `agent`: nothing, unless this process was started to be one.
 pub fn be_an_agent() {
     let Ok(arguments) = std::env::var(AGENT) else { return };
-    let (service, name, state) = serde_json::from_str(&arguments).unwrap();
+    let (service, name, state): (String, String, PathBuf) = serde_json::from_str(&arguments).unwrap();
     let (stop, stopped) = oneshot::channel::<()>();
     std::thread::spawn(move || {
         let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
@@ -193,7 +193,7 @@ pub fn be_an_agent() {
     let shutdown = async move {
         let _ = stopped.await;
     };
-    Agent::run(Options { service, name, state }, shutdown).unwrap();
+    Agent::run(Options { run: state.join("run"), service, name, state }, shutdown).unwrap();
 }
 
 /// Waits until something is so.

@@ -36,7 +36,9 @@ impl Parts {
     /// Starts the agent of a server.
     pub(super) fn start_agent(&mut self, state: &Path, url: &str, name: &str) {
         let stop = stopped(self.stop_agents.subscribe());
-        let options = Options { state: state.to_owned(), service: url.to_owned(), name: name.to_owned() };
+        let (state, service, name) = (state.to_owned(), url.to_owned(), name.to_owned());
+        let run = state.join("run");
+        let options = Options { state, service, name, run };
         self.agents.spawn(run::run_agent(options, stop));
     }
 

@@ -5,8 +5,10 @@
 
 use std::fs;
 
+use serde::{Deserialize, Serialize};
+
 /// What an access is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Purpose {
     /// It reads.
     Read,

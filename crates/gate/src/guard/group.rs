@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use rustix::io::{Errno, retry_on_intr};
+use serde::{Deserialize, Serialize};
 
 use crate::error::ErrorKind;
 use crate::sys;
@@ -38,8 +39,11 @@ pub enum GuardUnavailable {
 }
 
 /// Questions cannot be read any more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum GuardError {
+    /// The gate's process is not there, or does not know the volume.
+    #[error("The gate does not answer: {0}")]
+    Gate(String),
     /// Reading failed.
     #[error("Cannot read questions of the kernel: {0}")]
     Read(ErrorKind),
@@ -58,7 +62,7 @@ pub enum Touch {
 }
 
 /// An errno that the kernel takes as the reason of a refusal; there are no others.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Refusal {
     /// EPERM.
     NotAllowed,
@@ -191,6 +195,32 @@ impl Group {
     #[must_use]
     pub fn sweep(&self, numbers: std::ops::Range<i32>) -> usize {
         numbers.filter(|number| sys::fanotify::respond(&*self.fd, *number, Some(Errno::AGAIN)).is_ok()).count()
+    }
+
+    /// Whether it is the same group, by another descriptor.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        sys::handle::is_same_file(&*self.fd, &*other.fd)
+    }
+
+    /// Ends a group that nobody answers for any more: whoever waits is refused, so that he asks again. Answers how many did. If it
+    /// only went, the kernel would let them through.
+    #[must_use]
+    pub fn abandon(&self) -> usize {
+        for place in [libc::FAN_MARK_FILESYSTEM, libc::FAN_MARK_MOUNT, 0] {
+            // No such marks is what is wanted.
+            let _ = sys::fanotify::mark(&*self.fd, libc::FAN_MARK_FLUSH | place, 0, &*self.fd);
+        }
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum.unwrap_or(1 << 20);
+        let mut refused = self.sweep(0..i32::try_from(limit).unwrap_or(i32::MAX));
+        while let Ok(questions) = self.read() {
+            if questions.is_empty() {
+                break;
+            }
+            refused += questions.len();
+            questions.into_iter().for_each(|question| question.refuse(Refusal::Again));
+        }
+        refused
     }
 
     fn question(&self, event: &RawEvent) -> Option<Question> {

@@ -12,5 +12,5 @@ mod probe;
 
 pub use caller::{Purpose, purpose};
 pub use group::{Group, GuardError, GuardUnavailable, Question, Refusal, Touch};
-pub use post::{Post, Told, Waiting};
+pub use post::{Follow, Post, Sentry, Told, Waiting};
 pub use probe::{ProbeFailure, probe};

@@ -5,19 +5,23 @@
 //! through to it because its record is gone, since that may not be durable yet.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use serde::{Deserialize, Serialize};
 
 use super::caller::{Call, Purpose, is_alive, purpose};
-use super::group::{Group, GuardError, Question, Refusal};
+use super::group::{Group, GuardError, GuardUnavailable, Question, Refusal};
 use crate::FileHandle;
 use crate::volume::has_record;
 
+/// Callers in a millisecond that get numbers of their own, as a power of two.
+const NUMBERS_IN_A_MILLISECOND: u32 = 20;
+
 /// A caller that waits.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Waiting {
     /// Its number, never given twice.
     pub id: u64,
@@ -31,8 +35,36 @@ pub struct Waiting {
     pub thread: i32,
 }
 
+/// A caller that was let through to empty its file, until it has returned from the call.
+#[derive(Debug)]
+pub struct Follow {
+    call: Call,
+    thread: i32,
+    file: FileHandle,
+}
+
+impl Follow {
+    /// Of a caller that still stands in the call.
+    #[must_use]
+    pub fn of(waiting: &Waiting) -> Self {
+        Self { call: Call::of(waiting.thread), thread: waiting.thread, file: waiting.file.clone() }
+    }
+
+    /// Whether it has left the call, or is gone.
+    #[must_use]
+    pub fn has_returned(&self) -> bool {
+        self.call.has_ended()
+    }
+
+    /// Whether it is this thread, and this file.
+    #[must_use]
+    pub fn is_of(&self, thread: i32, file: &FileHandle) -> bool {
+        self.thread == thread && self.file == *file
+    }
+}
+
 /// What the agent is told.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Told {
     /// Somebody waits.
     Asked(Waiting),
@@ -44,10 +76,50 @@ pub enum Told {
     Returned(u64),
 }
 
+/// Where an agent hears who waits, and answers: a post of its own process, or the gate's.
+pub trait Sentry: Send + Sync + std::fmt::Debug {
+    /// The group, for marks.
+    fn group(&self) -> Group;
+
+    /// Everything that a new run of the agent has to know. What the one before had in hand and nobody waits for is in hand no
+    /// more: a starting agent makes durable first what was done to it.
+    ///
+    /// # Errors
+    /// [`GuardError`].
+    fn begin(&self) -> Result<Vec<Told>, GuardError>;
+
+    /// Waits until there is something to know; empty if there was not for so long.
+    ///
+    /// # Errors
+    /// [`GuardError`]; the next call tries again.
+    fn next(&self, patience: Duration) -> Result<Vec<Told>, GuardError>;
+
+    /// Answers a caller; nothing happens if it does not wait any more.
+    fn answer(&self, id: u64, refusal: Option<Refusal>);
+
+    /// The agent takes files in hand: whoever is asked about from now on waits, record or not. False if it cannot have them.
+    fn hold(&self, files: &[FileHandle]) -> bool;
+
+    /// The agent has done with files.
+    fn release(&self, files: &[FileHandle]);
+
+    /// Has the kernel ask about a file that it may not ask about now.
+    ///
+    /// # Errors
+    /// [`GuardUnavailable`]: then it must not become a stub.
+    fn guard(&self, file: BorrowedFd<'_>) -> Result<(), GuardUnavailable>;
+
+    /// Who was killed while he waited, and who has returned from the call that he was let through in, where the agent has to
+    /// look for that himself.
+    fn look_after(&self) -> Vec<Told>;
+}
+
 /// The post before one file system.
 #[derive(Debug)]
 pub struct Post {
     group: Group,
+    /// The whole file system is asked about: of files that are let through the kernel need not ask again.
+    spares: bool,
     state: Mutex<State>,
 }
 
@@ -56,16 +128,32 @@ struct State {
     last: u64,
     waiting: BTreeMap<u64, (Waiting, Question, Instant)>,
     /// Let through to empty their file.
-    on_their_way: BTreeMap<u64, (Waiting, Call)>,
+    on_their_way: BTreeMap<u64, (Waiting, Follow)>,
     /// Files that the agent was told of and has not released.
     in_hand: BTreeSet<FileHandle>,
+    /// There is an agent of which it is not known yet what it has in hand.
+    expecting: bool,
 }
 
 impl Post {
-    /// A post for a group.
+    /// A post for a group that asks about single files.
     #[must_use]
     pub fn new(group: Group) -> Self {
-        Self { group, state: Mutex::default() }
+        // An agent may outlive the gate: no number of an earlier one is given again.
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let last = u64::try_from(since.as_millis()).unwrap_or_default() << NUMBERS_IN_A_MILLISECOND;
+        Self { group, spares: false, state: Mutex::new(State { last, ..State::default() }) }
+    }
+
+    /// A post for a group that asks about a whole file system.
+    #[must_use]
+    pub fn of_file_system(group: Group) -> Self {
+        Self { spares: true, ..Self::new(group) }
+    }
+
+    /// There is an agent already, which has files in hand: until [`Self::begin_with`] everybody waits, record or not.
+    pub fn expect_agent(&self) {
+        self.state().expecting = true;
     }
 
     /// The group: its marks, and a descriptor that tells when there is something to read.
@@ -100,12 +188,14 @@ impl Post {
             return Vec::new();
         };
         let mut state = self.state();
-        if !is_stub && !state.in_hand.contains(&file) {
-            question.allow();
+        if !is_stub && !state.expecting && !state.in_hand.contains(&file) {
+            self.let_through(question);
             return Vec::new();
         }
         let purpose = purpose(question.thread);
-        state.in_hand.insert(file.clone());
+        if is_stub {
+            state.in_hand.insert(file.clone());
+        }
         if purpose == Purpose::Kernel {
             question.refuse(Refusal::Again);
             return vec![Told::Wanted(file)];
@@ -115,7 +205,14 @@ impl Post {
         let waiting = Waiting { id: state.last, file, purpose, let_through: false, thread: question.thread };
         state.waiting.insert(waiting.id, (waiting.clone(), question, Instant::now()));
         told.push(Told::Asked(waiting));
-        told
+        if state.expecting { Vec::new() } else { told }
+    }
+
+    /// It is whole, and nobody works on it.
+    fn let_through(&self, question: Question) {
+        // While the state is locked: nobody takes it in hand between the two. Where it fails the kernel asks again.
+        let _ = self.spares && self.group.spare_file(question.file()).is_ok();
+        question.allow();
     }
 
     /// Answers a caller; nothing happens if it does not wait any more.
@@ -126,8 +223,8 @@ impl Post {
             Some(refusal) => question.refuse(refusal),
             None => {
                 if waiting.purpose == Purpose::Empty {
-                    let call = Call::of(waiting.thread);
-                    state.on_their_way.insert(id, (Waiting { let_through: true, ..waiting }, call));
+                    let follow = Follow::of(&waiting);
+                    state.on_their_way.insert(id, (Waiting { let_through: true, ..waiting }, follow));
                 }
                 question.allow();
             }
@@ -144,15 +241,62 @@ impl Post {
         self.state().in_hand.remove(file);
     }
 
-    /// Everything that a new run of the agent has to know. What the one before had in hand and nobody waits for is in hand no
-    /// more: a starting agent makes durable first what was done to it.
+    /// A run of the agent begins, or goes on with another gate: these it has in hand. Gives everything that it has to know. What
+    /// an earlier run had in hand and nobody waits for is in hand no more: a starting agent makes durable first what was
+    /// done to it.
     #[must_use]
-    pub fn begin_again(&self) -> Vec<Told> {
+    pub fn begin_with(&self, in_hand: BTreeSet<FileHandle>) -> Vec<Told> {
         let mut state = self.state();
+        state.expecting = false;
+        state.in_hand = in_hand;
+        self.let_whole_through(&mut state);
         let waiting = state.waiting.values().map(|(waiting, ..)| waiting);
         let all: Vec<Waiting> = waiting.chain(state.on_their_way.values().map(|(waiting, _)| waiting)).cloned().collect();
-        state.in_hand = all.iter().map(|waiting| waiting.file.clone()).collect();
+        state.in_hand.extend(all.iter().map(|waiting| waiting.file.clone()));
         all.into_iter().map(Told::Asked).collect()
+    }
+
+    /// There is no agent any more, and everything that it did is durable: whole files are files like others.
+    pub fn agent_left(&self) {
+        let mut state = self.state();
+        state.expecting = false;
+        state.in_hand.clear();
+        self.let_whole_through(&mut state);
+        let State { waiting, in_hand, .. } = &mut *state;
+        in_hand.extend(waiting.values().map(|(waiting, ..)| waiting.file.clone()));
+    }
+
+    /// Lets through who waits for a file that has no record and that nobody has in hand.
+    fn let_whole_through(&self, state: &mut State) {
+        let is_whole = |waiting: &Waiting, question: &Question| {
+            !state.in_hand.contains(&waiting.file) && !has_record(question.file()).unwrap_or(true)
+        };
+        let whole = state.waiting.iter().filter(|(_, (waiting, question, _))| is_whole(waiting, question));
+        let whole: Vec<u64> = whole.map(|(id, _)| *id).collect();
+        for id in whole {
+            if let Some((_, question, _)) = state.waiting.remove(&id) {
+                self.let_through(question);
+            }
+        }
+    }
+
+    /// Whether anybody has to be looked after.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        let state = self.state();
+        !state.waiting.is_empty() || !state.on_their_way.is_empty() || state.expecting
+    }
+
+    /// Whether it still waits for the agent that there was.
+    #[must_use]
+    pub fn is_expecting(&self) -> bool {
+        self.state().expecting
+    }
+
+    /// How many callers wait.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.state().waiting.len()
     }
 
     /// Who was killed while he waited, and who has returned from the call that he was let through in.
@@ -164,7 +308,7 @@ impl Post {
         gone.iter().for_each(|id| {
             state.waiting.remove(id);
         });
-        let returned = state.on_their_way.iter().filter(|(_, (_, call))| call.has_ended()).map(|(id, _)| *id);
+        let returned = state.on_their_way.iter().filter(|(_, (_, follow))| follow.has_returned()).map(|(id, _)| *id);
         let returned: Vec<u64> = returned.collect();
         returned.iter().for_each(|id| {
             state.on_their_way.remove(id);
@@ -192,7 +336,7 @@ impl State {
     /// A thread that asks about a file once more has returned from the call in which it was let through to that file. Its new
     /// call may look exactly like the one before.
     fn returned_as_it_asks(&mut self, thread: i32, file: &FileHandle) -> Vec<Told> {
-        let same = |(waiting, _): &(Waiting, Call)| thread > 0 && waiting.thread == thread && waiting.file == *file;
+        let same = |(_, follow): &(Waiting, Follow)| thread > 0 && follow.is_of(thread, file);
         let returned: Vec<u64> = self.on_their_way.iter().filter(|(_, one)| same(one)).map(|(id, _)| *id).collect();
         returned.iter().for_each(|id| {
             self.on_their_way.remove(id);
@@ -201,8 +345,43 @@ impl State {
     }
 }
 
+impl Sentry for Post {
+    fn group(&self) -> Group {
+        self.group.clone()
+    }
+
+    fn begin(&self) -> Result<Vec<Told>, GuardError> {
+        Ok(self.begin_with(BTreeSet::new()))
+    }
+
+    fn next(&self, patience: Duration) -> Result<Vec<Told>, GuardError> {
+        if self.wait(patience) { self.read() } else { Ok(Vec::new()) }
+    }
+
+    fn answer(&self, id: u64, refusal: Option<Refusal>) {
+        Self::answer(self, id, refusal);
+    }
+
+    fn hold(&self, files: &[FileHandle]) -> bool {
+        files.iter().for_each(|file| Self::hold(self, file));
+        true
+    }
+
+    fn release(&self, files: &[FileHandle]) {
+        files.iter().for_each(|file| Self::release(self, file));
+    }
+
+    fn guard(&self, file: BorrowedFd<'_>) -> Result<(), GuardUnavailable> {
+        if self.spares { self.group.unspare_file(file) } else { self.group.guard_file(file) }
+    }
+
+    fn look_after(&self) -> Vec<Told> {
+        Self::look_after(self)
+    }
+}
+
 impl AsFd for Post {
-    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
         self.group.as_fd()
     }
 }

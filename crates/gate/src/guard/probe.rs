@@ -19,7 +19,7 @@ const CONTENT: [u8; 8_192] = [0xA5; 8_192];
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why content cannot be guarded, or is not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProbeFailure {
     /// The kernel refuses.
     #[error(transparent)]

@@ -1,0 +1,103 @@
+//! The gate and the volumes that it guards.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+use isotherm_gate::link::{Guarding, RUN_FOLDER};
+
+use super::{Format, Log};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum GateCommand {
+    /// Mounts the guarded volumes, and makes programs wait for the content of tiered files
+    ///
+    /// To be started before the agent. When it ends the volumes stay attached, and programs wait for the next gate; to
+    /// detach them before the machine goes down there is `isotherm gate stop`.
+    Run {
+        /// Folder for the list of volumes; it is made where there is none
+        #[arg(long, value_name = "DIR", default_value = "/var/lib/isotherm/gate")]
+        state: PathBuf,
+        #[command(flatten)]
+        at: AtGate,
+        #[command(flatten)]
+        log: Log,
+    },
+    /// Holds what the gate holds once more, so that its death opens nothing; the gate starts it where it is missing
+    Keep {
+        #[command(flatten)]
+        at: AtGate,
+        #[command(flatten)]
+        log: Log,
+    },
+    /// Detaches all guarded volumes and ends the gate
+    ///
+    /// Refused while programs use a volume.
+    Stop {
+        #[command(flatten)]
+        at: AtGate,
+    },
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct AtGate {
+    /// Folder of the sockets of gate and keeper; the same for gate, agent and commands
+    #[arg(long, value_name = "DIR", default_value = RUN_FOLDER)]
+    pub(crate) run: PathBuf,
+}
+
+/// [`Guarding`] as a word of the command line.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum GuardWord {
+    /// As suits the number of tiered files
+    Auto,
+    /// Ask about every file once: no memory for tiered files, and opening a file for the first time takes longer
+    Filesystem,
+}
+
+impl From<GuardWord> for Guarding {
+    fn from(word: GuardWord) -> Self {
+        match word {
+            GuardWord::Auto => Self::Auto,
+            GuardWord::Filesystem => Self::FileSystem,
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum VolumeCommand {
+    /// Mounts a volume, guards it, and attaches it at a folder, now and whenever the gate starts
+    ///
+    /// Only files on guarded volumes can be tiered. The volume must not stand in /etc/fstab.
+    Add {
+        /// The block device, with an ext4, XFS or btrfs of its own
+        device: PathBuf,
+        /// The folder where users see it
+        path: PathBuf,
+        /// Options of the mount, as in /etc/fstab
+        #[arg(long, value_name = "OPTIONS", default_value = "noatime")]
+        options: String,
+        /// How its files are guarded
+        #[arg(long, value_enum, default_value = "auto", value_name = "HOW")]
+        guard: GuardWord,
+        #[command(flatten)]
+        at: AtGate,
+    },
+    /// The guarded volumes and their state
+    ///
+    /// Exit code 3 if one is not guarded, or has no agent.
+    List {
+        #[command(flatten)]
+        at: AtGate,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Detaches a volume and guards it no more
+    ///
+    /// Refused while programs use it. Tiered files of it read as zeros wherever it is mounted without a gate.
+    Remove {
+        /// The folder where users see it
+        path: PathBuf,
+        #[command(flatten)]
+        at: AtGate,
+    },
+}

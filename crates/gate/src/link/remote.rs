@@ -1,0 +1,321 @@
+//! The gate's post as an agent sees it. It outlives gates: when one goes and the next comes, the agent says what it has in
+//! hand and goes on.
+//!
+//! **Invariant:** what the agent holds it holds at every gate before that one lets anybody through, because the lock that the
+//! agent has tells the gate to wait for it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::{Channel, ENTRIES_MAX, FromGate, GATE_SOCKET, LinkError, ToGate, VolumeId};
+use crate::FileHandle;
+use crate::guard::{Follow, Group, GuardError, GuardUnavailable, Purpose, Refusal, Sentry, Told, Waiting};
+use crate::lock::{LockError, StateLock, lock_exclusive};
+use crate::serve::agent_lock;
+
+/// How long the gate may take to answer.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(30);
+/// Between two signs of life.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
+/// How long to wait for the lock: a gate that only looks has it for a moment.
+const LOCK_WITHIN: Duration = Duration::from_secs(5);
+
+/// A post at the gate.
+#[derive(Debug)]
+pub struct RemotePost {
+    socket: PathBuf,
+    volume: VolumeId,
+    state: Mutex<State>,
+    /// Mounts that the agent works through: nobody is asked about these.
+    own: Mutex<Vec<OwnedFd>>,
+    /// Told when a hold is acknowledged, or the gate is gone.
+    held: Condvar,
+    _lock: StateLock,
+}
+
+#[derive(Debug)]
+struct State {
+    link: Option<Arc<Channel>>,
+    group: Group,
+    /// The same number means the same gate, without a gap.
+    life: u64,
+    /// Files that the agent holds or was asked about.
+    in_hand: BTreeSet<FileHandle>,
+    /// Callers that wait.
+    waiting: BTreeMap<u64, Waiting>,
+    /// Those that were let through to empty their file, as the gate follows them.
+    on_their_way: BTreeMap<u64, Follow>,
+    /// The same of a gate that is gone, which nobody else follows.
+    orphans: BTreeMap<u64, Follow>,
+    /// What was told at the beginning, and not handed on yet.
+    first: Vec<Told>,
+    /// Holds asked for, and acknowledged.
+    round: u64,
+    acknowledged: u64,
+    sign: Instant,
+}
+
+impl RemotePost {
+    /// Begins to attend a volume, working through this mount.
+    ///
+    /// # Errors
+    /// [`GuardError`]: no gate, not such a volume, or another agent.
+    pub fn attend(run: &Path, volume: VolumeId, own: OwnedFd) -> Result<Self, GuardError> {
+        let socket = run.join(GATE_SOCKET);
+        let lock = lock_within(&agent_lock(run, volume))?;
+        let own = vec![own];
+        let (link, group, first) = begin(&socket, volume, &own, &BTreeSet::new())?;
+        let mut state = State {
+            link: Some(Arc::new(link)),
+            group,
+            life: 1,
+            in_hand: BTreeSet::new(),
+            waiting: BTreeMap::new(),
+            on_their_way: BTreeMap::new(),
+            orphans: BTreeMap::new(),
+            first: Vec::new(),
+            round: 0,
+            acknowledged: 0,
+            sign: Instant::now(),
+        };
+        state.first = state.note(first);
+        Ok(Self { socket, volume, state: Mutex::new(state), own: Mutex::new(own), held: Condvar::new(), _lock: lock })
+    }
+
+    /// The agent works through this mount too.
+    ///
+    /// # Errors
+    /// [`GuardUnavailable`]: then nothing may be done through it.
+    pub fn spare(&self, mount: OwnedFd) -> Result<(), GuardUnavailable> {
+        // Known before it is marked: a gate that comes between the two finds it in the list.
+        let mut own = self.own();
+        own.push(mount);
+        own.last().map_or(Ok(()), |mount| self.group().spare_mount(mount))
+    }
+
+    fn own(&self) -> MutexGuard<'_, Vec<OwnedFd>> {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends a message; a gate that is gone is noticed by whoever reads.
+    fn send(&self, message: &ToGate) -> bool {
+        let link = self.state().link.clone();
+        link.is_some_and(|link| link.send(message).is_ok())
+    }
+
+    fn lost(&self) {
+        let mut state = self.state();
+        if let Some(link) = state.link.take() {
+            link.end();
+            state.life += 1;
+        }
+        self.held.notify_all();
+    }
+
+    /// Goes on with the next gate. Who waited at the one before was refused.
+    fn begin_again(&self) -> Result<Vec<Told>, GuardError> {
+        let in_hand = self.state().in_hand.clone();
+        let (link, group, first) = begin(&self.socket, self.volume, &self.own(), &in_hand)?;
+        let mut state = self.state();
+        let mut told: Vec<Told> = std::mem::take(&mut state.waiting).into_keys().map(Told::Left).collect();
+        let followed = std::mem::take(&mut state.on_their_way);
+        state.orphans.extend(followed);
+        told.extend(state.note(first));
+        state.link = Some(Arc::new(link));
+        let former = std::mem::replace(&mut state.group, group);
+        if !former.is_same(&state.group) {
+            // Nobody but this agent holds it any more. If it just went, the kernel would let everybody through who waits there.
+            let refused = former.abandon();
+            tracing::warn!(refused, "The gate has begun anew: callers whose answer was lost were refused");
+        }
+        Ok(told)
+    }
+
+    fn receive(&self, link: &Channel, patience: Duration) -> Result<Vec<Told>, LinkError> {
+        let Some((message, _)) = link.receive_within::<FromGate>(patience)? else { return Ok(Vec::new()) };
+        let mut state = self.state();
+        match message {
+            FromGate::Told(told) => Ok(state.note(told)),
+            FromGate::Held(round) => {
+                state.acknowledged = state.acknowledged.max(round);
+                self.held.notify_all();
+                Ok(Vec::new())
+            }
+            _ => Err(LinkError::NotUnderstood),
+        }
+    }
+}
+
+impl State {
+    /// Remembers what is told, and gives what the agent has to know beside it.
+    fn note(&mut self, told: Vec<Told>) -> Vec<Told> {
+        told.into_iter().flat_map(|one| self.note_one(one)).collect()
+    }
+
+    fn note_one(&mut self, one: Told) -> Vec<Told> {
+        let mut before = Vec::new();
+        match &one {
+            Told::Asked(waiting) => {
+                // Whoever asks again about a file has returned from the call in which he was let through to it.
+                let same = |follow: &Follow| waiting.thread > 0 && follow.is_of(waiting.thread, &waiting.file);
+                let returned = self.orphans.iter().filter(|(_, follow)| same(follow)).map(|(id, _)| *id);
+                before = returned.map(Told::Returned).collect();
+                self.orphans.retain(|_, follow| !same(follow));
+                self.in_hand.insert(waiting.file.clone());
+                if waiting.let_through {
+                    self.on_their_way.insert(waiting.id, Follow::of(waiting));
+                } else {
+                    self.waiting.insert(waiting.id, waiting.clone());
+                }
+            }
+            Told::Wanted(file) => {
+                self.in_hand.insert(file.clone());
+            }
+            Told::Left(id) => {
+                self.waiting.remove(id);
+            }
+            Told::Returned(id) => {
+                self.on_their_way.remove(id);
+            }
+        }
+        before.push(one);
+        before
+    }
+}
+
+impl Sentry for RemotePost {
+    fn group(&self) -> Group {
+        self.state().group.clone()
+    }
+
+    fn begin(&self) -> Result<Vec<Told>, GuardError> {
+        Ok(std::mem::take(&mut self.state().first))
+    }
+
+    fn next(&self, patience: Duration) -> Result<Vec<Told>, GuardError> {
+        let (link, sign_is_due) = {
+            let mut state = self.state();
+            let is_due = state.sign.elapsed() >= SIGN_OF_LIFE;
+            if is_due {
+                state.sign = Instant::now();
+            }
+            (state.link.clone(), is_due)
+        };
+        let Some(link) = link else { return self.begin_again() };
+        if sign_is_due {
+            // A gate that is gone is noticed below.
+            let _ = link.send(&ToGate::Alive);
+        }
+        self.receive(&link, patience).map_err(|error| {
+            self.lost();
+            GuardError::Gate(error.to_string())
+        })
+    }
+
+    fn answer(&self, id: u64, refusal: Option<Refusal>) {
+        {
+            let mut state = self.state();
+            let waiting = state.waiting.remove(&id);
+            if let Some(waiting) = waiting.filter(|waiting| refusal.is_none() && waiting.purpose == Purpose::Empty) {
+                state.on_their_way.insert(id, Follow::of(&waiting));
+            }
+        }
+        self.send(&ToGate::Answer(vec![(id, refusal)]));
+    }
+
+    fn hold(&self, files: &[FileHandle]) -> bool {
+        let (rounds, life) = {
+            let mut state = self.state();
+            state.in_hand.extend(files.iter().cloned());
+            let first = state.round + 1;
+            state.round += files.chunks(ENTRIES_MAX).len() as u64;
+            (first..=state.round, state.life)
+        };
+        let last = *rounds.end();
+        let mut sent = files.chunks(ENTRIES_MAX).zip(rounds);
+        if !sent.all(|(part, round)| self.send(&ToGate::Hold(round, part.to_vec()))) {
+            return false;
+        }
+        let waits = |state: &mut State| state.acknowledged < last && state.life == life && state.link.is_some();
+        let waited = self.held.wait_timeout_while(self.state(), ANSWERS_WITHIN, waits);
+        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        state.acknowledged >= last && state.life == life
+    }
+
+    fn release(&self, files: &[FileHandle]) {
+        {
+            let mut state = self.state();
+            files.iter().for_each(|file| {
+                state.in_hand.remove(file);
+            });
+        }
+        for part in files.chunks(ENTRIES_MAX) {
+            self.send(&ToGate::Release(part.to_vec()));
+        }
+    }
+
+    fn guard(&self, file: BorrowedFd<'_>) -> Result<(), GuardUnavailable> {
+        // The whole file system is asked about, except for files that were let through.
+        self.group().unspare_file(file)
+    }
+
+    fn look_after(&self) -> Vec<Told> {
+        let mut state = self.state();
+        let returned: Vec<u64> = state.orphans.iter().filter(|(_, follow)| follow.has_returned()).map(|(id, _)| *id).collect();
+        returned.iter().for_each(|id| {
+            state.orphans.remove(id);
+        });
+        returned.into_iter().map(Told::Returned).collect()
+    }
+}
+
+/// Tells a gate what is in hand, and hears everything that an agent has to know.
+fn begin(
+    socket: &Path,
+    volume: VolumeId,
+    own: &[OwnedFd],
+    in_hand: &BTreeSet<FileHandle>,
+) -> Result<(Channel, Group, Vec<Told>), GuardError> {
+    let gate = |error: LinkError| GuardError::Gate(error.to_string());
+    let link = Channel::connect(socket).map_err(gate)?;
+    link.send(&ToGate::Attend(volume, Vec::new())).map_err(gate)?;
+    let in_hand: Vec<FileHandle> = in_hand.iter().cloned().collect();
+    for part in in_hand.chunks(ENTRIES_MAX) {
+        link.send(&ToGate::InHand(part.to_vec())).map_err(gate)?;
+    }
+    link.send(&ToGate::Begin).map_err(gate)?;
+    let mut group = None;
+    let mut told = Vec::new();
+    // What waits at the beginning comes right behind; the rest comes when it is read.
+    loop {
+        let patience = if group.is_some() { Duration::ZERO } else { ANSWERS_WITHIN };
+        match link.receive_within::<FromGate>(patience).map_err(gate)? {
+            Some((FromGate::Attended, descriptors)) => group = descriptors.into_iter().next().map(Group::from_fd),
+            Some((FromGate::Told(more), _)) => told.extend(more),
+            Some((FromGate::Failed { text, .. }, _)) => return Err(GuardError::Gate(text)),
+            Some(_) => return Err(gate(LinkError::NotUnderstood)),
+            None => break,
+        }
+    }
+    let group = group.ok_or_else(|| GuardError::Gate("it did not answer in time".to_owned()))?;
+    own.iter().try_for_each(|mount| group.spare_mount(mount)).map_err(|error| GuardError::Gate(error.to_string()))?;
+    Ok((link, group, told))
+}
+
+fn lock_within(path: &Path) -> Result<StateLock, GuardError> {
+    let until = Instant::now() + LOCK_WITHIN;
+    loop {
+        match lock_exclusive(path) {
+            Ok(lock) => return Ok(lock),
+            Err(LockError::Held { .. }) if Instant::now() < until => std::thread::sleep(Duration::from_millis(20)),
+            Err(error) => return Err(GuardError::Gate(error.to_string())),
+        }
+    }
+}

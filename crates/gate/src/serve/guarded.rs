@@ -1,0 +1,220 @@
+//! One guarded volume: its mount, its post, and the threads that answer for it.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::GateFailure;
+use super::kept::Held;
+use super::list::Listed;
+use crate::device::{Mounted, find};
+use crate::guard::{Group, Post, Told};
+use crate::link::{ENTRIES_MAX, FromGate, VolumeId, VolumeState};
+use crate::lock::{LockError, lock_exclusive};
+
+/// How long a caller waits where there is no agent, or one that says nothing (DESIGN 7.4).
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Between two looks at who was killed or has returned, while anybody waits.
+const LOOK_AFTER: Duration = Duration::from_millis(20);
+/// Between two looks at everything else.
+const IDLE: Duration = Duration::from_millis(200);
+
+/// A volume that users see, guarded.
+#[derive(Debug)]
+pub(super) struct Guarded {
+    listed: Listed,
+    post: Post,
+    mounted: Mutex<Mounted>,
+    agent: Mutex<Option<AgentLink>>,
+    agents: AtomicU64,
+    agent_lock: PathBuf,
+    is_kept: AtomicBool,
+    settles: AtomicBool,
+    ends: AtomicBool,
+}
+
+/// The agent that attends.
+#[derive(Debug)]
+pub(super) struct AgentLink {
+    pub(super) number: u64,
+    pub(super) queue: Sender<FromGate>,
+    pub(super) heard: Instant,
+}
+
+/// The lock that an agent holds while it works on a volume.
+pub(crate) fn agent_lock(run: &Path, id: VolumeId) -> PathBuf {
+    run.join(format!("agent-{id}.lock"))
+}
+
+impl Guarded {
+    /// Mounts a volume, guards it, and attaches it.
+    pub(super) fn begin(listed: Listed, run: &Path) -> Result<Arc<Self>, GateFailure> {
+        let settings = &listed.settings;
+        let (device, superblock) = find(listed.id.0, &settings.device)?;
+        let mut mounted = Mounted::new(&device, &superblock, &settings.options)?;
+        let group = Group::new()?;
+        group.guard_file_system(mounted.top())?;
+        if mounted.is_at(&settings.path) {
+            tracing::error!(
+                path = %settings.path.display(),
+                "The volume was attached and nobody guarded it: every process that did had ended, or it stands in /etc/fstab too"
+            );
+        } else {
+            mounted.attach(&settings.path)?;
+        }
+        Ok(Self::start(listed, group, mounted, run, false))
+    }
+
+    /// Goes on for an earlier gate.
+    pub(super) fn take_over(listed: Listed, (_, group, top): Held, run: &Path) -> Result<Arc<Self>, GateFailure> {
+        let mounted = Mounted::from_top(top);
+        let numbers = i32::try_from(super::DESCRIPTORS).unwrap_or(i32::MAX);
+        let swept = group.sweep(0..numbers);
+        tracing::info!(path = %listed.settings.path.display(), swept, "Guarding goes on; callers whose answer was lost were refused");
+        group.guard_file_system(mounted.top())?;
+        Ok(Self::start(listed, group, mounted, run, true))
+    }
+
+    fn start(listed: Listed, group: Group, mounted: Mounted, run: &Path, may_have_agent: bool) -> Arc<Self> {
+        let guarded = Arc::new(Self {
+            agent_lock: agent_lock(run, listed.id.0),
+            listed,
+            post: Post::of_file_system(group),
+            mounted: Mutex::new(mounted),
+            agent: Mutex::default(),
+            agents: AtomicU64::new(0),
+            is_kept: AtomicBool::new(false),
+            settles: AtomicBool::new(false),
+            ends: AtomicBool::new(false),
+        });
+        if may_have_agent && guarded.has_agent_process() {
+            guarded.post.expect_agent();
+        }
+        let reader = Arc::clone(&guarded);
+        std::thread::spawn(move || reader.answer());
+        guarded
+    }
+
+    /// Answers the kernel until the volume is detached.
+    fn answer(self: &Arc<Self>) {
+        let mut looked = Instant::now();
+        while !self.ends.load(Ordering::Relaxed) {
+            let is_busy = self.post.is_busy();
+            if self.post.wait(if is_busy { LOOK_AFTER } else { IDLE }) {
+                // Locked over both: an agent that begins hears of each caller once.
+                let agent = self.agent();
+                match self.post.read() {
+                    Ok(told) => tell(agent.as_ref(), told),
+                    Err(error) => {
+                        tracing::error!(%error, "The kernel's questions cannot be read");
+                        drop(agent);
+                        std::thread::sleep(LOOK_AFTER);
+                    }
+                }
+            }
+            if looked.elapsed() >= LOOK_AFTER {
+                looked = Instant::now();
+                let agent = self.agent();
+                tell(agent.as_ref(), self.post.look_after());
+                self.watch_agent(agent.as_ref());
+            }
+        }
+    }
+
+    /// Where nobody answers, callers are refused after a while.
+    fn watch_agent(self: &Arc<Self>, agent: Option<&AgentLink>) {
+        if agent.is_none_or(|agent| agent.heard.elapsed() >= PATIENCE) {
+            let refused = self.post.refuse_after(PATIENCE);
+            if refused > 0 {
+                tracing::warn!(refused, "Nobody answered for tiered files: is the agent running?");
+            }
+        }
+        if agent.is_none() && self.post.is_expecting() && !self.has_agent_process() {
+            self.settle();
+        }
+    }
+
+    /// No agent works on the volume any more: what it did is made durable, and then whoever waited for a file that is whole goes
+    /// on. On a thread of its own, because the kernel's questions must not wait for the volume.
+    pub(super) fn settle(self: &Arc<Self>) {
+        if self.settles.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let volume = Arc::clone(self);
+        std::thread::spawn(move || {
+            let agents = volume.agents.load(Ordering::Relaxed);
+            let synced = volume.mounted().sync();
+            volume.settles.store(false, Ordering::Relaxed);
+            if let Err(errno) = synced {
+                tracing::error!(%errno, "The volume cannot be made durable: whoever waits goes on waiting");
+                return;
+            }
+            let agent = volume.agent();
+            if agent.is_none() && volume.agents.load(Ordering::Relaxed) == agents {
+                volume.post.agent_left();
+            }
+        });
+    }
+
+    fn has_agent_process(&self) -> bool {
+        matches!(lock_exclusive(&self.agent_lock), Err(LockError::Held { .. }))
+    }
+
+    /// The number of a new conversation with an agent.
+    pub(super) fn next_agent(&self) -> u64 {
+        self.agents.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    pub(super) fn agent(&self) -> MutexGuard<'_, Option<AgentLink>> {
+        self.agent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn mounted(&self) -> MutexGuard<'_, Mounted> {
+        self.mounted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn post(&self) -> &Post {
+        &self.post
+    }
+
+    pub(super) fn group(&self) -> &Group {
+        self.post.group()
+    }
+
+    pub(super) fn listed(&self) -> &Listed {
+        &self.listed
+    }
+
+    pub(super) fn set_kept(&self, is_kept: bool) {
+        self.is_kept.store(is_kept, Ordering::Relaxed);
+    }
+
+    pub(super) fn state(&self) -> VolumeState {
+        VolumeState {
+            id: self.listed.id.0,
+            settings: self.listed.settings.clone(),
+            failure: None,
+            waiting: self.post.waiting(),
+            attended: self.agent().is_some(),
+            kept: self.is_kept.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Takes the volume away from users, and guards it no more.
+    pub(super) fn end(&self) -> Result<(), GateFailure> {
+        self.mounted().detach(&self.listed.settings.path)?;
+        self.ends.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+/// Puts what an agent has to know into its queue, in messages that are not too long.
+pub(super) fn tell(agent: Option<&AgentLink>, told: Vec<Told>) {
+    let Some(agent) = agent else { return };
+    for part in told.chunks(ENTRIES_MAX) {
+        // Its end is noticed by whoever reads from it.
+        let _ = agent.queue.send(FromGate::Told(part.to_vec()));
+    }
+}

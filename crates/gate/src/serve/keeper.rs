@@ -1,0 +1,90 @@
+//! The keeper: holds the descriptors of the gate once more, and sleeps.
+//!
+//! While anybody holds a group the kernel keeps callers waiting; when nobody does it lets them through, to holes. So a second
+//! process, which does nothing that could fail, has a duplicate of each descriptor, and gives it to the next gate.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::link::{Channel, KEEPER_SOCKET, LinkError, Listener, VolumeId};
+
+/// Between two looks at whether to end.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// What the keeper is told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum ToKeeper {
+    /// Give everything: one [`FromKeeper::Kept`] for each, and [`FromKeeper::All`].
+    Give,
+    /// Hold this: group and top of the mount are beside it.
+    Keep(VolumeId),
+    /// Hold it no longer.
+    Drop(VolumeId),
+    /// Hold nothing, and end.
+    End,
+}
+
+/// What it answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum FromKeeper {
+    /// This it holds; group and top are beside it.
+    Kept(VolumeId),
+    /// That was all.
+    All,
+    /// It is done.
+    Done,
+}
+
+/// Holds what a gate gives until `stop` is set, or a gate that ends says so.
+///
+/// # Errors
+/// The socket fails. Another keeper on this folder is replaced: the caller has made sure that there is none.
+pub fn keep(run: &Path, stop: &AtomicBool) -> Result<(), LinkError> {
+    let listener = Listener::bind(&run.join(KEEPER_SOCKET))?;
+    let mut held: BTreeMap<VolumeId, Vec<OwnedFd>> = BTreeMap::new();
+    while !stop.load(Ordering::Relaxed) {
+        let Some(gate) = listener.accept(LOOK)? else { continue };
+        match talk(&gate, &mut held, stop) {
+            Ok(true) => return Ok(()),
+            Ok(false) | Err(LinkError::Ended) => {}
+            // The next gate asks again.
+            Err(error) => tracing::warn!(%error, "The keeper lost the gate"),
+        }
+    }
+    Ok(())
+}
+
+/// One gate at a time; true if it has said that all is over.
+fn talk(gate: &Channel, held: &mut BTreeMap<VolumeId, Vec<OwnedFd>>, stop: &AtomicBool) -> Result<bool, LinkError> {
+    while !stop.load(Ordering::Relaxed) {
+        let Some((message, descriptors)) = gate.receive_within::<ToKeeper>(LOOK)? else { continue };
+        match message {
+            ToKeeper::Give => {
+                for (id, descriptors) in held.iter() {
+                    let descriptors: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
+                    gate.send_with(&FromKeeper::Kept(*id), &descriptors)?;
+                }
+                gate.send(&FromKeeper::All)?;
+            }
+            ToKeeper::Keep(id) => {
+                held.insert(id, descriptors);
+                gate.send(&FromKeeper::Done)?;
+            }
+            ToKeeper::Drop(id) => {
+                held.remove(&id);
+                gate.send(&FromKeeper::Done)?;
+            }
+            ToKeeper::End => {
+                held.clear();
+                gate.send(&FromKeeper::Done)?;
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}

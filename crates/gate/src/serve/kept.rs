@@ -1,0 +1,138 @@
+//! The gate's side of the keeper.
+
+use std::ffi::OsString;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::keeper::{FromKeeper, ToKeeper};
+use crate::device::Mounted;
+use crate::guard::Group;
+use crate::link::{Channel, KEEPER_SOCKET, LinkError, VolumeId};
+
+/// How long a keeper may take to begin.
+const BEGINS_WITHIN: Duration = Duration::from_secs(5);
+
+/// A keeper that answers, if there is one.
+#[derive(Debug)]
+pub(super) struct Kept {
+    socket: PathBuf,
+    /// What starts one: program and arguments; none where somebody else does.
+    command: Vec<OsString>,
+    link: Option<Channel>,
+}
+
+/// What a keeper held: the volume, its group, and the top of its mount.
+pub(super) type Held = (VolumeId, Group, OwnedFd);
+
+impl Kept {
+    pub(super) fn new(run: &Path, command: Vec<OsString>) -> Self {
+        Self { socket: run.join(KEEPER_SOCKET), command, link: None }
+    }
+
+    /// Everything that a keeper of an earlier gate holds.
+    pub(super) fn take_over(&mut self) -> Vec<Held> {
+        let taken = Channel::connect(&self.socket).and_then(|link| {
+            let held = give(&link)?;
+            self.link = Some(link);
+            Ok(held)
+        });
+        match taken {
+            Ok(held) => held,
+            Err(LinkError::NobodyThere(_)) => Vec::new(),
+            Err(error) => {
+                tracing::error!(%error, "The keeper does not give what it holds");
+                Vec::new()
+            }
+        }
+    }
+
+    /// Gives a volume to the keeper, and to a new one if there is none. False if nobody holds it now.
+    pub(super) fn keep(&mut self, id: VolumeId, group: &Group, mounted: &Mounted) -> bool {
+        self.link_or_start().is_some_and(|link| {
+            let told = link.send_with(&ToKeeper::Keep(id), &[group.as_fd(), mounted.top().as_fd()]);
+            told.and_then(|()| done(link)).is_ok()
+        })
+    }
+
+    pub(super) fn forget(&mut self, id: VolumeId) {
+        if let Some(link) = &self.link {
+            // A keeper that is gone holds nothing.
+            let _ = link.send(&ToKeeper::Drop(id)).and_then(|()| done(link));
+        }
+    }
+
+    /// All is over: the keeper ends.
+    pub(super) fn end(&mut self) {
+        if let Some(link) = self.link.take() {
+            let _ = link.send(&ToKeeper::End).and_then(|()| done(&link));
+        }
+    }
+
+    /// Whether the keeper is there.
+    pub(super) fn is_there(&mut self) -> bool {
+        let ended = |link: &Channel| !matches!(link.receive_within::<FromKeeper>(Duration::ZERO), Ok(None));
+        if self.link.as_ref().is_some_and(ended) {
+            self.link = None;
+        }
+        self.link.is_some()
+    }
+
+    fn link_or_start(&mut self) -> Option<&Channel> {
+        if !self.is_there() {
+            self.link = Channel::connect(&self.socket).ok().or_else(|| self.start());
+        }
+        self.link.as_ref()
+    }
+
+    fn start(&self) -> Option<Channel> {
+        let (program, arguments) = self.command.split_first()?;
+        // In a session of its own: what ends the gate does not end the keeper.
+        let mut command = Command::new(program);
+        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+        let mut child = match command.spawn() {
+            Ok(child) => child,
+            Err(error) => {
+                tracing::error!(%error, "The keeper cannot be started: if the gate dies now, tiered files are not guarded");
+                return None;
+            }
+        };
+        // Somebody has to hear of its end.
+        std::thread::spawn(move || child.wait());
+        let until = Instant::now() + BEGINS_WITHIN;
+        while Instant::now() < until {
+            if let Ok(link) = Channel::connect(&self.socket) {
+                return Some(link);
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        tracing::error!("The keeper was started and does not answer");
+        None
+    }
+}
+
+fn give(link: &Channel) -> Result<Vec<Held>, LinkError> {
+    link.send(&ToKeeper::Give)?;
+    let mut held = Vec::new();
+    loop {
+        match link.receive::<FromKeeper>()? {
+            (FromKeeper::Kept(id), descriptors) => {
+                let mut descriptors = descriptors.into_iter();
+                if let (Some(group), Some(top)) = (descriptors.next(), descriptors.next()) {
+                    held.push((id, Group::from_fd(group), top));
+                }
+            }
+            (FromKeeper::All, _) => return Ok(held),
+            (FromKeeper::Done, _) => {}
+        }
+    }
+}
+
+fn done(link: &Channel) -> Result<(), LinkError> {
+    match link.receive::<FromKeeper>()? {
+        (FromKeeper::Done, _) => Ok(()),
+        _ => Err(LinkError::NotUnderstood),
+    }
+}

@@ -1,0 +1,171 @@
+//! What administrators ask for, and where an agent's conversation begins.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::list::{self, IdText, Listed};
+use super::{Entry, GateFailure, Shared, attend};
+use crate::device::Superblock;
+use crate::link::{Channel, FromGate, LinkError, ToGate, VolumeSettings, VolumeState};
+
+/// Serves a client until it ends the conversation.
+pub(super) fn converse(shared: &Arc<Shared>, client: &Channel) {
+    loop {
+        let answered = match client.receive::<ToGate>() {
+            Ok((message, _)) => answer(shared, client, message),
+            Err(error) => Err(error),
+        };
+        match answered {
+            Ok(true) => {}
+            Ok(false) | Err(LinkError::Ended) => return,
+            Err(error) => {
+                tracing::warn!(%error, "A conversation ended");
+                return;
+            }
+        }
+    }
+}
+
+/// True if the conversation goes on.
+fn answer(shared: &Arc<Shared>, client: &Channel, message: ToGate) -> Result<bool, LinkError> {
+    let done = match message {
+        ToGate::Volumes => {
+            client.send(&FromGate::Volumes(states(shared)))?;
+            return Ok(true);
+        }
+        ToGate::Attend(id, in_hand) => {
+            let guarded = match shared.volumes().get(&id) {
+                Some(Entry::Guarded(guarded)) => Arc::clone(guarded),
+                _ => {
+                    let text = format!("The volume {id} is not guarded");
+                    client.send(&FromGate::Failed { text, remedy: "See `isotherm volume list`".to_owned() })?;
+                    return Ok(true);
+                }
+            };
+            attend::attend(&guarded, client, in_hand)?;
+            return Ok(false);
+        }
+        ToGate::Add(settings) => add(shared, settings),
+        ToGate::Remove(path) => remove(shared, &path),
+        ToGate::Stop => stop(shared),
+        _ => return Err(LinkError::NotUnderstood),
+    };
+    match done {
+        Ok(()) => client.send(&FromGate::Done)?,
+        Err(error) => client.send(&FromGate::Failed { remedy: remedy(&error).to_owned(), text: error.to_string() })?,
+    }
+    Ok(true)
+}
+
+fn states(shared: &Shared) -> Vec<VolumeState> {
+    let state = |entry: &Entry| match entry {
+        Entry::Guarded(guarded) => guarded.state(),
+        Entry::Failed(listed, why) => VolumeState {
+            id: listed.id.0,
+            settings: listed.settings.clone(),
+            failure: Some(why.clone()),
+            waiting: 0,
+            attended: false,
+            kept: false,
+        },
+    };
+    shared.volumes().values().map(state).collect()
+}
+
+fn add(shared: &Shared, settings: VolumeSettings) -> Result<(), GateFailure> {
+    let superblock = Superblock::read(&settings.device)?;
+    if !settings.path.is_absolute() {
+        return Err(GateFailure::Refused(format!("'{}' is not an absolute path", settings.path.display())));
+    }
+    if let Some(known) = shared.listed().into_iter().find(|known| known.id.0 == superblock.id) {
+        if known.settings == settings {
+            return Ok(());
+        }
+        let at = known.settings.path.display();
+        return Err(GateFailure::Refused(format!("The volume is guarded already, at '{at}'")));
+    }
+    if shared.listed().iter().any(|known| known.settings.path == settings.path) {
+        return Err(GateFailure::Refused(format!("Another guarded volume belongs at '{}'", settings.path.display())));
+    }
+    mounted_elsewhere(&settings)?;
+    let listed = Listed { id: IdText(superblock.id), settings };
+    let guarded = match shared.guard(listed.clone(), None) {
+        Entry::Failed(_, why) => return Err(GateFailure::Refused(why)),
+        guarded @ Entry::Guarded(_) => guarded,
+    };
+    let mut all = shared.listed();
+    all.push(listed.clone());
+    if let Err(error) = list::write(&shared.options.state, &all) {
+        if let Entry::Guarded(guarded) = guarded {
+            guarded.end()?;
+            shared.kept().forget(listed.id.0);
+        }
+        return Err(error);
+    }
+    shared.volumes().insert(listed.id.0, guarded);
+    Ok(())
+}
+
+/// A device that is mounted somewhere else would be seen there without the gate's doing, and after a start before it.
+fn mounted_elsewhere(settings: &VolumeSettings) -> Result<(), GateFailure> {
+    let Ok(real) = std::fs::canonicalize(&settings.device) else { return Ok(()) };
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let places = mounts.lines().filter_map(|line| {
+        let (before, after) = line.split_once(" - ")?;
+        let source = after.split_whitespace().nth(1)?;
+        let is_it = std::fs::canonicalize(source).is_ok_and(|source| source == real);
+        is_it.then(|| before.split_whitespace().nth(4).unwrap_or_default().to_owned())
+    });
+    match places.into_iter().next() {
+        Some(place) => Err(GateFailure::Refused(format!("'{}' is mounted at '{place}'", settings.device.display()))),
+        None => Ok(()),
+    }
+}
+
+fn remove(shared: &Shared, path: &Path) -> Result<(), GateFailure> {
+    let found = shared.listed().into_iter().find(|listed| listed.settings.path == path);
+    let listed = found.ok_or_else(|| GateFailure::Refused(format!("No guarded volume is at '{}'", path.display())))?;
+    end(shared, &listed)?;
+    let rest: Vec<Listed> = shared.listed().into_iter().filter(|other| other.id != listed.id).collect();
+    list::write(&shared.options.state, &rest)?;
+    shared.volumes().remove(&listed.id.0);
+    Ok(())
+}
+
+fn end(shared: &Shared, listed: &Listed) -> Result<(), GateFailure> {
+    let mut volumes = shared.volumes();
+    if let Some(Entry::Guarded(guarded)) = volumes.get(&listed.id.0) {
+        guarded.end()?;
+        shared.kept().forget(listed.id.0);
+        // If it stays on the list it is mounted again soon.
+        volumes.insert(listed.id.0, Entry::Failed(listed.clone(), "It was detached".to_owned()));
+    }
+    Ok(())
+}
+
+fn stop(shared: &Shared) -> Result<(), GateFailure> {
+    // All or as many as can be: one that is in use keeps the gate.
+    let failures: Vec<GateFailure> = shared.listed().iter().filter_map(|listed| end(shared, listed).err()).collect();
+    if let Some(first) = failures.into_iter().next() {
+        return Err(first);
+    }
+    shared.kept().end();
+    shared.over.store(true, Ordering::Relaxed);
+    Ok(())
+}
+
+fn remedy(error: &GateFailure) -> &'static str {
+    match error {
+        GateFailure::Refused(text) if text.contains("is mounted at") => {
+            "Unmount it there and take it out of /etc/fstab: the gate mounts it from now on"
+        }
+        GateFailure::Mount(crate::device::MountError::InUse(_)) => {
+            "Stop the programs that use it (`fuser -vm PATH`), and try again"
+        }
+        GateFailure::Device(_) => "Give a block device with an ext4, XFS or btrfs of its own, as `lsblk -f` shows it",
+        GateFailure::Mount(_) => "See the kernel's log (`dmesg`), and check device, options and folder",
+        GateFailure::Guard(_) => "Run `isotherm doctor`",
+        _ => "See `isotherm volume list`",
+    }
+}
