@@ -1,11 +1,13 @@
 //! The control socket: what this agent knows, for programs on this machine.
 //!
-//! One JSON request a line, one JSON answer a line. Only the user of the agent may connect. It changes nothing.
+//! One JSON request a line, one JSON answer a line, or several where work goes on. Only the user of the agent may connect.
 //! **Invariant:** a client that sends nonsense, or nothing, cannot hold up another one.
 
 mod file;
+mod residency;
 
 pub use file::{FileState, FileView};
+pub use residency::Moved;
 
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
@@ -22,7 +24,10 @@ use isotherm_api::management::ShownProblem;
 use isotherm_api::path::ShownPath;
 use serde::{Deserialize, Serialize};
 
+use residency::Way;
+
 use crate::agent::{AgentError, Overview};
+use crate::guarded::GuardedVolumes;
 
 /// Name of the socket in the state folder.
 pub const SOCKET: &str = "control.sock";
@@ -30,6 +35,8 @@ pub const SOCKET: &str = "control.sock";
 const REQUEST_MAX: u64 = 64 * 1024;
 /// A client that says nothing for this long is let go.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// The same where content is on its way: a batch may hold large files on a slow line.
+const LONG_PATIENCE: Duration = Duration::from_secs(24 * 3_600);
 /// Clients at a time.
 const CLIENTS_MAX: usize = 32;
 
@@ -46,6 +53,16 @@ pub enum Request {
     },
     /// The problems of all endpoints.
     Problems,
+    /// Give up the content of a file, or of all files below a directory. Answered again and again until it is done.
+    Tier {
+        /// Where.
+        path: ShownPath,
+    },
+    /// Bring it back. Answered again and again until it is done.
+    Recall {
+        /// Where.
+        path: ShownPath,
+    },
 }
 
 /// What is answered.
@@ -58,9 +75,14 @@ pub enum Answer {
     File(Box<FileView>),
     /// To [`Request::Problems`].
     Problems(Vec<ShownProblem>),
+    /// To [`Request::Tier`] and [`Request::Recall`]: how far it is.
+    Moved(Box<Moved>),
     /// The request cannot be answered, and why.
     Error(String),
 }
+
+/// What answers are made of.
+type Known = (Arc<Mutex<Overview>>, Arc<GuardedVolumes>);
 
 /// The listening socket; dropping it ends it.
 #[derive(Debug)]
@@ -71,7 +93,7 @@ pub(crate) struct Control {
 }
 
 /// Begins to listen in the state folder.
-pub(crate) fn listen(state: &Path, overview: Arc<Mutex<Overview>>) -> Result<Control, AgentError> {
+pub(crate) fn listen(state: &Path, overview: Arc<Mutex<Overview>>, guarded: Arc<GuardedVolumes>) -> Result<Control, AgentError> {
     let path = state.join(SOCKET);
     let failed = |what, source| AgentError::State { path: path.clone(), what, source };
     match std::fs::remove_file(&path) {
@@ -88,7 +110,7 @@ pub(crate) fn listen(state: &Path, overview: Arc<Mutex<Overview>>) -> Result<Con
         .map_err(|error| failed("has a socket that cannot be protected", error))?;
     let stop = Arc::new(AtomicBool::new(false));
     let stopped = Arc::clone(&stop);
-    let thread = std::thread::spawn(move || accept(&listener, &overview, &stopped));
+    let thread = std::thread::spawn(move || accept(&listener, &(overview, guarded), &stopped));
     Ok(Control { path, stop, thread: Some(thread) })
 }
 
@@ -116,7 +138,7 @@ impl Drop for Control {
     }
 }
 
-fn accept(listener: &UnixListener, overview: &Arc<Mutex<Overview>>, stop: &AtomicBool) {
+fn accept(listener: &UnixListener, known: &Known, stop: &AtomicBool) {
     let clients = Arc::new(AtomicUsize::new(0));
     for client in listener.incoming() {
         if stop.load(Ordering::Acquire) {
@@ -127,9 +149,9 @@ fn accept(listener: &UnixListener, overview: &Arc<Mutex<Overview>>, stop: &Atomi
             clients.fetch_sub(1, Ordering::AcqRel);
             continue;
         }
-        let (overview, clients) = (Arc::clone(overview), Arc::clone(&clients));
+        let (known, clients) = (known.clone(), Arc::clone(&clients));
         std::thread::spawn(move || {
-            if let Err(error) = serve(&client, &overview) {
+            if let Err(error) = serve(&client, &known) {
                 tracing::debug!(%error, "Client of the control socket went away");
             }
             clients.fetch_sub(1, Ordering::AcqRel);
@@ -137,7 +159,7 @@ fn accept(listener: &UnixListener, overview: &Arc<Mutex<Overview>>, stop: &Atomi
     }
 }
 
-fn serve(client: &UnixStream, overview: &Mutex<Overview>) -> io::Result<()> {
+fn serve(client: &UnixStream, known: &Known) -> io::Result<()> {
     client.set_read_timeout(Some(PATIENCE))?;
     client.set_write_timeout(Some(PATIENCE))?;
     let mut lines = BufReader::new(client);
@@ -148,20 +170,33 @@ fn serve(client: &UnixStream, overview: &Mutex<Overview>) -> io::Result<()> {
             return Ok(());
         }
         let answer = match serde_json::from_slice(&line) {
-            Ok(request) => answer(&request, overview),
+            Ok(request) => answer(&request, known, &mut |answer| say(client, answer).is_ok()),
             Err(error) => Answer::Error(format!("Request cannot be read: {error}")),
         };
-        let mut bytes = serde_json::to_vec(&answer).map_err(io::Error::from)?;
-        bytes.push(b'\n');
-        let mut writer = client;
-        writer.write_all(&bytes)?;
+        say(client, &answer)?;
     }
 }
 
-fn answer(request: &Request, overview: &Mutex<Overview>) -> Answer {
+fn say(mut client: &UnixStream, answer: &Answer) -> io::Result<()> {
+    let mut bytes = serde_json::to_vec(answer).map_err(io::Error::from)?;
+    bytes.push(b'\n');
+    client.write_all(&bytes)
+}
+
+fn answer(request: &Request, (overview, guarded): &Known, tell: &mut dyn FnMut(&Answer) -> bool) -> Answer {
     let overview = overview.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let mut move_content = |path: &ShownPath, way: Way| {
+        let path = path.bytes().ok_or_else(|| "Path is not base64".to_owned())?;
+        residency::run((&overview, guarded), &path, way, &mut |moved| tell(&Answer::Moved(Box::new(moved.clone()))))
+    };
     match request {
         Request::Status => Answer::Status(Box::new(overview)),
+        Request::Tier { path } => {
+            move_content(path, Way::Tier).map_or_else(Answer::Error, |moved| Answer::Moved(Box::new(moved)))
+        }
+        Request::Recall { path } => {
+            move_content(path, Way::Recall).map_or_else(Answer::Error, |moved| Answer::Moved(Box::new(moved)))
+        }
         Request::Problems => Answer::Problems(problems(&overview)),
         Request::File { path } => match path.bytes().ok_or_else(|| "Path is not base64".to_owned()) {
             Ok(path) => file::show(&overview, &path).map_or_else(Answer::Error, |view| Answer::File(Box::new(view))),
@@ -192,12 +227,30 @@ fn problems(overview: &Overview) -> Vec<ShownProblem> {
 /// # Errors
 /// No agent is running there, this user may not ask it, or it answers what cannot be read.
 pub fn ask(state: &Path, request: &Request) -> io::Result<Answer> {
+    follow(state, request, PATIENCE, |_| ())
+}
+
+/// As [`ask`], for what takes long: hears each answer on the way, and gives the last one.
+///
+/// # Errors
+/// As [`ask`].
+pub fn ask_and_follow(state: &Path, request: &Request, on_the_way: impl FnMut(&Moved)) -> io::Result<Answer> {
+    follow(state, request, LONG_PATIENCE, on_the_way)
+}
+
+fn follow(state: &Path, request: &Request, patience: Duration, mut on_the_way: impl FnMut(&Moved)) -> io::Result<Answer> {
     let mut stream = connect(state)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(patience))?;
     let mut bytes = serde_json::to_vec(request).map_err(io::Error::from)?;
     bytes.push(b'\n');
     stream.write_all(&bytes)?;
-    let mut line = Vec::new();
-    BufReader::new(stream).read_until(b'\n', &mut line)?;
-    serde_json::from_slice(&line).map_err(io::Error::from)
+    let mut lines = BufReader::new(stream);
+    loop {
+        let mut line = Vec::new();
+        lines.read_until(b'\n', &mut line)?;
+        match serde_json::from_slice(&line).map_err(io::Error::from)? {
+            Answer::Moved(moved) if !moved.done => on_the_way(&moved),
+            answer => return Ok(answer),
+        }
+    }
 }

@@ -8,6 +8,7 @@ mod chance;
 pub mod control;
 mod endpoint;
 pub mod engine;
+mod guarded;
 mod hashing;
 pub mod recall;
 pub mod remote;

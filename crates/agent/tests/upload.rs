@@ -42,8 +42,8 @@ impl Bench {
         let attachment = Attachment::new(service.client.clone(), ServerId([1; 16]), Epoch(1));
         let share = Arc::new(Share::new(Arc::new(attachment), group, service.runtime.handle().clone()));
         let opened = Arc::new(Volume::open(volume.path()).unwrap());
-        let uploader = Uploader::new(Arc::clone(&opened), Arc::clone(&share));
-        let performer = Performer::new(Arc::clone(&opened), Arc::clone(&share) as Arc<_>);
+        let uploader = Uploader::new(Arc::clone(&opened), Arc::clone(&share), None);
+        let performer = Performer::new(Arc::clone(&opened), Arc::clone(&share) as Arc<_>, Arc::default());
         Self { volume: opened, share, uploader, performer, service }
     }
 

@@ -174,6 +174,9 @@ pub struct NewEndpoint {
     /// How its first content meets the share's.
     #[serde(default)]
     pub initial_upload: InitialUpload,
+    /// Whether what others bring comes as stubs, where the volume is guarded.
+    #[serde(default)]
+    pub tiering: bool,
 }
 
 /// What to change of an endpoint; what is absent stays.
@@ -186,6 +189,9 @@ pub struct EndpointChange {
     /// How its first content meets the share's; without effect after the first synchronisation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub initial_upload: Option<InitialUpload>,
+    /// Whether what others bring comes as stubs. What is a stub stays one until somebody opens it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tiering: Option<bool>,
 }
 
 /// A server endpoint.
@@ -201,6 +207,8 @@ pub struct Endpoint {
     pub path: String,
     /// How its first content meets the share's.
     pub initial_upload: InitialUpload,
+    /// Whether what others bring comes as stubs, where the volume is guarded.
+    pub tiering: bool,
     /// Nothing moves until it is resumed.
     pub paused: bool,
     /// It waits for its agent to let go.

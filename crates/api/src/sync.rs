@@ -66,6 +66,9 @@ pub struct Assignment {
     pub deleting: bool,
     /// How its first content meets the share's.
     pub initial_upload: InitialUpload,
+    /// Whether what others bring comes as stubs, where the volume is guarded.
+    #[serde(default)]
+    pub tiering: bool,
     /// How often an operator confirmed deletes; one that is greater than what the agent has seen confirms the present plan.
     pub confirmed_deletes: u64,
     /// The newest barrier of the group: to be reported once all that was changed before it arrived is in agreement.

@@ -35,7 +35,12 @@ fn with_folders_below(place: &Path) -> Vec<PathBuf> {
 
 /// Sends one request and gives the answer.
 pub(crate) fn ask(state: &Path, request: &Request) -> Result<Answer, Failure> {
-    control::ask(state, request).map_err(|error| {
+    answered(state, control::ask(state, request))
+}
+
+/// The answer, or that there is none.
+pub(crate) fn answered(state: &Path, answer: std::io::Result<Answer>) -> Result<Answer, Failure> {
+    answer.map_err(|error| {
         Failure::new(Exit::Unreachable, format!("Agent of {} does not answer: {error}", show_path(state)))
             .with_remedy("Check that it runs, and that you are the user it runs as")
     })
@@ -46,7 +51,7 @@ pub(crate) fn overview(state: &Path) -> Result<Overview, Failure> {
     match ask(state, &Request::Status)? {
         Answer::Status(overview) => Ok(*overview),
         Answer::Error(why) => Err(Failure::failed(why)),
-        Answer::File(_) | Answer::Problems(_) => Err(unfitting(state)),
+        Answer::File(_) | Answer::Problems(_) | Answer::Moved(_) => Err(unfitting(state)),
     }
 }
 

@@ -15,7 +15,7 @@ mod revisions;
 mod service;
 mod share_path;
 
-pub(crate) use gate::{AtGate, GateCommand, VolumeCommand};
+pub(crate) use gate::{AtGate, GateCommand, Residency, VolumeCommand};
 pub(crate) use revisions::{Restore, RestoreOptions, Undelete, Undo, Versions};
 pub(crate) use service::ServiceCommand;
 pub(crate) use share_path::SharePath;
@@ -80,6 +80,15 @@ pub(crate) enum Command {
     /// What is known of one file on this server
     #[command(subcommand)]
     File(FileCommand),
+    /// Gives up the local content of files that are safe in the share; it comes back when somebody opens them
+    ///
+    /// Files that are open, not in the share yet, small, or have several names stay whole. Exit code 3 if one was left alone
+    /// that could be tiered later.
+    Tier(Residency),
+    /// Brings the content of tiered files back
+    ///
+    /// Exit code 3 if the content of one did not come.
+    Recall(Residency),
     /// What a path of a share has been: its versions, also of deleted files
     Versions(Versions),
     /// Brings a file or a whole directory back to what it was at a moment
@@ -321,6 +330,9 @@ pub(crate) enum EndpointCommand {
         /// How the folder's first content meets the share's
         #[arg(long, value_enum, default_value = "merge", value_name = "HOW")]
         initial_upload: InitialUploadWord,
+        /// Whether what others bring comes without its content, until somebody opens it; needs a guarded volume
+        #[arg(long, value_name = "on|off", action = clap::ArgAction::Set, value_parser = parse_switch, default_value = "off")]
+        tiering: bool,
         #[command(flatten)]
         format: Format,
     },
@@ -328,13 +340,17 @@ pub(crate) enum EndpointCommand {
     List(OfGroup),
     /// One endpoint in detail
     Show(OneEndpoint),
-    /// Changes settings
+    /// Changes settings; what is not named stays
+    #[command(group = clap::ArgGroup::new("setting").required(true).multiple(true))]
     Set {
         #[command(flatten)]
         endpoint: OneEndpoint,
         /// How the folder's first content meets the share's; without effect once they have met
-        #[arg(long, value_enum, value_name = "HOW")]
-        initial_upload: InitialUploadWord,
+        #[arg(long, value_enum, value_name = "HOW", group = "setting")]
+        initial_upload: Option<InitialUploadWord>,
+        /// Whether what others bring comes without its content; what is tiered stays so until somebody opens it
+        #[arg(long, value_name = "on|off", value_parser = parse_switch, group = "setting")]
+        tiering: Option<bool>,
     },
     /// Stops syncing it, keeps what is known
     Pause(OneEndpoint),

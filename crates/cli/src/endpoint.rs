@@ -19,8 +19,8 @@ const SHORT: usize = 8;
 
 pub(crate) async fn run(client: &Client, command: EndpointCommand) -> Result<Answer, Failure> {
     match command {
-        EndpointCommand::Create { group, server, path, initial_upload, format } => {
-            let new = NewEndpoint { group, server, path, initial_upload: initial_upload.into() };
+        EndpointCommand::Create { group, server, path, initial_upload, tiering, format } => {
+            let new = NewEndpoint { group, server, path, initial_upload: initial_upload.into(), tiering };
             let made = client.create_endpoint(&new).await?;
             Ok(changed(format.json, &made, "is made"))
         }
@@ -30,8 +30,9 @@ pub(crate) async fn run(client: &Client, command: EndpointCommand) -> Result<Ans
             let now_ms = client.status().await?.now_ms;
             Ok(Answer::new(format.json, &shown, || show(&shown, now_ms)))
         }
-        EndpointCommand::Set { endpoint, initial_upload } => {
-            let change = EndpointChange { initial_upload: Some(initial_upload.into()), ..EndpointChange::default() };
+        EndpointCommand::Set { endpoint, initial_upload, tiering } => {
+            let initial_upload = initial_upload.map(Into::into);
+            let change = EndpointChange { initial_upload, tiering, ..EndpointChange::default() };
             let made = client.change_endpoint(resolve(client, &endpoint.id).await?, &change).await?;
             Ok(changed(endpoint.format.json, &made, "is changed"))
         }
@@ -132,6 +133,7 @@ fn show(shown: &EndpointStatus, now_ms: u64) -> String {
         ("server", format!("{} ({})", endpoint.server, if shown.online { "online" } else { "offline" })),
         ("folder", text(&endpoint.path)),
         ("initial upload", initial_upload(endpoint.initial_upload).to_owned()),
+        ("tiering", if endpoint.tiering { "on" } else { "off" }.to_owned()),
         ("state", status::state_in_full(shown)),
         ("last report", reported),
     ];

@@ -35,7 +35,7 @@ pub(crate) fn run(command: FileCommand) -> Result<Answer, Failure> {
     let view = match agents::ask(&state, &request)? {
         AgentAnswer::File(view) => *view,
         AgentAnswer::Error(why) => return Err(Failure::failed(text(&why))),
-        AgentAnswer::Status(_) | AgentAnswer::Problems(_) => return Err(agents::unfitting(&state)),
+        AgentAnswer::Status(_) | AgentAnswer::Problems(_) | AgentAnswer::Moved(_) => return Err(agents::unfitting(&state)),
     };
     if view.state == FileState::Absent {
         return Err(Failure::failed(format!("{} is neither here nor in the share", show_path(&path))));
@@ -46,7 +46,7 @@ pub(crate) fn run(command: FileCommand) -> Result<Answer, Failure> {
 }
 
 /// The path as the agent knows it: absolute, with no symlink above the last name.
-fn real(path: &Path) -> Result<PathBuf, Failure> {
+pub(crate) fn real(path: &Path) -> Result<PathBuf, Failure> {
     let absolute = std::path::absolute(path).map_err(|error| Failure::io("find", path, &error))?;
     let (Some(parent), Some(name)) = (absolute.parent(), absolute.file_name()) else { return Ok(absolute) };
     // What was deleted with its directory can still be asked for.
@@ -54,7 +54,7 @@ fn real(path: &Path) -> Result<PathBuf, Failure> {
 }
 
 /// The server and the state folder of the agent in whose endpoint the path lies.
-fn agent_of(path: &Path, state: Option<&Path>) -> Result<(String, PathBuf), Failure> {
+pub(crate) fn agent_of(path: &Path, state: Option<&Path>) -> Result<(String, PathBuf), Failure> {
     let found = agents::find(state);
     let mut failure = None;
     for state in &found {
@@ -88,6 +88,11 @@ fn show(Shown { server, view }: &Shown) -> String {
         ("kind", or_nothing(view.kind.map(kind))),
         ("size", or_nothing(view.size.map(size::bytes))),
         ("size on disk", or_nothing(view.size_on_disk.map(size::bytes))),
+        ("content", content(view).to_owned()),
+        ("mode", or_nothing(view.mode.map(|mode| format!("{mode:04o}")))),
+        ("owner", or_nothing(view.owner.map(|(user, group)| format!("{user}:{group}")))),
+        ("modified", or_nothing(view.modified_ms.map(moment))),
+        ("last access", or_nothing(view.accessed_ms.map(moment))),
         ("node", or_nothing(view.node.map(|node| node.to_string()))),
         ("version", or_nothing(view.version.map(|version| version.to_string()))),
     ];
@@ -98,6 +103,21 @@ fn show(Shown { server, view }: &Shown) -> String {
         rows.extend([("problem", text(what)), ("what to do", text(remedy))]);
     }
     details(&rows)
+}
+
+/// Where the content is.
+fn content(view: &FileView) -> &'static str {
+    match (view.kind, view.size_on_disk, view.state) {
+        (Some(Kind::File), Some(_), _) if view.tiered => "tiered: in the share only, comes when somebody opens it",
+        (Some(Kind::File), Some(_), FileState::Synced) => "here and in the share",
+        (Some(Kind::File), Some(_), _) => "here",
+        (Some(Kind::File), None, _) => "in the share only",
+        _ => NOTHING,
+    }
+}
+
+fn moment(at_ms: i64) -> String {
+    crate::moment::show(u64::try_from(at_ms).unwrap_or_default())
 }
 
 fn kind(kind: Kind) -> String {

@@ -25,6 +25,7 @@ mod moment;
 mod output;
 mod problems;
 mod progress;
+mod residency;
 mod restore;
 mod run;
 mod server;
@@ -114,6 +115,8 @@ async fn ask(url: String, command: Command) -> Result<Answer, Failure> {
         Command::Undo(wanted) => restore::undo(&client()?, wanted).await,
         Command::File(command) => file::run(command),
         Command::Volume(command) => gate::volume(command),
+        Command::Tier(wanted) => residency::run(residency::Way::Tier, wanted),
+        Command::Recall(wanted) => residency::run(residency::Way::Recall, wanted),
         Command::Doctor(doctor) => doctor::run(&url, doctor).await,
         Command::Service(ServiceCommand::Run { .. } | ServiceCommand::Backup { .. })
         | Command::Agent(_)

@@ -36,6 +36,8 @@ pub struct Stat {
     pub blocks: u64,
     /// Last change of content, in nanoseconds since 1970.
     pub mtime_ns: i64,
+    /// Last access that the file system noted, in nanoseconds since 1970; how often it notes one is the mount's choice.
+    pub atime_ns: i64,
     /// Last change of content or metadata, in nanoseconds since 1970; cannot be set.
     pub ctime_ns: i64,
     /// Creation, in nanoseconds since 1970, where the file system records it; cannot be set.
@@ -70,6 +72,7 @@ impl Stat {
             size: x.stx_size,
             blocks: x.stx_blocks,
             mtime_ns: nanoseconds(x.stx_mtime),
+            atime_ns: nanoseconds(x.stx_atime),
             ctime_ns: nanoseconds(x.stx_ctime),
             btime_ns: (x.stx_mask & StatxFlags::BTIME.bits() != 0).then(|| nanoseconds(x.stx_btime)),
             mode: u32::from(x.stx_mode) & 0o7777,

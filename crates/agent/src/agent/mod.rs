@@ -27,6 +27,7 @@ use tokio::sync::mpsc;
 
 use crate::control;
 use crate::endpoint::{Endpoint, Published, Spec};
+use crate::guarded::GuardedVolumes;
 use crate::remote::Attachment;
 use crate::volume::Volume;
 use attach::{News, follow};
@@ -98,6 +99,7 @@ pub struct Agent {
     client: Client,
     attachment: Option<Arc<Attachment>>,
     slots: BTreeMap<EndpointId, Slot>,
+    guarded: Arc<GuardedVolumes>,
     lost: Lost,
     servers: BTreeMap<ServerId, String>,
     overview: Arc<Mutex<Overview>>,
@@ -134,7 +136,7 @@ impl Agent {
     pub fn run(options: Options, shutdown: impl Future<Output = ()> + Send) -> Result<(), AgentError> {
         let mut agent = Self::open(options)?;
         let runtime = Arc::clone(&agent.runtime);
-        let control = control::listen(&agent.options.state, Arc::clone(&agent.overview))?;
+        let control = control::listen(&agent.options.state, Arc::clone(&agent.overview), Arc::clone(&agent.guarded))?;
         let ended = runtime.block_on(agent.work(shutdown));
         drop(control);
         tracing::info!("Agent stops");
@@ -151,12 +153,14 @@ impl Agent {
         raise_nofile(DESCRIPTORS);
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(THREADS).enable_all().build();
         let overview = Arc::new(Mutex::new(Overview::new(&options)));
+        let guarded = Arc::new(GuardedVolumes::new(&options.run));
         Ok(Self {
             options,
             runtime: Arc::new(runtime.map_err(AgentError::Threads)?),
             client,
             attachment: None,
             slots: BTreeMap::new(),
+            guarded,
             lost: Lost::default(),
             servers: BTreeMap::new(),
             overview,
@@ -260,7 +264,8 @@ impl Agent {
             return;
         }
         let state = self.state_of(id);
-        let spec = Spec { assignment, state, attachment, runtime: self.runtime.handle().clone(), servers: self.servers.clone() };
+        let (runtime, servers) = (self.runtime.handle().clone(), self.servers.clone());
+        let spec = Spec { assignment, state, attachment, runtime, servers, guarded: Arc::clone(&self.guarded) };
         if let Some(Slot::Running(endpoint)) = self.slots.get_mut(&id)
             && endpoint.take(&spec)
         {

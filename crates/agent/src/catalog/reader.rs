@@ -72,6 +72,12 @@ impl CatalogReader {
         self.records("SELECT record FROM node WHERE id = ?1", [&node.0[..]]).pop()
     }
 
+    /// The nodes in a directory on this server.
+    #[must_use]
+    pub fn children(&self, directory: NodeId) -> Vec<Record> {
+        self.records("SELECT record FROM node WHERE local_parent = ?1 AND local_lost = 0", [&directory.0[..]])
+    }
+
     /// The nodes whose inode this is.
     #[must_use]
     pub fn by_handle(&self, handle: &Handle) -> Vec<Record> {

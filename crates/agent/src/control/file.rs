@@ -65,19 +65,34 @@ pub struct FileView {
     pub size: Option<u64>,
     /// Space on disk in bytes.
     pub size_on_disk: Option<u64>,
+    /// Whether its content is in the share only, and comes when somebody opens it.
+    pub tiered: bool,
+    /// Permission bits.
+    pub mode: Option<u32>,
+    /// Numbers of owner and group.
+    pub owner: Option<(u32, u32)>,
+    /// Last change of the content, in milliseconds since 1970.
+    pub modified_ms: Option<i64>,
+    /// Last access that the file system noted, in milliseconds since 1970.
+    pub accessed_ms: Option<i64>,
     /// For a conflict copy: the path that kept the name.
     pub conflict_of: Option<ShownPath>,
     /// What is wrong with it, and what to do.
     pub problem: Option<(String, String)>,
 }
 
-/// Looks a path up.
-pub(super) fn show(overview: &Overview, path: &[u8]) -> Result<FileView, String> {
+/// The endpoint in which a path lies, and the names that lead to it from there.
+pub(super) fn locate<'a>(overview: &'a Overview, path: &[u8]) -> Result<(&'a EndpointView, Vec<Name>), String> {
     let path = Path::new(OsStr::from_bytes(path));
     let found = overview.endpoints.iter().find_map(|endpoint| Some((endpoint, path.strip_prefix(&endpoint.path).ok()?)));
     let (endpoint, below) = found.ok_or_else(|| format!("Path {} is in no endpoint of this server", path.display()))?;
     let names: Result<Vec<Name>, _> = below.iter().map(|name| Name::new(name.as_bytes())).collect();
-    let names = names.map_err(|error| format!("Path {}: {error}", path.display()))?;
+    Ok((endpoint, names.map_err(|error| format!("Path {}: {error}", path.display()))?))
+}
+
+/// Looks a path up.
+pub(super) fn show(overview: &Overview, path: &[u8]) -> Result<FileView, String> {
+    let (endpoint, names) = locate(overview, path)?;
     let catalog = overview.state.join("endpoints").join(endpoint.endpoint.to_string()).join(CATALOG);
     let catalog = CatalogReader::open(&catalog).map_err(|failure| failure.to_string())?;
     let record = find(&catalog, &names, endpoint);
@@ -85,7 +100,8 @@ pub(super) fn show(overview: &Overview, path: &[u8]) -> Result<FileView, String>
     Ok(view(endpoint, &catalog, &names, record, stat))
 }
 
-fn find(catalog: &CatalogReader, names: &[Name], endpoint: &EndpointView) -> Option<Record> {
+/// What is known of the node with these names.
+pub(super) fn find(catalog: &CatalogReader, names: &[Name], endpoint: &EndpointView) -> Option<Record> {
     let mut record = catalog.record(NodeId::ROOT)?;
     for name in names {
         record = catalog.child(record.node, name, endpoint.case)?;
@@ -93,9 +109,10 @@ fn find(catalog: &CatalogReader, names: &[Name], endpoint: &EndpointView) -> Opt
     Some(record)
 }
 
-fn look(root: &Path, names: &[Name]) -> Result<Option<Stat>, GateError> {
+/// The state of a path, and whether it is a stub.
+fn look(root: &Path, names: &[Name]) -> Result<Option<(Stat, bool)>, GateError> {
     let root = Root::open(root)?;
-    let Some((last, parents)) = names.split_last() else { return root.dir().stat_self().map(Some) };
+    let Some((last, parents)) = names.split_last() else { return root.dir().stat_self().map(|stat| Some((stat, false))) };
     let mut dir: Dir = root.dir().try_clone()?;
     for name in parents {
         dir = match dir.open_dir(OsStr::from_bytes(name.as_bytes())) {
@@ -103,7 +120,10 @@ fn look(root: &Path, names: &[Name]) -> Result<Option<Stat>, GateError> {
             Err(_) => return Ok(None),
         };
     }
-    dir.stat(OsStr::from_bytes(last.as_bytes()))
+    let last = OsStr::from_bytes(last.as_bytes());
+    let Some(stat) = dir.stat(last)? else { return Ok(None) };
+    let is_stub = stat.kind == isotherm_gate::Kind::File && dir.inode(last).is_ok_and(|inode| inode.is_stub());
+    Ok(Some((stat, is_stub)))
 }
 
 fn view(
@@ -111,7 +131,7 @@ fn view(
     catalog: &CatalogReader,
     names: &[Name],
     record: Option<Record>,
-    stat: Option<Stat>,
+    stat: Option<(Stat, bool)>,
 ) -> FileView {
     let bytes = names.iter().map(|name| name.as_bytes().to_vec()).collect::<Vec<_>>().join(&b'/');
     let exclusions = Exclusions::new(&endpoint.exclusions);
@@ -124,12 +144,21 @@ fn view(
         path: ShownPath::new(&bytes),
         endpoint: endpoint.endpoint,
         group: endpoint.group_name.clone(),
-        state: if is_excluded { FileState::Excluded } else { state(record.as_ref(), stat.as_ref(), names.is_empty()) },
+        state: if is_excluded {
+            FileState::Excluded
+        } else {
+            state(record.as_ref(), stat.as_ref().map(|(stat, _)| stat), names.is_empty())
+        },
         node: record.as_ref().map(|record| record.node),
         kind: content.map(|content| content.kind()).or(record.as_ref().and_then(|record| Some(record.here()?.kind()))),
         version: record.as_ref().and_then(|record| Some(record.live()?.versions.last)),
-        size: stat.as_ref().map(|stat| stat.size),
-        size_on_disk: stat.as_ref().map(|stat| stat.blocks * 512),
+        size: stat.as_ref().map(|(stat, _)| stat.size),
+        size_on_disk: stat.as_ref().map(|(stat, _)| stat.blocks * 512),
+        tiered: stat.as_ref().is_some_and(|(_, tiered)| *tiered),
+        mode: stat.as_ref().map(|(stat, _)| stat.mode),
+        owner: stat.as_ref().map(|(stat, _)| (stat.uid, stat.gid)),
+        modified_ms: stat.as_ref().map(|(stat, _)| stat.mtime_ns / 1_000_000),
+        accessed_ms: stat.as_ref().map(|(stat, _)| stat.atime_ns / 1_000_000),
         conflict_of: kept,
         problem,
     }

@@ -4,6 +4,7 @@
 //! them and events back. **Invariants:** the engine is told of one thing at a time; whatever goes wrong with folder or
 //! catalog stops this endpoint with a reason and a remedy, is tried again by itself, and never stops another endpoint.
 
+mod guarding;
 mod open;
 mod published;
 mod repair;
@@ -25,6 +26,7 @@ use tokio::runtime::Handle;
 
 use crate::catalog::SqlCatalog;
 use crate::engine::{CatalogFailure, Changed, Command, Event, Millis};
+use crate::guarded::GuardedVolumes;
 use crate::remote::Attachment;
 use open::Opened;
 
@@ -51,6 +53,8 @@ pub(crate) struct Spec {
     pub(crate) runtime: Handle,
     /// Names of the group's servers.
     pub(crate) servers: BTreeMap<ServerId, String>,
+    /// The guarded volumes of this machine.
+    pub(crate) guarded: Arc<GuardedVolumes>,
 }
 
 /// Something for the endpoint's thread.

@@ -14,6 +14,7 @@ use isotherm_core::ids::EndpointId;
 use isotherm_core::plan::{Authority, Rules};
 use isotherm_gate::ErrorKind;
 
+use super::guarding::Guarding;
 use super::repair::Repairer;
 use super::workers::Workers;
 use super::{End, Input, Spec};
@@ -21,7 +22,7 @@ use crate::catalog::SqlCatalog;
 use crate::chance::{fresh_id, fresh_text};
 use crate::engine::{Catalog as _, Engine, Limits, ROLLED_BACK, Settings};
 use crate::remote::Share;
-use crate::volume::{MarkerProblem, Volume, is_rolled_back, recover, renew_nonce};
+use crate::volume::{MarkerProblem, StubRules, Volume, is_rolled_back, recover, renew_nonce};
 use crate::watcher::Watcher;
 
 /// Catalog values of the runtime: the marker's nonce, the one about to be written, the last confirmation seen.
@@ -43,6 +44,7 @@ pub(super) struct Opened {
     pub(super) started: Instant,
     /// Problems of the start, such as files that were rescued.
     pub(super) notes: Vec<Problem>,
+    guarding: Guarding,
     volume: Arc<Volume>,
     endpoint: EndpointId,
     checked: Instant,
@@ -102,9 +104,12 @@ pub(super) fn open(spec: &Spec, inputs: &Sender<Input>) -> Result<Opened, End> {
         share.follow(cursor);
     }
     let exclusions = Exclusions::new(&assignment.exclusions);
-    let (reader, repairer) = (catalog.reader()?, Repairer::new(&volume, &share, catalog.reader()?));
+    let (readers, repairer) = ([catalog.reader()?, catalog.reader()?], Repairer::new(&volume, &share, catalog.reader()?));
+    let stubs = Arc::new(StubRules::new(assignment.tiering));
+    let guarding = Guarding::begin(spec, &volume, &share, &stubs, inputs);
     let engine = Engine::new(catalog, settings, Box::new(fresh_id))?;
-    let workers = Workers::start(Arc::clone(&volume), Arc::clone(&share), reader, repairer, exclusions, watcher, inputs.clone());
+    let parts = (Arc::clone(&volume), Arc::clone(&share));
+    let workers = Workers::start(parts, readers, stubs, repairer, exclusions, watcher, inputs.clone());
     let now = Instant::now();
     Ok(Opened {
         engine,
@@ -115,6 +120,7 @@ pub(super) fn open(spec: &Spec, inputs: &Sender<Input>) -> Result<Opened, End> {
         catalog_path,
         started: now,
         notes,
+        guarding,
         volume,
         endpoint: assignment.endpoint,
         checked: now,
@@ -201,6 +207,7 @@ impl Opened {
             return Ok(());
         }
         self.checked = Instant::now();
+        self.guarding.look_again();
         self.volume.check_marker(self.endpoint)?;
         if self.engine.has_agreed() {
             self.volume.mark_agreed()?;

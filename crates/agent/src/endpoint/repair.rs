@@ -40,7 +40,7 @@ struct Passed {
 
 impl Repairer {
     pub(super) fn new(volume: &Arc<Volume>, share: &Arc<Share>, catalog: CatalogReader) -> Self {
-        let uploader = Uploader::new(Arc::clone(volume), Arc::clone(share));
+        let uploader = Uploader::new(Arc::clone(volume), Arc::clone(share), None);
         Self { volume: Arc::clone(volume), share: Arc::clone(share), uploader, catalog }
     }
 

@@ -18,7 +18,7 @@ use super::repair::Repairer;
 use crate::catalog::CatalogReader;
 use crate::engine::{Effect, Event, LookRequest, ReadRequest};
 use crate::remote::{Share, Uploader};
-use crate::volume::{Performer, Volume, look};
+use crate::volume::{Performer, StubRules, Volume, look};
 use crate::watcher::Watcher;
 
 /// Threads that change the volume: one for what is small, one for what is large.
@@ -48,9 +48,9 @@ pub(super) struct Workers {
 
 impl Workers {
     pub(super) fn start(
-        volume: Arc<Volume>,
-        share: Arc<Share>,
-        catalog: CatalogReader,
+        (volume, share): (Arc<Volume>, Arc<Share>),
+        [catalog, known]: [CatalogReader; 2],
+        stubs: Arc<StubRules>,
         repairer: Repairer,
         exclusions: Exclusions,
         watcher: Option<Watcher>,
@@ -68,9 +68,9 @@ impl Workers {
                 Looking::Probe(nodes) => Event::Probed(looked.probe(&nodes)),
             }
         });
-        let performer = Performer::new(Arc::clone(&volume), Arc::clone(&share) as Arc<_>);
+        let performer = Performer::new(Arc::clone(&volume), Arc::clone(&share) as Arc<_>, stubs);
         let performing = pool(PERFORMERS, &mut threads, &inputs, move |steps| Event::Performed(performer.perform(steps)));
-        let uploader = Uploader::new(volume, Arc::clone(&share));
+        let uploader = Uploader::new(volume, Arc::clone(&share), Some(known));
         let reading = pool(READERS, &mut threads, &inputs, move |requests| Event::Read(uploader.read(requests)));
         let (repairing, stopped) = watch::channel(false);
         threads.push(std::thread::spawn(move || repairer.run(stopped)));

@@ -28,6 +28,8 @@ pub enum Event {
     Drained,
     /// Names and directories were looked at.
     Looked(Vec<Look>),
+    /// The content of these inodes came or went, by the agent's own doing: they show other times, and hold what they held.
+    Touched(Vec<Handle>),
     /// Inodes were looked for.
     Probed(Vec<(NodeId, Liveness)>),
     /// A page of the change feed.

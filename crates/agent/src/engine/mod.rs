@@ -140,6 +140,7 @@ impl<C: Catalog> Engine<C> {
         match event {
             Event::Tick => {}
             Event::Changed(changes) => self.changed(changes, now),
+            Event::Touched(files) => self.touched(&files, now),
             Event::ScanNeeded => self.local.lose_track(now),
             Event::Drained => self.drained(now),
             Event::Looked(looks) => self.looked(looks, now),

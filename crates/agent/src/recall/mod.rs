@@ -11,6 +11,7 @@ pub use perform::{FetchFailure, Source, Take};
 pub use source::{FromShare, Manifests};
 pub use tier::{Candidate, NotTiered};
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SendError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -59,6 +60,9 @@ pub enum RecallFailure {
     Gate(#[from] GuardError),
 }
 
+/// Is told of files whose content has come.
+pub type Touched = Box<dyn Fn(Vec<Handle>) + Send + Sync>;
+
 /// A running recall of one guarded volume.
 #[derive(Debug)]
 pub struct Recall {
@@ -73,6 +77,8 @@ pub struct Recall {
 enum Input {
     Event(Event),
     Told(Vec<Told>),
+    /// These are wanted, and whoever wants them is told of each.
+    BringBack(Vec<Handle>, Sender<(Handle, bool)>),
     /// Which of these may be worked on: the others are in hand already.
     Hold(Vec<Handle>, Sender<Vec<bool>>),
     /// Work on these has ended; whether each is known to be a stub.
@@ -85,7 +91,12 @@ impl Recall {
     ///
     /// # Errors
     /// The volume cannot be made durable, or the gate does not answer.
-    pub fn start(root: Arc<Root>, post: Arc<dyn Sentry>, source: Arc<dyn Source>) -> Result<Self, RecallFailure> {
+    pub fn start(
+        root: Arc<Root>,
+        post: Arc<dyn Sentry>,
+        source: Arc<dyn Source>,
+        touched: Touched,
+    ) -> Result<Self, RecallFailure> {
         root.sync()?;
         let (inputs, queue) = channel();
         let problems = Arc::new(Mutex::new(Vec::new()));
@@ -94,6 +105,7 @@ impl Recall {
             post: Arc::clone(&post),
             source,
             problems: Arc::clone(&problems),
+            touched,
             wanted: Mutex::default(),
         });
         let mut threads = Vec::new();
@@ -113,7 +125,8 @@ impl Recall {
         let (reader, asks, until) = (Arc::clone(&post), inputs.clone(), Arc::clone(&ends));
         threads.push(std::thread::spawn(move || read(&*reader, &asks, &until)));
         let machine = Recalls::new(PATIENCE.as_millis() as u64);
-        let desk = Desk { machine, post, fetches, tasks, performer: Arc::clone(&performer), started: Instant::now() };
+        let (performing, wanting) = (Arc::clone(&performer), BTreeMap::new());
+        let desk = Desk { machine, post, fetches, tasks, performer: performing, wanting, started: Instant::now() };
         threads.push(std::thread::spawn(move || desk.run(waiting, &queue)));
         Ok(Self { inputs, threads, problems, performer, ends })
     }
@@ -122,6 +135,17 @@ impl Recall {
     pub fn want(&self, files: Vec<Handle>) {
         // It ends only with this.
         let _ = self.inputs.send(Input::Event(Event::Wanted(files)));
+    }
+
+    /// Brings contents back and waits until each is there or will not come; whether each is whole, in order.
+    #[must_use]
+    pub fn bring_back(&self, files: Vec<Handle>) -> Vec<bool> {
+        let (reply, answers) = channel();
+        let count = files.len();
+        // It ends only with this.
+        let _ = self.inputs.send(Input::BringBack(files.clone(), reply));
+        let ended: BTreeMap<Handle, bool> = answers.iter().take(count).collect();
+        files.iter().map(|file| ended.get(file).copied().unwrap_or(false)).collect()
     }
 
     /// Makes stubs of files whose content is safe in the share; one answer for each, in order. Waits until it is done.
@@ -192,6 +216,8 @@ struct Desk {
     fetches: Sender<Task>,
     tasks: Sender<Task>,
     performer: Arc<Performer>,
+    /// Who waits for the end of which recall.
+    wanting: BTreeMap<Handle, Vec<Sender<(Handle, bool)>>>,
     started: Instant,
 }
 
@@ -217,6 +243,10 @@ impl Desk {
                         let held = files.into_iter().zip(held).filter(|(_, is_held)| *is_held);
                         self.let_go(held.map(|(file, _)| (file, false)).collect());
                     }
+                }
+                Ok(Input::BringBack(files, reply)) => {
+                    files.iter().for_each(|file| self.wanting.entry(file.clone()).or_default().push(reply.clone()));
+                    self.take(Event::Wanted(files));
                 }
                 Ok(Input::LetGo(files)) => self.let_go(files),
                 Ok(Input::Stop) | Err(RecvTimeoutError::Disconnected) => {
@@ -269,12 +299,18 @@ impl Desk {
         self.carry_out(effects);
     }
 
-    fn carry_out(&self, effects: Vec<Effect>) {
+    fn carry_out(&mut self, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
                 Effect::Answer(caller, answer) => self.post.answer(caller.0, refusal(answer)),
                 // The post looks after those whom it let through.
-                Effect::Follow(_) | Effect::Ended(..) => {}
+                Effect::Follow(_) => {}
+                Effect::Ended(file, is_whole) => {
+                    for waiter in self.wanting.remove(&file).unwrap_or_default() {
+                        // Who asked may have gone away.
+                        let _ = waiter.send((file.clone(), is_whole));
+                    }
+                }
                 Effect::GiveUp(file) => self.performer.give_up(&file),
                 Effect::Show(file, trouble) => self.performer.show(&file, &shown(trouble)),
                 Effect::Look(file) => self.perform(Task::Look(file)),

@@ -9,7 +9,7 @@ use isotherm_core::trees::Handle;
 use isotherm_gate::guard::Sentry;
 use isotherm_gate::{ErrorKind, GateError, Liveness, Root};
 
-use super::{RecallProblem, stub_file, stub_to_look};
+use super::{RecallProblem, Touched, stub_file, stub_to_look};
 use crate::volume::gate_handle;
 
 /// Takes a piece of content at its offset.
@@ -34,7 +34,10 @@ pub enum FetchFailure {
     /// The volume refused it.
     #[error(transparent)]
     Volume(#[from] GateError),
-    /// The share does not have it, or has something else.
+    /// The share has never heard of it: nothing was given, and another share may know it.
+    #[error("{0}")]
+    Unknown(String),
+    /// The share does not have it any more, or has something else.
     #[error("{0}")]
     Content(String),
 }
@@ -50,14 +53,21 @@ pub(super) enum Task {
 }
 
 /// What all hands share.
-#[derive(Debug)]
 pub(super) struct Performer {
     pub(super) root: Arc<Root>,
     pub(super) post: Arc<dyn Sentry>,
     pub(super) source: Arc<dyn Source>,
     pub(super) problems: Arc<Mutex<Vec<RecallProblem>>>,
+    /// Is told of files that are whole now.
+    pub(super) touched: Touched,
     /// Files whose content somebody waits for.
     pub(super) wanted: Mutex<BTreeSet<Handle>>,
+}
+
+impl std::fmt::Debug for Performer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Performer").field("root", &self.root).finish_non_exhaustive()
+    }
 }
 
 /// Takes tasks until there can be no more.
@@ -159,7 +169,7 @@ impl Performer {
         match failure {
             FetchFailure::NotWanted => Err(Failure::Other),
             FetchFailure::Volume(error) => self.told(file, Err(error)),
-            FetchFailure::Content(text) => {
+            FetchFailure::Content(text) | FetchFailure::Unknown(text) => {
                 self.show(file, &text);
                 Err(Failure::Other)
             }
@@ -179,6 +189,7 @@ impl Performer {
             Err(error) => tracing::debug!(?file, %error, "A file that is whole cannot be opened"),
         }
         self.post.release(&[handle]);
+        (self.touched)(vec![file.clone()]);
     }
 
     /// A file that was deleted meanwhile has no record that could come back.

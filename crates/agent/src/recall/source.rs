@@ -13,6 +13,7 @@ use isotherm_gate::GateError;
 
 use super::perform::{FetchFailure, Source, Take};
 use crate::engine::Away;
+use crate::remote::Share;
 use crate::volume::ContentSource;
 
 /// Bytes that are asked for at once.
@@ -36,10 +37,22 @@ impl FromShare {
         Self { content, manifests }
     }
 
+    /// The share of an endpoint.
+    #[must_use]
+    pub fn of(share: &Arc<Share>) -> Self {
+        let asked = Arc::clone(share);
+        let manifests = move |record: &StubRecord| {
+            let histories = asked.runtime().block_on(asked.history(vec![record.node]))?;
+            Ok(histories.into_iter().flat_map(|(_, manifests)| manifests).collect())
+        };
+        Self::new(Arc::clone(share) as Arc<_>, Box::new(manifests))
+    }
+
     fn manifest(&self, record: &StubRecord) -> Result<Manifest, Stopped> {
         let known = (self.manifests)(record)?;
         let fits = |id: &&ManifestId| ContentPrefix::of(id) == record.content;
-        let id = known.iter().find(fits).ok_or_else(|| missing("The share does not know the content of this version"))?;
+        let unknown = || Stopped::For(FetchFailure::Unknown("The share does not know the content of this file".to_owned()));
+        let id = known.iter().find(fits).ok_or_else(unknown)?;
         let found = self.content.manifests(&[*id])?.pop().flatten();
         let manifest = found.ok_or_else(|| missing("The share has no such content any more"))?;
         if manifest.len() == record.size {

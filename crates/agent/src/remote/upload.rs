@@ -6,6 +6,7 @@
 //! never newer than that moment.
 
 mod send;
+mod stub;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,6 +17,7 @@ use isotherm_core::node::FileContent;
 use isotherm_gate::{ContentReader, ErrorKind, Finish, GateError, Inode, Stat};
 
 use super::Share;
+use crate::catalog::CatalogReader;
 use crate::engine::{Away, ReadRequest, ReadResult};
 use crate::hashing::hash;
 use crate::volume::{Volume, print_of};
@@ -37,6 +39,8 @@ const RESTLESS_TRIES: u32 = 3;
 pub struct Uploader {
     volume: Arc<Volume>,
     share: Arc<Share>,
+    /// What is known of nodes whose stubs are met; none where stubs are of no use.
+    known: Option<Mutex<CatalogReader>>,
 }
 
 /// Why a file was not read.
@@ -48,6 +52,8 @@ enum ReadError {
     Gone,
     /// Larger than it was when its batch was put together.
     Large,
+    /// It is a stub, and this is known of it.
+    Stub(ReadResult),
 }
 
 impl From<GateError> for ReadError {
@@ -75,6 +81,7 @@ impl From<ReadError> for ReadResult {
             ReadError::Away(away) => Self::Away(away),
             ReadError::Changed | ReadError::Large => Self::Changed,
             ReadError::Gone => Self::Gone,
+            ReadError::Stub(result) => result,
         }
     }
 }
@@ -87,10 +94,10 @@ struct Held {
 }
 
 impl Uploader {
-    /// An uploader from `volume` to `share`.
+    /// An uploader from `volume` to `share`. Without `known` stubs are refused; with it, what they stand for is told.
     #[must_use]
-    pub fn new(volume: Arc<Volume>, share: Arc<Share>) -> Self {
-        Self { volume, share }
+    pub fn new(volume: Arc<Volume>, share: Arc<Share>, known: Option<CatalogReader>) -> Self {
+        Self { volume, share, known: known.map(Mutex::new) }
     }
 
     /// Reads files; one result for each, in no particular order. Blocks until all are done.
@@ -163,7 +170,8 @@ impl Uploader {
     /// Reads a small file into memory. `synced`: the whole volume was made durable a moment ago.
     fn hold(&self, request: &ReadRequest, synced: bool) -> Result<Held, ReadError> {
         let inode = self.linked(request)?;
-        let mut reader = if synced { ContentReader::open_after_sync(&inode) } else { ContentReader::open(&inode) }?;
+        let opened = if synced { ContentReader::open_after_sync(&inode) } else { ContentReader::open(&inode) };
+        let mut reader = opened.map_err(|error| self.stub_or(error, request, &inode))?;
         if reader.before().size > SMALL_MAX {
             return Err(ReadError::Large);
         }
@@ -185,7 +193,7 @@ impl Uploader {
 
     fn read_large(&self, request: &ReadRequest) -> Result<ReadResult, ReadError> {
         let inode = self.linked(request)?;
-        let mut reader = ContentReader::open(&inode)?;
+        let mut reader = ContentReader::open(&inode).map_err(|error| self.stub_or(error, request, &inode))?;
         let is_restless = request.tries >= RESTLESS_TRIES;
         if is_restless && self.volume.root().supports_reflink() {
             let mut snapshot = reader.snapshot_to(self.volume.staging())?;

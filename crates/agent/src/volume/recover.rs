@@ -11,12 +11,13 @@ use std::os::unix::ffi::OsStrExt as _;
 use isotherm_core::content::{ManifestError, ManifestId};
 use isotherm_core::ids::NodeId;
 use isotherm_core::name::Name;
-use isotherm_core::node::Content;
+use isotherm_core::node::{Content, FileContent};
+use isotherm_core::stub::{ContentPrefix, StubRecord};
 use isotherm_core::trees::Handle;
 use isotherm_gate::{ContentReader, ErrorKind, Finish, GateError, Inode, Kind};
 
-use super::Volume;
 use super::perform::{FULL, MADE, PART, rescue};
+use super::{Volume, handle_of};
 use crate::hashing::hash;
 
 /// What the catalog knows of nodes whose content is found in staging.
@@ -85,6 +86,12 @@ fn is_safe(volume: &Volume, name: &OsStr, safe: &[Content]) -> Result<bool, Gate
         Kind::Symlink => {
             let target = inode.read_link()?;
             safe.contains(&Content::Symlink { target })
+        }
+        // It holds no bytes of its own.
+        Kind::File if inode.is_stub() => {
+            let record = inode.stub_record()?.map(|value| StubRecord::decode(&value, &handle_of(&stat.handle)));
+            let is_its = |file: &FileContent, record: &StubRecord| ContentPrefix::of(&file.manifest) == record.content;
+            matches!(record, Some(Ok(record)) if safe.iter().filter_map(Content::file).any(|file| is_its(file, &record)))
         }
         Kind::File => {
             let found = content_of(&inode)?;

@@ -100,6 +100,7 @@ impl Service {
             server: server.to_owned(),
             path: path.to_str().unwrap().to_owned(),
             initial_upload,
+            tiering: false,
         };
         self.wait(self.client.create_endpoint(&endpoint)).unwrap()
     }

@@ -120,7 +120,7 @@ impl Bench {
     pub fn new(path: &Path) -> Self {
         let volume = Arc::new(Volume::open(path).unwrap());
         let share = Arc::new(Memory::default());
-        let performer = Performer::new(Arc::clone(&volume), Arc::clone(&share) as Arc<_>);
+        let performer = Performer::new(Arc::clone(&volume), Arc::clone(&share) as Arc<_>, Arc::default());
         Self { volume, share, performer }
     }
 

@@ -45,6 +45,18 @@ pub(crate) struct AtGate {
     pub(crate) run: PathBuf,
 }
 
+/// A file or directory whose content is to go or to come.
+#[derive(Debug, Args)]
+pub(crate) struct Residency {
+    /// The file, or a directory for all files below it
+    pub(crate) path: PathBuf,
+    /// State folder of the agent. Without it all agents of this machine are asked
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) format: Format,
+}
+
 /// [`Guarding`] as a word of the command line.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum GuardWord {

@@ -128,8 +128,13 @@ async fn prepare_endpoints(client: &Client, folders: &Folders, is_new: bool) -> 
             Ok(client.servers().await?.iter().any(|server| server.name == site.name))
         })
         .await?;
-        let endpoint =
-            NewEndpoint { group: GROUP.to_owned(), server: site.name, path: site.path, initial_upload: InitialUpload::Merge };
+        let endpoint = NewEndpoint {
+            group: GROUP.to_owned(),
+            server: site.name,
+            path: site.path,
+            initial_upload: InitialUpload::Merge,
+            tiering: false,
+        };
         client.create_endpoint(&endpoint).await?;
     }
     Ok(())

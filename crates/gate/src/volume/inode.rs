@@ -68,6 +68,19 @@ impl Inode {
         Ok(target.into_bytes())
     }
 
+    /// Its stub record, if it has one.
+    ///
+    /// # Errors
+    /// A failure of the volume.
+    pub fn stub_record(&self) -> Result<Option<Vec<u8>>> {
+        xattr::stub_record(&self.fd).map_err(|errno| self.fail(errno, "read the stub record of"))
+    }
+
+    /// Whether it has a stub record; what cannot be told is none.
+    pub fn is_stub(&self) -> bool {
+        self.stub_record().is_ok_and(|record| record.is_some())
+    }
+
     /// All extended attributes that are synced: `user.*`, the POSIX ACLs and `security.NTACL`, as raw bytes.
     /// Never `security.bpf.*` nor `security.selinux`. Empty where the file system has none.
     ///

@@ -6,10 +6,10 @@
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{FallocateFlags, Mode, OFlags};
+use rustix::fs::{FallocateFlags, Mode, OFlags, XattrFlags};
 use rustix::io::{Errno, retry_on_intr};
 
-use super::{Dir, Inode, Root, check_name, open_beneath};
+use super::{Dir, Inode, Root, STUB_RECORD_XATTR, check_name, open_beneath};
 use crate::error::{ErrorKind, GateError, Result};
 use crate::{Kind, Stat};
 
@@ -181,6 +181,15 @@ impl StagedFile {
     pub fn punch(&self, offset: u64, len: u64) -> Result<()> {
         let mode = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         retry_on_intr(|| rustix::fs::fallocate(&self.inode, mode, offset, len)).map_err(|e| self.fail(e, "punch"))
+    }
+
+    /// Makes it a stub: its length stays, and its content is to come from elsewhere.
+    ///
+    /// # Errors
+    /// `NoSpaceForXattr`, `Denied`, or a failure of the volume.
+    pub fn set_stub_record(&self, record: &[u8]) -> Result<()> {
+        rustix::fs::fsetxattr(&self.inode, STUB_RECORD_XATTR, record, XattrFlags::empty())
+            .map_err(|e| self.fail(e, "write the stub record of"))
     }
 
     /// Makes content and metadata durable (not its name; see [`Dir::sync`] and [`Root::sync`]).

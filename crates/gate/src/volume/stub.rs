@@ -88,11 +88,7 @@ impl StubFile {
     /// # Errors
     /// A failure of the volume.
     pub fn record(&self) -> Result<Option<Vec<u8>>> {
-        match xattr::value(&self.fd, STUB_RECORD_XATTR.as_bytes()) {
-            Ok(value) => Ok(Some(value)),
-            Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(None),
-            Err(errno) => Err(self.fail(errno, "read the stub record of")),
-        }
+        xattr::stub_record(&self.fd).map_err(|errno| self.fail(errno, "read the stub record of"))
     }
 
     /// Gives it a record, or another one.

@@ -94,6 +94,15 @@ pub(super) fn value(fd: impl AsFd, name: &[u8]) -> Result<Vec<u8>, Errno> {
     read(&proc_path(fd), name)
 }
 
+/// The record of a stub; none where there is none, or the file system could never have one.
+pub(super) fn stub_record(fd: impl AsFd) -> Result<Option<Vec<u8>>, Errno> {
+    match value(fd, STUB_RECORD_XATTR.as_bytes()) {
+        Ok(value) => Ok(Some(value)),
+        Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(None),
+        Err(errno) => Err(errno),
+    }
+}
+
 fn read(path: &str, name: &[u8]) -> Result<Vec<u8>, Errno> {
     let name = c_name(name)?;
     grown(|buffer| rustix::fs::getxattr(path, &name, buffer), || rustix::fs::getxattr_query(path, &name))

@@ -85,6 +85,7 @@ fn read_assignments(connection: &rusqlite::Connection, server: ServerId, epoch: 
             paused: endpoint.paused,
             deleting: endpoint.deleting,
             initial_upload: endpoint.initial_upload,
+            tiering: endpoint.tiering,
             confirmed_deletes: endpoint.confirmed_deletes,
             barrier: group.barrier,
         });

@@ -27,7 +27,7 @@ pub(crate) struct EndpointRow {
 }
 
 const SELECT: &str = "SELECT endpoint.id, share.name, server.name, path, authoritative, paused, deleting, confirmed_deletes,
-    endpoint.created_ms, share.id, server.id
+    endpoint.created_ms, share.id, server.id, tiering
     FROM endpoint JOIN share ON share.num = endpoint.share JOIN server ON server.id = endpoint.server";
 
 fn read(row: &Row<'_>) -> Result<EndpointRow, rusqlite::Error> {
@@ -41,6 +41,7 @@ fn read(row: &Row<'_>) -> Result<EndpointRow, rusqlite::Error> {
         deleting: row.get(6)?,
         confirmed_deletes: unsigned(row.get(7)?),
         created_ms: unsigned(row.get(8)?),
+        tiering: row.get(11)?,
     };
     Ok(EndpointRow { endpoint, group: GroupId(row.get(9)?), server: ServerId(row.get(10)?) })
 }
@@ -96,10 +97,11 @@ pub(crate) fn create_endpoint(
             return Err(Fault::new(Code::Overlap, message));
         }
     }
-    let sql = "INSERT INTO endpoint (id, share, server, path, authoritative, paused, deleting, confirmed_deletes, created_ms)
-        SELECT ?1, num, ?3, ?4, ?5, 0, 0, 0, ?6 FROM share WHERE id = ?2";
+    let sql = "INSERT INTO endpoint (id, share, server, path, authoritative, paused, deleting, confirmed_deletes, created_ms,
+            tiering)
+        SELECT ?1, num, ?3, ?4, ?5, 0, 0, 0, ?6, ?7 FROM share WHERE id = ?2";
     let authoritative = new.initial_upload == InitialUpload::Authoritative;
-    connection.execute(sql, params![id.0, group.id.0, server.id.0, path, authoritative, signed(now_ms)])?;
+    connection.execute(sql, params![id.0, group.id.0, server.id.0, path, authoritative, signed(now_ms), new.tiering])?;
     audit(connection, now_ms, "endpoint.create", &format!("{}@{}", new.group, new.server), &path)?;
     Ok(endpoint(connection, id)?.endpoint)
 }
@@ -130,6 +132,10 @@ pub(crate) fn change_endpoint(
         let authoritative = mode == InitialUpload::Authoritative;
         connection.execute("UPDATE endpoint SET authoritative = ?2 WHERE id = ?1", params![id.0, authoritative])?;
         note(connection, id, "endpoint.set", now_ms)?;
+    }
+    if let Some(tiering) = change.tiering {
+        connection.execute("UPDATE endpoint SET tiering = ?2 WHERE id = ?1", params![id.0, tiering])?;
+        note(connection, id, if tiering { "endpoint.tiering-on" } else { "endpoint.tiering-off" }, now_ms)?;
     }
     Ok(endpoint(connection, id)?.endpoint)
 }

@@ -19,7 +19,7 @@ use crate::fault::Fault;
 /// Number in the database's header: "isoT".
 const APPLICATION_ID: i64 = 0x6973_6f54;
 /// Version of the tables.
-const TABLES: i64 = 5;
+const TABLES: i64 = 6;
 /// How long a connection waits for a lock; only a checkpoint ever holds one.
 pub(super) const BUSY: Duration = Duration::from_secs(10);
 /// Memory for pages of the writing connection in KiB.
@@ -113,7 +113,7 @@ pub(super) fn open(file: &Path) -> Result<Connection, Fault> {
     connection.pragma_update(None, "cache_size", -CACHE_KIB).map_err(named)?;
     if is_new {
         let script = format!(
-            "BEGIN IMMEDIATE; {SCHEMA} {FROM_2} {FROM_3} {FROM_4} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {TABLES}; COMMIT;"
+            "BEGIN IMMEDIATE; {SCHEMA} {FROM_2} {FROM_3} {FROM_4} {FROM_5} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {TABLES}; COMMIT;"
         );
         connection.execute_batch(&script).map_err(named)?;
         identify(&connection)?;
@@ -185,6 +185,11 @@ ALTER TABLE share ADD COLUMN gone_ms INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE share ADD COLUMN gone_version INTEGER NOT NULL DEFAULT 0;
 ";
 
+/// What tables of version 5 lack, and new ones get too: whether an endpoint tiers.
+const FROM_5: &str = "
+ALTER TABLE endpoint ADD COLUMN tiering INTEGER NOT NULL DEFAULT 0;
+";
+
 /// Earlier releases did not note what they let go: all that the group's days allowed them to.
 const GONE_BEFORE_5: &str = "
 UPDATE share SET gone_ms = max(0, (SELECT value FROM meta WHERE key = 'retention_ms') - keep_days * 86400000)
@@ -211,9 +216,12 @@ fn upgrade(connection: &Connection, tables: i64) -> Result<(), Fault> {
     if tables < 4 {
         transaction.execute_batch(FROM_3)?;
     }
-    transaction.execute_batch(FROM_4)?;
-    transaction.execute_batch(GONE_BEFORE_5)?;
-    super::servers::name_from_audit(&transaction)?;
+    if tables < 5 {
+        transaction.execute_batch(FROM_4)?;
+        transaction.execute_batch(GONE_BEFORE_5)?;
+        super::servers::name_from_audit(&transaction)?;
+    }
+    transaction.execute_batch(FROM_5)?;
     transaction.pragma_update(None, "user_version", TABLES)?;
     transaction.commit()?;
     tracing::info!(from = tables, to = TABLES, "Records were brought to this release's tables");

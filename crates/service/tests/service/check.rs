@@ -97,6 +97,7 @@ async fn join(world: &World) -> isotherm_core::ids::EndpointId {
         server: "munich".into(),
         path: "/srv/plans".into(),
         initial_upload: InitialUpload::Merge,
+        tiering: false,
     };
     world.client().create_endpoint(&endpoint).await.unwrap().id
 }

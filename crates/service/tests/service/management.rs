@@ -12,7 +12,13 @@ use isotherm_core::node::Content;
 use crate::world::{PATIENCE, World, Writer, create, group};
 
 fn endpoint(server: &str, path: &str) -> NewEndpoint {
-    NewEndpoint { group: "plans".into(), server: server.into(), path: path.into(), initial_upload: InitialUpload::Merge }
+    NewEndpoint {
+        group: "plans".into(),
+        server: server.into(),
+        path: path.into(),
+        initial_upload: InitialUpload::Merge,
+        tiering: false,
+    }
 }
 
 fn report(writer: &Writer, id: EndpointId, version: u64, barrier: u64) -> Report {

@@ -177,6 +177,20 @@ pub(crate) fn kept(tables: u32) -> tempfile::TempDir {
     folder
 }
 
+/// They have an endpoint, which did not tier.
+#[tokio::test(flavor = "multi_thread")]
+async fn records_with_tables_of_version_5_are_brought_forward() {
+    let _no_forks = FORKS.read().await;
+    let folder = kept(5);
+    for _ in 0..2 {
+        let running = Running::start(folder.path()).await;
+        let status = running.client.status().await.unwrap();
+        let endpoint = &status.groups[0].endpoints[0].endpoint;
+        assert_eq!((endpoint.path.as_str(), endpoint.tiering), ("/srv/plans", false));
+        running.stop().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn records_with_tables_of_version_4_are_brought_forward() {
     let _no_forks = FORKS.read().await;

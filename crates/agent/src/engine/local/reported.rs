@@ -6,7 +6,7 @@ use isotherm_core::ids::NodeId;
 use isotherm_core::name::Name;
 use isotherm_core::node::{Kind, Place};
 use isotherm_core::observe::Evidence;
-use isotherm_core::trees::{LocalContent, Record};
+use isotherm_core::trees::{Handle, LocalContent, Record};
 
 use super::LocalSide;
 use crate::engine::{Catalog, Changed, Engine, Limits, LookRequest, Millis};
@@ -144,6 +144,17 @@ impl<C: Catalog> Engine<C> {
                 self.local.note(place.parent, place.name, now, Evidence::Written);
             }
             self.wake([node]);
+        }
+    }
+
+    /// The agent itself gave up or brought back their content. Where nobody tells of writes, one may have come in between.
+    pub(in crate::engine) fn touched(&mut self, files: &[Handle], now: Millis) {
+        let evidence = if self.settings.watched { Evidence::Watched } else { Evidence::Unwatched };
+        for node in files.iter().flat_map(|file| self.catalog.by_handle(file)).collect::<Vec<_>>() {
+            let local = self.catalog.record(node).and_then(|record| record.local);
+            if let Some(local) = local.filter(|local| local.place.parent != NodeId::PARKED) {
+                self.local.note(local.place.parent, local.place.name, now, evidence);
+            }
         }
     }
 

@@ -17,7 +17,7 @@ use isotherm_core::plan::{Action, Step};
 use isotherm_gate::{ErrorKind, GateError, Inode, StagedFile, Stat};
 
 use super::refusal::{Refusal, refused};
-use super::{FULL, Performer, fetched, parts};
+use super::{FULL, Performer, fetched, parts, stubs};
 use crate::engine::Away;
 
 /// Requests for chunks that run at a time.
@@ -56,6 +56,8 @@ pub(super) struct Staged {
 struct File<'a> {
     step: &'a Step,
     content: &'a FileContent,
+    /// Its content stays where it is.
+    as_stub: bool,
     file: Option<StagedFile>,
     /// Offsets of the chunks that an earlier fetch has left in it.
     held: BTreeSet<u64>,
@@ -68,8 +70,11 @@ type Wanted = (ChunkId, u32, Vec<(usize, u64)>);
 /// Stages the contents of those steps that need one.
 pub(super) fn stage(performer: &Performer, steps: &[Step]) -> Vec<Option<Result<Staged, Refusal>>> {
     let needed = steps.iter().filter_map(|step| Some((step, fetched(step)?.file()?)));
-    let mut files: Vec<File<'_>> =
-        needed.map(|(step, content)| File { step, content, file: None, held: BTreeSet::new(), failed: None }).collect();
+    let begun = |(step, content)| {
+        let as_stub = stubs::comes_as_stub(performer, step, content);
+        File { step, content, as_stub, file: None, held: BTreeSet::new(), failed: None }
+    };
+    let mut files: Vec<File<'_>> = needed.map(begun).collect();
     if files.is_empty() {
         return steps.iter().map(|_| None).collect();
     }
@@ -82,8 +87,11 @@ pub(super) fn stage(performer: &Performer, steps: &[Step]) -> Vec<Option<Result<
 }
 
 fn manifests(performer: &Performer, files: &[File<'_>]) -> Result<BTreeMap<ManifestId, Manifest>, Away> {
-    let ids: BTreeSet<ManifestId> = files.iter().map(|file| file.content.manifest).collect();
+    let ids: BTreeSet<ManifestId> = files.iter().filter(|file| !file.as_stub).map(|file| file.content.manifest).collect();
     let ids: Vec<ManifestId> = ids.into_iter().collect();
+    if ids.is_empty() {
+        return Ok(BTreeMap::new());
+    }
     let found = performer.source.manifests(&ids)?;
     Ok(ids.into_iter().zip(found).filter_map(|(id, manifest)| Some((id, manifest?))).collect())
 }
@@ -91,6 +99,13 @@ fn manifests(performer: &Performer, files: &[File<'_>]) -> Result<BTreeMap<Manif
 fn fetch(performer: &Performer, files: &mut [File<'_>], manifests: &BTreeMap<ManifestId, Manifest>) {
     let mut wanted: BTreeMap<ChunkId, Wanted> = BTreeMap::new();
     for (at, file) in files.iter_mut().enumerate() {
+        if file.as_stub {
+            match stubs::make(performer, file.step, file.content) {
+                Ok(staged) => file.file = Some(staged),
+                Err(error) => file.failed = Some(refused(step_name(file.step), &error)),
+            }
+            continue;
+        }
         let Some(manifest) = manifests.get(&file.content.manifest).filter(|found| found.len() == file.content.size) else {
             file.failed = Some(missing(file.step, "Its content is not in the share"));
             continue;

@@ -12,8 +12,10 @@ mod fetch;
 mod parts;
 mod place;
 mod refusal;
+mod stubs;
 
 pub use fetch::ContentSource;
+pub use stubs::{STUB_MIN, StubRules};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -48,6 +50,7 @@ pub(super) const MADE: &str = "make";
 pub struct Performer {
     volume: Arc<Volume>,
     source: Arc<dyn ContentSource>,
+    stubs: Arc<StubRules>,
     /// Makes names in staging unique within this run.
     serial: AtomicU64,
 }
@@ -68,10 +71,10 @@ struct Batch<'a> {
 }
 
 impl Performer {
-    /// A performer that gets contents from `source`.
+    /// A performer that gets contents from `source`, those that come as stubs excepted.
     #[must_use]
-    pub fn new(volume: Arc<Volume>, source: Arc<dyn ContentSource>) -> Self {
-        Self { volume, source, serial: AtomicU64::new(0) }
+    pub fn new(volume: Arc<Volume>, source: Arc<dyn ContentSource>, stubs: Arc<StubRules>) -> Self {
+        Self { volume, source, stubs, serial: AtomicU64::new(0) }
     }
 
     /// Performs steps in their order; one result for each.

@@ -1,0 +1,209 @@
+//! Giving up and bringing back the content of a file, or of all files below a directory, because somebody asked for it.
+//!
+//! The catalog says which files are safe in the share; whether a file is what the catalog says is asked again of the file
+//! itself, when everybody else has to wait. **Invariant:** it never waits for more than a batch before it says how far it is.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use isotherm_api::path::ShownPath;
+use isotherm_core::ids::NodeId;
+use isotherm_core::node::{Content, Kind};
+use isotherm_core::stub::{Bound, ContentPrefix, StubRecord};
+use isotherm_core::trees::{Record, State};
+use isotherm_gate::Root;
+use serde::{Deserialize, Serialize};
+
+use super::file;
+use crate::agent::Overview;
+use crate::catalog::CatalogReader;
+use crate::endpoint::CATALOG;
+use crate::guarded::{GuardedVolume, GuardedVolumes};
+use crate::recall::{Candidate, NotTiered};
+use crate::volume::{STUB_MIN, gate_handle};
+
+/// Files that are made stubs together.
+const TIERED_TOGETHER: usize = 256;
+/// Files that are recalled at a time.
+const RECALLED_TOGETHER: usize = 64;
+/// What was written or recalled a moment ago is looked at again after this time: by then the catalog knows of it.
+const SETTLES_IN: Duration = Duration::from_millis(1_500);
+/// Files that were left alone are named up to this number.
+const NAMED_MAX: usize = 100;
+
+/// How far it is, or what came of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moved {
+    /// Files that were looked at.
+    pub seen: u64,
+    /// Files whose content came or went.
+    pub files: u64,
+    /// Bytes of these.
+    pub bytes: u64,
+    /// Files that are already as was asked for.
+    pub already: u64,
+    /// Files that are too small, have several names, or are empty: they stay whole.
+    pub unsuited: u64,
+    /// Files that could not be moved now.
+    pub left: u64,
+    /// Why, for the first of them.
+    pub why: Vec<(ShownPath, String)>,
+    /// Whether all is done.
+    pub done: bool,
+}
+
+/// Which way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Way {
+    Tier,
+    Recall,
+}
+
+/// Moves content; `progress` hears after each batch how far it is, and says whether anybody still wants to know.
+pub(super) fn run(
+    (overview, guarded): (&Overview, &GuardedVolumes),
+    path: &[u8],
+    way: Way,
+    progress: &mut dyn FnMut(&Moved) -> bool,
+) -> Result<Moved, String> {
+    let (endpoint, names) = file::locate(overview, path)?;
+    let shown = Path::new(OsStr::from_bytes(path)).display();
+    let volume = guarded.volume_of_endpoint(endpoint.endpoint);
+    let volume = volume.ok_or_else(|| format!("{shown} is on no guarded volume; see `isotherm volume list`"))?;
+    let catalog = overview.state.join("endpoints").join(endpoint.endpoint.to_string()).join(CATALOG);
+    let catalog = CatalogReader::open(&catalog).map_err(|failure| failure.to_string())?;
+    let top = file::find(&catalog, &names, endpoint).ok_or_else(|| format!("{shown} is not known yet"))?;
+    let root = Root::open(Path::new(&endpoint.path)).map_err(|error| error.to_string())?;
+    let mut run =
+        Run { catalog, volume, root, way, moved: Moved::default(), changed: Vec::new(), is_last_try: false, batch: Vec::new() };
+    run.walk(top, progress);
+    run.try_again();
+    run.moved.done = true;
+    Ok(run.moved)
+}
+
+struct Run {
+    catalog: CatalogReader,
+    volume: Arc<GuardedVolume>,
+    root: Root,
+    way: Way,
+    moved: Moved,
+    /// Files that looked otherwise than the catalog knew.
+    changed: Vec<NodeId>,
+    is_last_try: bool,
+    batch: Vec<(Record, Candidate)>,
+}
+
+impl Run {
+    fn walk(&mut self, top: Record, progress: &mut dyn FnMut(&Moved) -> bool) {
+        let mut open = vec![top];
+        while let Some(record) = open.pop() {
+            match record.here().map(|local| local.kind()) {
+                Some(Kind::Directory) => open.extend(self.catalog.children(record.node)),
+                Some(Kind::File) => self.take(record),
+                _ => {}
+            }
+            let full = if self.way == Way::Tier { TIERED_TOGETHER } else { RECALLED_TOGETHER };
+            if self.batch.len() >= full {
+                self.move_batch();
+                if !progress(&self.moved) {
+                    return;
+                }
+            }
+        }
+        self.move_batch();
+    }
+
+    fn try_again(&mut self) {
+        let changed = std::mem::take(&mut self.changed);
+        if changed.is_empty() {
+            return;
+        }
+        std::thread::sleep(SETTLES_IN);
+        self.is_last_try = true;
+        self.moved.seen -= changed.len() as u64;
+        for node in changed {
+            if let Some(record) = self.catalog.record(node) {
+                self.take(record);
+            }
+            if self.batch.len() >= TIERED_TOGETHER {
+                self.move_batch();
+            }
+        }
+        self.move_batch();
+    }
+
+    fn take(&mut self, record: Record) {
+        self.moved.seen += 1;
+        let Some(local) = record.here().cloned() else { return };
+        if self.way == Way::Recall {
+            let is_stub =
+                gate_handle(&local.handle).and_then(|handle| self.root.inode(&handle)).is_ok_and(|inode| inode.is_stub());
+            if !is_stub {
+                self.moved.already += 1;
+                return;
+            }
+        } else if local.print.links != 1 || local.print.size < STUB_MIN {
+            self.moved.unsuited += 1;
+            return;
+        }
+        let remote = record.live().and_then(|node| Some((node.versions.content, node.content.file()?.clone())));
+        let Some((version, content)) = remote.filter(|_| self.way == Way::Recall || record.state() == State::Settled) else {
+            self.leave(&record, "it is not safe in the share yet");
+            return;
+        };
+        let is_its = local.known().and_then(Content::file).is_some_and(|known| known.manifest == content.manifest);
+        if self.way == Way::Tier && !is_its {
+            self.leave(&record, "it is not safe in the share yet");
+            return;
+        }
+        let stands_for = StubRecord {
+            node: record.node,
+            version,
+            content: ContentPrefix::of(&content.manifest),
+            size: content.size,
+            bound: Bound::to(&local.handle),
+        };
+        let candidate = Candidate { file: local.handle, print: local.print, record: stands_for };
+        self.batch.push((record, candidate));
+    }
+
+    fn move_batch(&mut self) {
+        let batch = std::mem::take(&mut self.batch);
+        if batch.is_empty() {
+            return;
+        }
+        let candidates: Vec<Candidate> = batch.iter().map(|(_, candidate)| candidate.clone()).collect();
+        let results: Vec<Result<(), NotTiered>> = match self.way {
+            Way::Tier => self.volume.tier(&candidates),
+            Way::Recall => self
+                .volume
+                .recall(&candidates)
+                .into_iter()
+                .map(|is_whole| is_whole.then_some(()).ok_or(NotTiered::Held))
+                .collect(),
+        };
+        for ((record, candidate), result) in batch.iter().zip(results) {
+            match result {
+                Ok(()) => {
+                    self.moved.files += 1;
+                    self.moved.bytes += candidate.print.size;
+                }
+                Err(NotTiered::IsStub) => self.moved.already += 1,
+                Err(NotTiered::Changed) if !self.is_last_try => self.changed.push(record.node),
+                Err(_) if self.way == Way::Recall => self.leave(record, "its content did not come; see `isotherm problems`"),
+                Err(why) => self.leave(record, &why.to_string()),
+            }
+        }
+    }
+
+    fn leave(&mut self, record: &Record, why: &str) {
+        self.moved.left += 1;
+        if self.moved.why.len() < NAMED_MAX {
+            self.moved.why.push((ShownPath::new(&self.catalog.path(record.node)), why.to_owned()));
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! An endpoint's part in guarding its volume.
+//!
+//! **Invariant:** contents come as stubs only while somebody answers for them.
+
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+
+use super::{Input, Spec};
+use crate::engine::Event;
+use crate::guarded::{GuardedVolumes, Membership};
+use crate::recall::Touched;
+use crate::remote::Share;
+use crate::volume::{StubRules, Volume};
+
+/// Joins a guarded volume as soon as there is one.
+pub(super) struct Guarding {
+    guarded: Arc<GuardedVolumes>,
+    endpoint: isotherm_core::ids::EndpointId,
+    volume: Arc<Volume>,
+    share: Arc<Share>,
+    stubs: Arc<StubRules>,
+    inputs: Sender<Input>,
+    membership: Option<Membership>,
+}
+
+impl Guarding {
+    pub(super) fn begin(
+        spec: &Spec,
+        volume: &Arc<Volume>,
+        share: &Arc<Share>,
+        stubs: &Arc<StubRules>,
+        inputs: &Sender<Input>,
+    ) -> Self {
+        let mut guarding = Self {
+            guarded: Arc::clone(&spec.guarded),
+            endpoint: spec.assignment.endpoint,
+            volume: Arc::clone(volume),
+            share: Arc::clone(share),
+            stubs: Arc::clone(stubs),
+            inputs: inputs.clone(),
+            membership: None,
+        };
+        guarding.look_again();
+        guarding
+    }
+
+    /// The gate may have come since, or the volume may be guarded now.
+    pub(super) fn look_again(&mut self) {
+        if self.membership.is_some() {
+            return;
+        }
+        let inputs = self.inputs.clone();
+        let touched: Touched = Box::new(move |files| {
+            // Nobody listens any more only when the endpoint stops.
+            let _ = inputs.send(Input::Event(Event::Touched(files)));
+        });
+        self.membership = self.guarded.join(self.endpoint, self.volume.root(), &self.share, touched);
+        self.stubs.set_guarded(self.membership.is_some());
+    }
+}
+
+impl Drop for Guarding {
+    fn drop(&mut self) {
+        self.stubs.set_guarded(false);
+    }
+}

@@ -1,0 +1,163 @@
+//! Guarded volumes, as the agent works on them: one recall for each, for all endpoints that lie on it.
+//!
+//! Where no gate answers, or it does not guard the volume, an endpoint works all the same and tiers nothing.
+//! **Invariants:** the agent touches a guarded volume only through mounts about which nobody is asked; while an endpoint works
+//! on it somebody answers for its stubs.
+
+use std::collections::BTreeMap;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use isotherm_core::ids::EndpointId;
+use isotherm_core::stub::StubRecord;
+use isotherm_core::trees::Handle;
+use isotherm_gate::Root;
+use isotherm_gate::link::{GateClient, RemotePost, VolumeId, VolumeState};
+
+use crate::recall::{Candidate, FetchFailure, FromShare, NotTiered, Recall, Source, Take, Touched};
+use crate::remote::Share;
+
+/// The guarded volumes that the agent works on.
+#[derive(Debug)]
+pub(crate) struct GuardedVolumes {
+    run: PathBuf,
+    gate: GateClient,
+    open: Mutex<BTreeMap<VolumeId, Weak<GuardedVolume>>>,
+}
+
+/// A volume that the agent answers for.
+#[derive(Debug)]
+pub(crate) struct GuardedVolume {
+    recall: Recall,
+    post: Arc<RemotePost>,
+    members: Arc<Members>,
+}
+
+/// An endpoint's part in it; the last one to go ends it.
+#[derive(Debug)]
+pub(crate) struct Membership {
+    endpoint: EndpointId,
+    volume: Arc<GuardedVolume>,
+}
+
+#[derive(Default)]
+struct Members {
+    endpoints: Mutex<BTreeMap<EndpointId, Member>>,
+}
+
+struct Member {
+    source: Arc<FromShare>,
+    touched: Touched,
+}
+
+impl GuardedVolumes {
+    /// Of the gate whose socket is in the folder `run`.
+    pub(crate) fn new(run: &Path) -> Self {
+        Self { run: run.to_owned(), gate: GateClient::new(run), open: Mutex::default() }
+    }
+
+    /// Takes part in guarding the volume on which `root` lies; none if it is not guarded.
+    pub(crate) fn join(&self, endpoint: EndpointId, root: &Root, share: &Arc<Share>, touched: Touched) -> Option<Membership> {
+        let state = self.volume_of(root)?;
+        match self.open(&state, root) {
+            Ok(volume) => {
+                let member = Member { source: Arc::new(FromShare::of(share)), touched };
+                volume.members.endpoints().insert(endpoint, member);
+                Some(Membership { endpoint, volume })
+            }
+            Err(why) => {
+                tracing::warn!(path = %state.settings.path.display(), why, "Nobody answers for the tiered files of a volume");
+                None
+            }
+        }
+    }
+
+    /// The volume of an endpoint that takes part.
+    pub(crate) fn volume_of_endpoint(&self, endpoint: EndpointId) -> Option<Arc<GuardedVolume>> {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut volumes = open.values().filter_map(Weak::upgrade);
+        volumes.find(|volume| volume.members.endpoints().contains_key(&endpoint))
+    }
+
+    fn volume_of(&self, root: &Root) -> Option<VolumeState> {
+        // No gate is no fault.
+        let volumes = self.gate.volumes().ok()?;
+        let is_it = |path: &Path| Root::open(path).is_ok_and(|top| top.dev() == root.dev());
+        volumes.into_iter().find(|volume| volume.failure.is_none() && is_it(&volume.settings.path))
+    }
+
+    fn open(&self, state: &VolumeState, root: &Root) -> Result<Arc<GuardedVolume>, String> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mount = root.dir().as_fd().try_clone_to_owned().map_err(|error| error.to_string())?;
+        if let Some(volume) = open.get(&state.id).and_then(Weak::upgrade) {
+            volume.post.spare(mount).map_err(|error| error.to_string())?;
+            return Ok(volume);
+        }
+        let top = Arc::new(Root::open(&state.settings.path).map_err(|error| error.to_string())?);
+        let own = top.dir().as_fd().try_clone_to_owned().map_err(|error| error.to_string())?;
+        let post = Arc::new(RemotePost::attend(&self.run, state.id, own).map_err(|error| error.to_string())?);
+        post.spare(mount).map_err(|error| error.to_string())?;
+        let members = Arc::new(Members::default());
+        let told = Arc::clone(&members);
+        let recall = Recall::start(top, post.clone(), members.clone(), Box::new(move |files| told.tell(&files)));
+        let recall = recall.map_err(|error| error.to_string())?;
+        tracing::info!(path = %state.settings.path.display(), "The agent answers for the tiered files of a volume");
+        let volume = Arc::new(GuardedVolume { recall, post, members });
+        open.insert(state.id, Arc::downgrade(&volume));
+        Ok(volume)
+    }
+}
+
+impl GuardedVolume {
+    /// Makes stubs; see [`Recall::tier`].
+    pub(crate) fn tier(&self, candidates: &[Candidate]) -> Vec<Result<(), NotTiered>> {
+        let results = self.recall.tier(candidates);
+        let tiered = candidates.iter().zip(&results).filter(|(_, result)| result.is_ok());
+        let tiered: Vec<Handle> = tiered.map(|(candidate, _)| candidate.file.clone()).collect();
+        self.members.tell(&tiered);
+        results
+    }
+
+    /// Brings contents back; whether each is whole, in order.
+    pub(crate) fn recall(&self, files: &[Candidate]) -> Vec<bool> {
+        self.recall.bring_back(files.iter().map(|candidate| candidate.file.clone()).collect())
+    }
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        self.volume.members.endpoints().remove(&self.endpoint);
+    }
+}
+
+impl Members {
+    fn endpoints(&self) -> MutexGuard<'_, BTreeMap<EndpointId, Member>> {
+        self.endpoints.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self, files: &[Handle]) {
+        // Whose a file is the engines know.
+        self.endpoints().values().for_each(|member| (member.touched)(files.to_vec()));
+    }
+}
+
+impl std::fmt::Debug for Members {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Members").finish_non_exhaustive()
+    }
+}
+
+impl Source for Members {
+    fn fetch(&self, record: &StubRecord, take: &mut Take<'_>, go_on: &dyn Fn() -> bool) -> Result<(), FetchFailure> {
+        let sources: Vec<Arc<FromShare>> = self.endpoints().values().map(|member| Arc::clone(&member.source)).collect();
+        let mut failure = FetchFailure::Content("No endpoint on the volume knows the file".to_owned());
+        for source in sources {
+            match source.fetch(record, take, go_on) {
+                Err(FetchFailure::Unknown(text)) => failure = FetchFailure::Unknown(text),
+                answered => return answered,
+            }
+        }
+        Err(failure)
+    }
+}

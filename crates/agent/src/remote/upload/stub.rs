@@ -1,0 +1,80 @@
+//! What a stub holds, without its bytes: its record tells, and catalog and share know the rest.
+//!
+//! **Invariant:** holes are never taken for content. A file whose record cannot be used is not read at all.
+
+use std::sync::{Mutex, PoisonError};
+
+use isotherm_core::content::ManifestId;
+use isotherm_core::ids::Timestamp;
+use isotherm_core::node::{Content, FileContent};
+use isotherm_core::stub::{ContentPrefix, RecordError, StubRecord};
+use isotherm_core::trees::Record;
+use isotherm_gate::{ErrorKind, GateError, Inode, Stat, StubFile};
+
+use super::{ReadError, Uploader};
+use crate::catalog::CatalogReader;
+use crate::engine::{ReadRequest, ReadResult};
+use crate::volume::print_of;
+
+impl Uploader {
+    /// What reading came to where a file cannot be read because it is a stub.
+    pub(super) fn stub_or(&self, error: GateError, request: &ReadRequest, inode: &Inode) -> ReadError {
+        match &self.known {
+            Some(known) if error.kind() == ErrorKind::IsStub => self.stub(known, request, inode).unwrap_or_else(|error| error),
+            _ => error.into(),
+        }
+    }
+
+    fn stub(&self, known: &Mutex<CatalogReader>, request: &ReadRequest, inode: &Inode) -> Result<ReadError, ReadError> {
+        let stat = inode.stat()?;
+        let Some(value) = inode.stub_record()? else { return Ok(ReadError::Changed) };
+        match StubRecord::decode(&value, &request.handle) {
+            Ok(record) if record.size != stat.size => Ok(failed(
+                "It is tiered, and was changed without its content; restore it with `isotherm restore`, or write it anew",
+            )),
+            Ok(record) => self.content_of(known, &record, &stat),
+            Err(RecordError::Void) => without_copied_record(inode),
+            Err(error) => Ok(failed(&format!("{error}; restore it with `isotherm restore`, or write it anew"))),
+        }
+    }
+
+    /// The content that a record stands for: what is known here first, then what the share knows.
+    fn content_of(&self, known: &Mutex<CatalogReader>, record: &StubRecord, stat: &Stat) -> Result<ReadError, ReadError> {
+        let known = known.lock().unwrap_or_else(PoisonError::into_inner).record(record.node);
+        let manifest = match known.as_ref().and_then(|known| manifest_of(known, record.content)) {
+            Some(manifest) => manifest,
+            None => {
+                let histories = self.share.runtime().block_on(self.share.history(vec![record.node]));
+                let histories = histories.map_err(ReadError::Away)?;
+                let mut all = histories.into_iter().flat_map(|(_, manifests)| manifests);
+                let Some(found) = all.find(|manifest| ContentPrefix::of(manifest) == record.content) else {
+                    return Ok(failed("It is tiered, and the share does not know its content: it may belong to another share"));
+                };
+                found
+            }
+        };
+        let content = FileContent { manifest, size: record.size, modified: Timestamp(stat.mtime_ns), link: None };
+        Ok(ReadError::Stub(ReadResult::Content { content, print: print_of(stat) }))
+    }
+}
+
+fn failed(why: &str) -> ReadError {
+    ReadError::Stub(ReadResult::Failed(why.to_owned()))
+}
+
+fn manifest_of(known: &Record, prefix: ContentPrefix) -> Option<ManifestId> {
+    let manifests = known.safe_contents().filter_map(Content::file).map(|file| file.manifest);
+    manifests.into_iter().find(|manifest| ContentPrefix::of(manifest) == prefix)
+}
+
+/// A copy that was made with all attributes (`cp -a`, `rsync -X`): whoever copied has read all of the content. A copy without any
+/// block is something else, such as a stub that a backup of the raw volume brought back, and stays as it is.
+fn without_copied_record(inode: &Inode) -> Result<ReadError, ReadError> {
+    let copy = StubFile::open_to_look(inode)?;
+    if !copy.has_data()? {
+        return Ok(failed("It is a copy of a tiered file without its content; remove it, or restore it with `isotherm restore`"));
+    }
+    copy.remove_record()?;
+    // Read at once, as any other file.
+    Ok(ReadError::Changed)
+}

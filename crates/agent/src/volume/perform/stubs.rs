@@ -1,0 +1,72 @@
+//! Contents that come as stubs: everything of the file but its bytes, which come when somebody opens it.
+//!
+//! **Invariant:** a stub has its record, durably, before it gets a name that users see.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use isotherm_core::ids::Version;
+use isotherm_core::node::FileContent;
+use isotherm_core::plan::{Action, Step};
+use isotherm_core::stub::{Bound, ContentPrefix, StubRecord};
+use isotherm_gate::{GateError, StagedFile};
+
+use super::super::handle_of;
+use super::{PART, Performer};
+
+/// Smaller files are worth no stub: two blocks are the least that is gained (DESIGN 7.5).
+pub const STUB_MIN: u64 = 8 << 10;
+
+/// Whether contents may come as stubs, and which do. Shared by whoever knows and whoever performs.
+#[derive(Debug, Default)]
+pub struct StubRules {
+    /// Somebody makes programs wait for the content of stubs.
+    guarded: AtomicBool,
+    /// New files come as stubs too, not only new contents of stubs.
+    tiering: bool,
+}
+
+impl StubRules {
+    /// Of an endpoint that is set to this, on a volume of which it is not known yet whether it is guarded.
+    #[must_use]
+    pub fn new(tiering: bool) -> Self {
+        Self { guarded: AtomicBool::new(false), tiering }
+    }
+
+    /// Whether the volume is guarded now.
+    pub fn set_guarded(&self, is_guarded: bool) {
+        self.guarded.store(is_guarded, Ordering::Relaxed);
+    }
+}
+
+/// Whether what a step brings comes as a stub: a new file where the endpoint tiers, a new content where the file is a stub.
+/// Names of one inode come whole, since each of them may be opened while the others are made.
+pub(super) fn comes_as_stub(performer: &Performer, step: &Step, content: &FileContent) -> bool {
+    let rules = &performer.stubs;
+    if !rules.guarded.load(Ordering::Relaxed) || content.size < STUB_MIN || content.link.is_some() {
+        return false;
+    }
+    match &step.action {
+        Action::Create { .. } => rules.tiering,
+        // Where it cannot be looked at, the step itself will say so.
+        Action::Replace { expected, .. } => performer.volume.inode(&expected.handle).is_ok_and(|inode| inode.is_stub()),
+        _ => false,
+    }
+}
+
+/// Makes a stub in staging.
+pub(super) fn make(performer: &Performer, step: &Step, content: &FileContent) -> Result<StagedFile, GateError> {
+    let name = performer.staged_name(PART, step.node);
+    let file = performer.volume.staging().create(&name)?;
+    let made = file.set_len(content.size).and_then(|()| {
+        let bound = Bound::to(&handle_of(&file.inode().handle()?));
+        let (node, size, content) = (step.node, content.size, ContentPrefix::of(&content.manifest));
+        // A step does not say at which version the content was made, and nothing rests on it.
+        let record = StubRecord { node, version: Version::default(), content, size, bound };
+        file.set_stub_record(&record.encode())
+    });
+    if let Err(error) = made {
+        let _ = performer.volume.staging().remove(file.name());
+        return Err(error);
+    }
+    Ok(file)
+}
