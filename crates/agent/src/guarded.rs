@@ -15,7 +15,7 @@ use isotherm_core::trees::Handle;
 use isotherm_gate::Root;
 use isotherm_gate::link::{GateClient, RemotePost, VolumeId, VolumeState};
 
-use crate::recall::{Candidate, FetchFailure, FromShare, NotTiered, Recall, Source, Take, Touched};
+use crate::recall::{Candidate, FetchFailure, FromShare, News, NotTiered, Recall, Source, Take, Tell};
 use crate::remote::Share;
 
 /// The guarded volumes that the agent works on.
@@ -48,7 +48,7 @@ struct Members {
 
 struct Member {
     source: Arc<FromShare>,
-    touched: Touched,
+    tell: Tell,
 }
 
 impl GuardedVolumes {
@@ -58,11 +58,11 @@ impl GuardedVolumes {
     }
 
     /// Takes part in guarding the volume on which `root` lies; none if it is not guarded.
-    pub(crate) fn join(&self, endpoint: EndpointId, root: &Root, share: &Arc<Share>, touched: Touched) -> Option<Membership> {
+    pub(crate) fn join(&self, endpoint: EndpointId, root: &Root, share: &Arc<Share>, tell: Tell) -> Option<Membership> {
         let state = self.volume_of(root)?;
         match self.open(&state, root) {
             Ok(volume) => {
-                let member = Member { source: Arc::new(FromShare::of(share)), touched };
+                let member = Member { source: Arc::new(FromShare::of(share)), tell };
                 volume.members.endpoints().insert(endpoint, member);
                 Some(Membership { endpoint, volume })
             }
@@ -100,7 +100,7 @@ impl GuardedVolumes {
         post.spare(mount).map_err(|error| error.to_string())?;
         let members = Arc::new(Members::default());
         let told = Arc::clone(&members);
-        let recall = Recall::start(top, post.clone(), members.clone(), Box::new(move |files| told.tell(&files)));
+        let recall = Recall::start(top, post.clone(), members.clone(), Box::new(move |news| told.tell(&news)));
         let recall = recall.map_err(|error| error.to_string())?;
         tracing::info!(path = %state.settings.path.display(), "The agent answers for the tiered files of a volume");
         let volume = Arc::new(GuardedVolume { recall, post, members });
@@ -115,7 +115,7 @@ impl GuardedVolume {
         let results = self.recall.tier(candidates);
         let tiered = candidates.iter().zip(&results).filter(|(_, result)| result.is_ok());
         let tiered: Vec<Handle> = tiered.map(|(candidate, _)| candidate.file.clone()).collect();
-        self.members.tell(&tiered);
+        self.members.tell(&News::Touched(tiered));
         results
     }
 
@@ -136,9 +136,9 @@ impl Members {
         self.endpoints.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn tell(&self, files: &[Handle]) {
+    fn tell(&self, news: &News) {
         // Whose a file is the engines know.
-        self.endpoints().values().for_each(|member| (member.touched)(files.to_vec()));
+        self.endpoints().values().for_each(|member| (member.tell)(news.clone()));
     }
 }
 

@@ -235,7 +235,8 @@ pub(crate) struct GroupSettings {
     /// Pattern of what is not synced; repeat it for more. The given ones replace the earlier ones
     #[arg(long, value_name = "PATTERN")]
     pub(crate) exclude: Vec<String>,
-    /// Part of all files that may be deleted at once without a confirmation, such as 25%; 20 deletes are always free
+    /// Part of all files that may be deleted at once without a confirmation, such as 25%; 20 deletes are always free, and with
+    /// 100% all are
     #[arg(long, value_name = "PERCENT", value_parser = size::parse_percent)]
     pub(crate) delete_limit: Option<f64>,
     /// Days after which versions that were replaced or deleted may go; 30 if nothing is said

@@ -8,7 +8,7 @@ use std::sync::mpsc::Sender;
 use super::{Input, Spec};
 use crate::engine::Event;
 use crate::guarded::{GuardedVolumes, Membership};
-use crate::recall::Touched;
+use crate::recall::{News, Tell};
 use crate::remote::Share;
 use crate::volume::{StubRules, Volume};
 
@@ -50,11 +50,15 @@ impl Guarding {
             return;
         }
         let inputs = self.inputs.clone();
-        let touched: Touched = Box::new(move |files| {
+        let tell: Tell = Box::new(move |news| {
+            let event = match news {
+                News::Touched(files) => Event::Touched(files),
+                News::Failed(file, why) => Event::NotRecalled(file, why),
+            };
             // Nobody listens any more only when the endpoint stops.
-            let _ = inputs.send(Input::Event(Event::Touched(files)));
+            let _ = inputs.send(Input::Event(event));
         });
-        self.membership = self.guarded.join(self.endpoint, self.volume.root(), &self.share, touched);
+        self.membership = self.guarded.join(self.endpoint, self.volume.root(), &self.share, tell);
         self.stubs.set_guarded(self.membership.is_some());
     }
 }

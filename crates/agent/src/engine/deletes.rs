@@ -70,6 +70,10 @@ pub(super) struct Case<'a> {
 
 impl Case<'_> {
     fn share_of(&self, nodes: u64) -> u64 {
+        if self.limits.deletes_percent >= 100 {
+            // All may go, also one after the other.
+            return u64::MAX;
+        }
         self.limits.deletes_free.max(nodes.max(1) * self.limits.deletes_percent / 100)
     }
 }

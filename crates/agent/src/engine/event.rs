@@ -30,6 +30,8 @@ pub enum Event {
     Looked(Vec<Look>),
     /// The content of these inodes came or went, by the agent's own doing: they show other times, and hold what they held.
     Touched(Vec<Handle>),
+    /// The content of this inode cannot be had; in a user's words.
+    NotRecalled(Handle, String),
     /// Inodes were looked for.
     Probed(Vec<(NodeId, Liveness)>),
     /// A page of the change feed.

@@ -141,6 +141,7 @@ impl<C: Catalog> Engine<C> {
             Event::Tick => {}
             Event::Changed(changes) => self.changed(changes, now),
             Event::Touched(files) => self.touched(&files, now),
+            Event::NotRecalled(file, why) => self.not_recalled(&file, &why, now),
             Event::ScanNeeded => self.local.lose_track(now),
             Event::Drained => self.drained(now),
             Event::Looked(looks) => self.looked(looks, now),

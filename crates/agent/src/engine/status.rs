@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use isotherm_core::ids::{Cursor, NodeId, Timestamp};
-use isotherm_core::trees::{Local, State, path};
+use isotherm_core::trees::{self, Handle, Local, State, path};
 
 use super::{Away, Catalog, Counts, Engine, Look, Millis, Unfit};
 
@@ -90,11 +90,15 @@ pub(super) struct Record {
     pub(super) away: Option<(Away, Millis)>,
     pub(super) stop: Option<Stop>,
     problems: BTreeMap<NodeId, Problem>,
+    /// Inodes whose content could not be had.
+    unrecalled: BTreeMap<NodeId, Handle>,
     unfit: BTreeMap<Vec<u8>, Problem>,
     moved: VecDeque<Transfer>,
     unsafe_since: Option<Millis>,
 }
 
+/// Code of the problem that a file's content cannot be brought back.
+const NOT_RECALLED: &str = "not_recalled";
 /// Code of a problem that stays although both sides agree: the file system cannot hold all metadata.
 const METADATA_PARTIAL: &str = "metadata_partial";
 /// Nodes that lack attributes, as they are kept for the next start.
@@ -187,6 +191,21 @@ impl<C: Catalog> Engine<C> {
         }
     }
 
+    /// Somebody wanted a content that cannot be had.
+    pub(super) fn not_recalled(&mut self, file: &Handle, why: &str, now: Millis) {
+        for node in self.catalog.by_handle(file) {
+            let remedy =
+                "Restore the file with `isotherm restore`, or write it anew; see the service's log for content that it lacks";
+            self.problem(node, NOT_RECALLED, why, remedy, now);
+            self.status.unrecalled.insert(node, file.clone());
+        }
+    }
+
+    /// Its content has come or gone, as it should.
+    pub(super) fn recalled(&mut self, node: NodeId) {
+        self.status.unrecalled.remove(&node);
+    }
+
     /// Attributes that the file system could not hold: the content is there all the same.
     pub(super) fn tell_what_is_missing(&mut self, node: NodeId, now: Millis) {
         let record = self.catalog.record(node);
@@ -228,8 +247,15 @@ impl<C: Catalog> Engine<C> {
         self.status.problems.retain(|node, problem| {
             let record = catalog.record(*node);
             let partial = |local: &Local| problem.code == METADATA_PARTIAL && !lacking(local).is_empty();
-            record.is_some_and(|record| record.state() != State::Settled || record.local.as_ref().is_some_and(partial))
+            // Both sides agree on such a file, until another one takes its place.
+            let inode = self.status.unrecalled.get(node);
+            let unrecalled = |record: &trees::Record| inode.is_some() && record.here().map(|local| &local.handle) == inode;
+            record.is_some_and(|record| match problem.code {
+                NOT_RECALLED => unrecalled(&record),
+                _ => record.state() != State::Settled || record.local.as_ref().is_some_and(partial),
+            })
         });
+        self.status.unrecalled.retain(|node, _| self.status.problems.contains_key(node));
         let counts = self.catalog.counts();
         let open = self.open_paths();
         let oldest = self.local.oldest().into_iter().chain(self.work.since.values().copied()).min();

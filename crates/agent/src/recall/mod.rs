@@ -60,8 +60,17 @@ pub enum RecallFailure {
     Gate(#[from] GuardError),
 }
 
-/// Is told of files whose content has come.
-pub type Touched = Box<dyn Fn(Vec<Handle>) + Send + Sync>;
+/// What recall has to say of files.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum News {
+    /// Their content has come, or gone.
+    Touched(Vec<Handle>),
+    /// Its content cannot be had, and why.
+    Failed(Handle, String),
+}
+
+/// Is told the news.
+pub type Tell = Box<dyn Fn(News) + Send + Sync>;
 
 /// A running recall of one guarded volume.
 #[derive(Debug)]
@@ -91,12 +100,7 @@ impl Recall {
     ///
     /// # Errors
     /// The volume cannot be made durable, or the gate does not answer.
-    pub fn start(
-        root: Arc<Root>,
-        post: Arc<dyn Sentry>,
-        source: Arc<dyn Source>,
-        touched: Touched,
-    ) -> Result<Self, RecallFailure> {
+    pub fn start(root: Arc<Root>, post: Arc<dyn Sentry>, source: Arc<dyn Source>, tell: Tell) -> Result<Self, RecallFailure> {
         root.sync()?;
         let (inputs, queue) = channel();
         let problems = Arc::new(Mutex::new(Vec::new()));
@@ -105,7 +109,7 @@ impl Recall {
             post: Arc::clone(&post),
             source,
             problems: Arc::clone(&problems),
-            touched,
+            tell,
             wanted: Mutex::default(),
         });
         let mut threads = Vec::new();

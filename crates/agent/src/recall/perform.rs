@@ -9,7 +9,7 @@ use isotherm_core::trees::Handle;
 use isotherm_gate::guard::Sentry;
 use isotherm_gate::{ErrorKind, GateError, Liveness, Root};
 
-use super::{RecallProblem, Touched, stub_file, stub_to_look};
+use super::{News, RecallProblem, Tell, stub_file, stub_to_look};
 use crate::volume::gate_handle;
 
 /// Takes a piece of content at its offset.
@@ -58,8 +58,8 @@ pub(super) struct Performer {
     pub(super) post: Arc<dyn Sentry>,
     pub(super) source: Arc<dyn Source>,
     pub(super) problems: Arc<Mutex<Vec<RecallProblem>>>,
-    /// Is told of files that are whole now.
-    pub(super) touched: Touched,
+    /// Is told of files that are whole now, and of those that cannot be.
+    pub(super) tell: Tell,
     /// Files whose content somebody waits for.
     pub(super) wanted: Mutex<BTreeSet<Handle>>,
 }
@@ -100,6 +100,7 @@ impl Performer {
             return;
         }
         tracing::warn!(?file, text, "A file cannot be recalled");
+        (self.tell)(News::Failed(file.clone(), text.to_owned()));
         let problem = RecallProblem { file: file.clone(), text: text.to_owned() };
         let mut problems = self.problems.lock().unwrap_or_else(PoisonError::into_inner);
         problems.retain(|known| known.file != *file);
@@ -189,7 +190,7 @@ impl Performer {
             Err(error) => tracing::debug!(?file, %error, "A file that is whole cannot be opened"),
         }
         self.post.release(&[handle]);
-        (self.touched)(vec![file.clone()]);
+        (self.tell)(News::Touched(vec![file.clone()]));
     }
 
     /// A file that was deleted meanwhile has no record that could come back.

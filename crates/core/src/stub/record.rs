@@ -55,7 +55,8 @@ pub enum RecordError {
     /// The file could not be looked at.
     #[error("Stub record: the file cannot be looked at")]
     Unreadable,
-    /// It was written for another inode: somebody copied it.
+    /// It was written for another inode, or nothing is left of it: somebody copied it (`rsync -X` copies the name of a record that
+    /// goes while it reads, and no value).
     #[error("Stub record: it belongs to another file, of which this one is a copy")]
     Void,
 }
@@ -107,6 +108,9 @@ impl StubRecord {
     /// # Errors
     /// It is damaged or of another release.
     pub fn decode_unbound(value: &[u8]) -> Result<Self, RecordError> {
+        if value.is_empty() {
+            return Err(RecordError::Void);
+        }
         let mut body = stored::open(FORMAT, value)?;
         let bound = Bound(take(&mut body)?);
         let node = NodeId(take(&mut body)?);
@@ -191,7 +195,8 @@ mod tests {
         later[0] = 2;
         let error = StubRecord::decode(&later, &handle(1)).unwrap_err();
         assert_eq!(error.to_string(), "Stub record: an entry has format 2, this release knows format 1");
-        assert_eq!(StubRecord::decode(b"", &handle(1)), Err(StoredError::Short.into()));
+        assert_eq!(StubRecord::decode(b"\x01", &handle(1)), Err(StoredError::Short.into()));
+        assert_eq!(StubRecord::decode(b"", &handle(1)), Err(RecordError::Void), "somebody copied a record that went meanwhile");
         let body = &record(5, 10).encode()[5..];
         for wrong in [&body[..body.len() - 1], &[body, &[0]].concat(), &[&body[..body.len() - 1], &[0x8a, 0]].concat()] {
             assert_eq!(StubRecord::decode_unbound(&stored::seal(1, wrong)), Err(RecordError::Length));

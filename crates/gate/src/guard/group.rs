@@ -6,6 +6,7 @@
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rustix::io::{Errno, retry_on_intr};
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,9 @@ const MASK: u64 = libc::FAN_OPEN_PERM | FAN_PRE_ACCESS;
 
 /// Size of the buffer for one read, in bytes: some eighty questions. Each takes a descriptor.
 const READ_BUFFER_BYTES: usize = 4 * 1024;
+
+/// How long after its last mark somebody may still come to a group, far above what the kernel needs between the two.
+const LATE_COMERS: Duration = Duration::from_millis(100);
 
 /// Why the kernel cannot ask before content is touched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -213,9 +217,14 @@ impl Group {
         }
         let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum.unwrap_or(1 << 20);
         let mut refused = self.sweep(0..i32::try_from(limit).unwrap_or(i32::MAX));
+        // Also of those who had seen a mark just before it went, and ask only now.
+        let until = Instant::now() + LATE_COMERS;
         while let Ok(questions) = self.read() {
             if questions.is_empty() {
-                break;
+                if Instant::now() >= until {
+                    break;
+                }
+                std::thread::sleep(LATE_COMERS / 10);
             }
             refused += questions.len();
             questions.into_iter().for_each(|question| question.refuse(Refusal::Again));

@@ -64,7 +64,7 @@ impl Guarded {
         } else {
             mounted.attach(&settings.path)?;
         }
-        Ok(Self::start(listed, group, mounted, run, false))
+        Ok(Self::start(listed, group, mounted, run))
     }
 
     /// Goes on for an earlier gate.
@@ -74,10 +74,10 @@ impl Guarded {
         let swept = group.sweep(0..numbers);
         tracing::info!(path = %listed.settings.path.display(), swept, "Guarding goes on; callers whose answer was lost were refused");
         group.guard_file_system(mounted.top())?;
-        Ok(Self::start(listed, group, mounted, run, true))
+        Ok(Self::start(listed, group, mounted, run))
     }
 
-    fn start(listed: Listed, group: Group, mounted: Mounted, run: &Path, may_have_agent: bool) -> Arc<Self> {
+    fn start(listed: Listed, group: Group, mounted: Mounted, run: &Path) -> Arc<Self> {
         let guarded = Arc::new(Self {
             agent_lock: agent_lock(run, listed.id.0),
             listed,
@@ -89,7 +89,8 @@ impl Guarded {
             settles: AtomicBool::new(false),
             ends: AtomicBool::new(false),
         });
-        if may_have_agent && guarded.has_agent_process() {
+        // Also where no keeper was left: what that agent has in hand may be about to become a stub.
+        if guarded.has_agent_process() {
             guarded.post.expect_agent();
         }
         let reader = Arc::clone(&guarded);

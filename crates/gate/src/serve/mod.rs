@@ -157,6 +157,7 @@ impl Gate {
                     std::thread::sleep(LOOK);
                 }
             }
+            self.shared.mind_keeper();
             if tried.elapsed() >= AGAIN {
                 self.shared.try_again();
                 tried = Instant::now();
@@ -192,16 +193,22 @@ impl Shared {
         }
     }
 
-    /// Volumes that could not be guarded, and a keeper that has ended.
+    /// Volumes that could not be guarded.
     fn try_again(&self) {
-        let mut volumes = self.volumes();
-        for entry in volumes.values_mut() {
+        for entry in self.volumes().values_mut() {
             if let Entry::Failed(listed, _) = entry {
                 *entry = self.guard(listed.clone(), None);
             }
         }
-        let is_there = self.kept().is_there();
-        for (id, entry) in volumes.iter().filter(|_| !is_there) {
+    }
+
+    /// A keeper that has ended is followed by another at once: until then one death more opens everything.
+    fn mind_keeper(&self) {
+        let volumes = self.volumes();
+        if volumes.is_empty() || self.kept().is_there() {
+            return;
+        }
+        for (id, entry) in volumes.iter() {
             if let Entry::Guarded(guarded) = entry {
                 guarded.set_kept(self.kept().keep(*id, guarded.group(), &guarded.mounted()));
             }

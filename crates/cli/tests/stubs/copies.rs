@@ -1,0 +1,97 @@
+//! Copies of stubs, and records that cannot be used.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use isotherm_gate::testing::Fs;
+
+use crate::office::{Office, blocks};
+use crate::program::until;
+use crate::texts::{number_of, text};
+
+/// The attribute that makes a file a stub.
+const RECORD: &str = "security.bpf.isotherm";
+
+fn set_record(path: &Path, value: &[u8]) {
+    rustix::fs::setxattr(path, RECORD, value, rustix::fs::XattrFlags::empty()).unwrap();
+}
+
+/// Whoever copies a stub with all its attributes gets a file like any other, on both servers.
+#[test]
+fn copies_with_all_attributes_are_ordinary_files() {
+    let Some(office) = Office::open(Fs::Xfs) else { return };
+    let (plain, guarded) = (office.plain(), office.guarded());
+    fs::write(plain.join("stub"), text(1, 100_000)).unwrap();
+    office.settle();
+    let in_folder = |program: &str, arguments: &[&str]| {
+        office.tier_all();
+        let ended = Command::new(program).args(arguments).current_dir(&guarded).output().unwrap();
+        // rsync lists the record, and the recall has taken it away by the time it is read.
+        let is_fine = ended.status.success() || (program == "rsync" && ended.status.code() == Some(23));
+        assert!(is_fine, "{program} {arguments:?}: {ended:?}");
+    };
+    in_folder("cp", &["-a", "stub", "archive"]);
+    in_folder("cp", &["-a", "--sparse=always", "stub", "sparse"]);
+    in_folder("rsync", &["-aX", "stub", "rsync"]);
+    in_folder(
+        "sh",
+        &["-c", "tar --xattrs --xattrs-include='*' -S -cf - stub | (mkdir t; cd t; tar --xattrs --xattrs-include='*' -xf -)"],
+    );
+    // The record itself on a copy: what a tool would do that reads attributes before content.
+    let record = {
+        office.tier_all();
+        read_record(&guarded.join("stub"))
+    };
+    fs::write(guarded.join("forged"), text(2, 50_000)).unwrap();
+    set_record(&guarded.join("forged"), &record);
+    office.settle();
+    for name in ["archive", "sparse", "rsync", "t/stub"] {
+        assert_eq!(number_of(&fs::read(plain.join(name)).unwrap()), Ok(1), "{name}");
+    }
+    until("the copied record is gone", || number_of(&fs::read(plain.join("forged")).unwrap_or_default()) == Ok(2));
+    assert!(blocks(&guarded.join("forged")) > 0);
+    assert_eq!(number_of(&fs::read(guarded.join("stub")).unwrap()), Ok(1));
+}
+
+fn read_record(path: &Path) -> Vec<u8> {
+    let mut value = vec![0; 256];
+    let len = rustix::fs::getxattr(path, RECORD, &mut value[..]).unwrap();
+    value.truncate(len);
+    value
+}
+
+/// A damaged, foreign, void or newer record is an errno and a problem with path and remedy; the rest goes on.
+#[test]
+fn bad_records_are_an_errno_and_a_problem() {
+    let Some(office) = Office::open(Fs::Ext4) else { return };
+    let (plain, guarded) = (office.plain(), office.guarded());
+    for at in 0..5 {
+        fs::write(plain.join(format!("{at}")), text(at, 30_000)).unwrap();
+    }
+    office.settle();
+    let record = read_record(&guarded.join("0"));
+    let mut damaged = record.clone();
+    damaged[20] ^= 1;
+    set_record(&guarded.join("0"), &damaged);
+    set_record(&guarded.join("1"), &[&[9], &record[1..]].concat());
+    set_record(&guarded.join("2"), b"");
+    // That of another file: void, and without a block.
+    set_record(&guarded.join("3"), &read_record(&guarded.join("4")));
+    for name in ["0", "1", "2", "3"] {
+        let error = fs::read(guarded.join(name)).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::IO.raw_os_error()), "{name}");
+        until("the problem is shown", || {
+            let is_it = |problem: &serde_json::Value| problem["path"] == name && problem["code"] == "not_recalled";
+            office.problems().iter().any(is_it)
+        });
+    }
+    assert_eq!(number_of(&fs::read(guarded.join("4")).unwrap()), Ok(4));
+    // Whoever writes it anew gets rid of it.
+    fs::write(guarded.join("0"), text(100, 30_000)).unwrap();
+    let arrived = || number_of(&fs::read(plain.join("0")).unwrap()) == Ok(100);
+    until("the new content is in the share", arrived);
+    for at in 1..5 {
+        assert_eq!(number_of(&fs::read(plain.join(format!("{at}"))).unwrap()), Ok(at), "nothing of it reached the other server");
+    }
+}

@@ -1,0 +1,130 @@
+//! Parts of the product die at random moments while people work, files are tiered and others arrive: no wrong byte, nobody
+//! hangs, and the next start repairs everything by itself.
+
+use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use isotherm_gate::testing::Fs;
+
+use crate::office::{Office, Part};
+use crate::program::until;
+use crate::texts::{number_of, text};
+use crate::users::{Author, Users};
+use crate::{Dice, rounds, seed};
+
+/// Files of each sort.
+const FILES: usize = 24;
+
+/// What dies together.
+const DEATHS: [&[Part]; 6] =
+    [&[Part::Munich], &[Part::Gate], &[Part::Keeper], &[Part::Service], &[Part::Munich, Part::Gate], &[Part::Keeper, Part::Gate]];
+
+#[test]
+fn whoever_dies_nobody_reads_a_wrong_byte() {
+    let mut dice = Dice(seed(11));
+    let kinds = [Fs::Xfs, Fs::Ext4, Fs::Btrfs];
+    for round in 0..rounds(3) {
+        let Some(mut office) = Office::open(kinds[round % kinds.len()]) else { return };
+        let deaths = 6 + dice.roll(6);
+        one_office(&mut office, deaths, &mut dice);
+    }
+}
+
+fn one_office(office: &mut Office, deaths: usize, dice: &mut Dice) {
+    let (plain, guarded) = (office.plain(), office.guarded());
+    let users = Users::begin(&guarded, FILES, 4, dice.clone());
+    let author = Author::begin(&plain, FILES, dice.clone());
+    let ends = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let (folder, state, stop) = (&guarded, office.beside().join("state-Munich"), &ends);
+        scope.spawn(move || tier_again_and_again(folder, &state, stop));
+        scope.spawn(move || {
+            while !stop.load(Ordering::Relaxed) {
+                Author::check(folder, FILES);
+            }
+        });
+        for _ in 0..deaths {
+            std::thread::sleep(Duration::from_millis(100 + dice.roll(900) as u64)); // tidy: wait work goes on meanwhile
+            let dying = DEATHS[dice.roll(DEATHS.len())];
+            dying.iter().for_each(|part| office.kill(*part));
+            std::thread::sleep(Duration::from_millis(dice.roll(300) as u64)); // tidy: wait work goes on without them
+            dying.iter().rev().for_each(|part| office.start(*part));
+            if dying.contains(&Part::Keeper) {
+                // If agent and gate died now nobody would be left: what happens then is another story.
+                until("there is a keeper again", || office.keepers().len() == 1 && office.is_whole());
+            }
+        }
+        std::thread::sleep(Duration::from_millis(500)); // tidy: wait work goes on after the last death
+        ends.store(true, Ordering::Relaxed);
+    });
+    let (done, excused) = (users.done.load(Ordering::Relaxed), users.excused.load(Ordering::Relaxed));
+    let (expected, newest) = (users.end(), author.end());
+    println!("{deaths} deaths: {done} deeds of people, {excused} were told that it cannot be now");
+    until("everything is guarded and answered for again", || office.is_whole());
+    office.settle();
+    for (name, bytes) in &expected {
+        for folder in [&guarded, &plain] {
+            assert!(fs::read(folder.join(name)).unwrap() == *bytes, "{name} in {}\n{}", folder.display(), office.logs());
+        }
+    }
+    for (at, number) in newest.iter().enumerate().filter(|(_, number)| **number > 0) {
+        let found = fs::read(guarded.join(format!("sent-{at}"))).unwrap();
+        assert_eq!(number_of(&found), Ok(number << 16 | at as u64), "sent-{at}");
+    }
+    assert_eq!(office.run(&["conflicts"]).code, Some(0), "{}", office.run(&["conflicts"]).out);
+}
+
+fn tier_again_and_again(folder: &std::path::Path, state: &std::path::Path, ends: &AtomicBool) {
+    while !ends.load(Ordering::Relaxed) {
+        // What it says depends on who lives.
+        crate::program::isotherm(&["tier", folder.to_str().unwrap(), "--state", state.to_str().unwrap()]);
+    }
+}
+
+/// While nobody is left who could answer, files that are here go on working, and stubs wait; the next start goes on with them.
+#[test]
+fn a_reader_waits_for_the_next_agent() {
+    let Some(mut office) = Office::open(Fs::Xfs) else { return };
+    let (plain, guarded) = (office.plain(), office.guarded());
+    fs::write(plain.join("stub"), text(1, 100_000)).unwrap();
+    fs::write(guarded.join("here"), text(2, 100_000)).unwrap();
+    office.settle();
+    office.kill(Part::Munich);
+    let reader = {
+        let path = guarded.join("stub");
+        std::thread::spawn(move || fs::read(path))
+    };
+    until("a reader waits", || office.ask_gate(&["volume", "list", "--json"]).json()[0]["waiting"] == 1);
+    assert_eq!(number_of(&fs::read(guarded.join("here")).unwrap()), Ok(2));
+    office.start(Part::Munich);
+    assert_eq!(number_of(&reader.join().unwrap().unwrap()), Ok(1));
+}
+
+/// A gate that dies while somebody waits for it: he is told so, and the file stays what it was.
+#[test]
+fn the_next_gate_goes_on_and_the_keeper_is_started_again() {
+    let Some(mut office) = Office::open(Fs::Ext4) else { return };
+    let (plain, guarded) = (office.plain(), office.guarded());
+    for at in 0..30 {
+        fs::write(plain.join(format!("{at}")), text(at, 50_000)).unwrap();
+    }
+    office.settle();
+    for round in 0..3 {
+        office.kill(Part::Gate);
+        let path = guarded.join(format!("{round}"));
+        let reader = std::thread::spawn(move || fs::read(path));
+        office.start(Part::Gate);
+        assert_eq!(
+            number_of(&reader.join().unwrap().unwrap()),
+            Ok(round),
+            "who had not been read of yet waits for the next gate"
+        );
+        until("agent and keeper are back", || office.is_whole());
+        office.kill(Part::Keeper);
+        until("there is a keeper again", || office.keepers().len() == 1 && office.is_whole());
+    }
+    for at in 0..30 {
+        assert_eq!(number_of(&fs::read(guarded.join(format!("{at}"))).unwrap()), Ok(at));
+    }
+}

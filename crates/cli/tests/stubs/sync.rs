@@ -1,0 +1,123 @@
+//! Stubs that take part in sync.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+use isotherm_gate::testing::Fs;
+
+use crate::office::{Office, Part, blocks};
+use crate::program::until;
+use crate::texts::{number_of, text};
+
+/// What a newcomer sees, what opening brings, what both sides do to stubs.
+#[test]
+fn stubs_take_part_in_everything_that_files_do() {
+    for fs in Fs::ALL {
+        let Some(office) = Office::open(fs) else { return };
+        let (plain, guarded) = (office.plain(), office.guarded());
+        fs::create_dir(plain.join("bridge")).unwrap();
+        for (at, name) in ["one", "two", "bridge/three", "bridge/four"].into_iter().enumerate() {
+            fs::write(plain.join(name), text(at as u64, 40_000 + at * 100_000)).unwrap();
+        }
+        fs::write(plain.join("small"), b"small").unwrap();
+        office.settle();
+        for name in ["one", "two", "bridge/three", "bridge/four"] {
+            assert_eq!(blocks(&guarded.join(name)), 0, "{name} on {}", fs.name());
+        }
+        assert_eq!(fs::read(guarded.join("small")).unwrap(), b"small");
+        let (here, there) = (fs::metadata(guarded.join("two")).unwrap(), fs::metadata(plain.join("two")).unwrap());
+        assert_eq!((here.len(), here.mtime(), here.mtime_nsec()), (there.len(), there.mtime(), there.mtime_nsec()));
+
+        // Another content of a stub is a stub, of a file that is here a file.
+        assert_eq!(number_of(&fs::read(guarded.join("one")).unwrap()), Ok(0));
+        fs::write(plain.join("one"), text(10, 50_000)).unwrap();
+        fs::write(plain.join("two"), text(11, 60_000)).unwrap();
+        fs::rename(plain.join("bridge/four"), plain.join("moved")).unwrap();
+        office.settle();
+        assert!(blocks(&guarded.join("one")) > 0 && blocks(&guarded.join("two")) == 0 && blocks(&guarded.join("moved")) == 0);
+
+        // What users of the guarded server do to stubs, without and with their content.
+        fs::rename(guarded.join("moved"), guarded.join("bridge/five")).unwrap();
+        fs::set_permissions(guarded.join("two"), fs::Permissions::from_mode(0o600)).unwrap();
+        fs::hard_link(guarded.join("two"), guarded.join("second")).unwrap();
+        office.settle();
+        assert_eq!(fs::metadata(plain.join("two")).unwrap().mode() & 0o777, 0o600);
+        assert_eq!((number_of(&fs::read(plain.join("second")).unwrap()), blocks(&guarded.join("second"))), (Ok(11), 0));
+        let mut longer = fs::OpenOptions::new().append(true).open(guarded.join("bridge/five")).unwrap();
+        std::io::Write::write_all(&mut longer, b"and more").unwrap();
+        drop(longer);
+        fs::remove_file(guarded.join("bridge/three")).unwrap();
+        office.settle();
+        let mut expected = text(3, 340_000);
+        expected.extend(b"and more");
+        assert_eq!(fs::read(plain.join("bridge/five")).unwrap(), expected);
+        assert!(!plain.join("bridge/three").exists());
+        office.run(&["undelete", "bridge/three"]).expect(0);
+        office.settle();
+        assert_eq!(blocks(&guarded.join("bridge/three")), 0);
+        assert_eq!(number_of(&fs::read(guarded.join("bridge/three")).unwrap()), Ok(2));
+        assert_eq!(office.problems(), [] as [serde_json::Value; 0]);
+        office.run(&["conflicts"]).expect(0);
+    }
+}
+
+/// Tiering gives up what is safe, recalling brings it back, a look at a file says where it is.
+#[test]
+fn paths_are_tiered_and_recalled() {
+    let Some(office) = Office::open(Fs::Xfs) else { return };
+    let guarded = office.guarded();
+    fs::create_dir_all(guarded.join("deep/er")).unwrap();
+    for at in 0..300 {
+        fs::write(guarded.join(format!("deep/er/{at}")), text(at, 9_000 + at as usize)).unwrap();
+    }
+    fs::write(guarded.join("deep/small"), b"small").unwrap();
+    office.settle();
+    let open = fs::File::open(guarded.join("deep/er/7")).unwrap();
+    let moved = office.residency("tier", &guarded.join("deep")).expect(3).json();
+    assert_eq!((&moved["files"], &moved["unsuited"], &moved["left"]), (&299.into(), &1.into(), &1.into()), "{moved}");
+    assert!(moved["why"][0][1].as_str().unwrap().contains("in use"), "{moved}");
+    drop(open);
+    office.tier_all();
+    assert_eq!(blocks(&guarded.join("deep/er/7")), 0);
+    // Nothing is left to do, and a scan changes nothing.
+    office.settle();
+    let again = office.residency("tier", &guarded).expect(0).json();
+    assert_eq!((&again["files"], &again["already"]), (&0.into(), &300.into()), "{again}");
+    let moved = office.residency("recall", &guarded.join("deep/er")).expect(0).json();
+    assert_eq!((&moved["files"], &moved["left"]), (&300.into(), &0.into()), "{moved}");
+    for at in 0..300 {
+        assert_eq!(number_of(&fs::read(guarded.join(format!("deep/er/{at}"))).unwrap()), Ok(at));
+    }
+    office.run(&["conflicts"]).expect(0);
+}
+
+/// An agent that has lost everything it knew finds its stubs again, and none of their content moves for that.
+#[test]
+fn stubs_are_adopted_by_an_agent_that_knows_nothing() {
+    let Some(mut office) = Office::open(Fs::Ext4) else { return };
+    let (plain, guarded) = (office.plain(), office.guarded());
+    for at in 0..20 {
+        fs::write(plain.join(format!("{at}")), text(at, 50_000)).unwrap();
+    }
+    office.settle();
+    office.kill(Part::Munich);
+    // What the share holds of one has changed meanwhile, and one is gone here.
+    fs::write(plain.join("3"), text(103, 60_000)).unwrap();
+    for folder in fs::read_dir(office.beside().join("state-Munich/endpoints")).unwrap().flatten() {
+        for file in fs::read_dir(folder.path()).unwrap().flatten() {
+            fs::remove_file(file.path()).unwrap();
+        }
+    }
+    office.start(Part::Munich);
+    until("the agent answers for its volume", || office.is_whole());
+    office.settle();
+    for at in (0..20).filter(|at| *at != 3) {
+        assert_eq!(blocks(&guarded.join(format!("{at}"))), 0, "{at}");
+    }
+    for at in 0..20 {
+        let expected = if at == 3 { 103 } else { at };
+        assert_eq!(number_of(&fs::read(guarded.join(format!("{at}"))).unwrap()), Ok(expected));
+    }
+    assert_eq!(fs::read_dir(&plain).unwrap().count(), 21, "twenty files and the product's own folder");
+    assert_eq!(office.problems(), [] as [serde_json::Value; 0]);
+}

@@ -1,0 +1,52 @@
+//! Guarded volumes as an administrator handles them.
+
+use std::fs;
+
+use isotherm_gate::testing::Fs;
+
+use crate::office::{Office, Part};
+use crate::program::until;
+use crate::texts::{number_of, text};
+
+#[test]
+fn volumes_are_added_listed_and_removed_and_come_back_by_themselves() {
+    let Some(mut office) = Office::open(Fs::Xfs) else { return };
+    let guarded = office.guarded();
+    let volume = guarded.parent().unwrap().to_owned();
+    fs::write(office.plain().join("stub"), text(1, 50_000)).unwrap();
+    office.settle();
+    let listed = office.ask_gate(&["volume", "list", "--json"]).json();
+    assert_eq!((&listed[0]["guarded"], &listed[0]["agent"], &listed[0]["keeper"]), (&true.into(), &true.into(), &true.into()));
+    let device = listed[0]["device"].as_str().unwrap().to_owned();
+    // Adding it again is nothing new; adding it elsewhere, or something that is no device, is refused with the reason.
+    office.ask_gate(&["volume", "add", &device, volume.to_str().unwrap()]).expect(0);
+    let elsewhere = office.ask_gate(&["volume", "add", &device, "/elsewhere"]).expect(4);
+    assert!(elsewhere.err.contains("guarded already"), "{elsewhere:?}");
+    let image = office.image();
+    let no_device = office.ask_gate(&["volume", "add", image.to_str().unwrap(), volume.to_str().unwrap()]).expect(4);
+    assert!(no_device.err.contains("not a block device"), "{no_device:?}");
+    let unknown = office.ask_gate(&["volume", "remove", "/elsewhere"]).expect(4);
+    assert!(unknown.err.contains("No guarded volume"), "{unknown:?}");
+
+    // In use: nothing changes.
+    let open = fs::File::open(guarded.join("stub")).unwrap();
+    let busy = office.ask_gate(&["volume", "remove", volume.to_str().unwrap()]).expect(4);
+    assert!(busy.err.contains("in use"), "{busy:?}");
+    drop(open);
+    assert_eq!(number_of(&fs::read(guarded.join("stub")).unwrap()), Ok(1));
+
+    // The machine goes down and comes up: what was attached is attached again.
+    office.kill(Part::Munich);
+    until("nobody uses the volume", || office.ask_gate(&["gate", "stop"]).code == Some(0));
+    until("gate and keeper have ended", || office.keepers().is_empty());
+    assert!(!guarded.exists());
+    office.kill(Part::Gate);
+    office.start(Part::Gate);
+    office.start(Part::Munich);
+    until("it is guarded and answered for", || office.is_whole());
+    assert_eq!(number_of(&fs::read(guarded.join("stub")).unwrap()), Ok(1));
+    office.kill(Part::Munich);
+    until("nobody uses the volume", || office.ask_gate(&["volume", "remove", volume.to_str().unwrap()]).code == Some(0));
+    assert_eq!(office.ask_gate(&["volume", "list", "--json"]).expect(0).json().as_array().unwrap().len(), 0);
+    assert!(!guarded.exists());
+}
