@@ -5,8 +5,8 @@
 pub(super) enum Work {
     /// Seeds of the simulation, with these arguments.
     Seeds(&'static [&'static str]),
-    /// Tests of `crates/cli/tests/volumes`, one for each piece in turn.
-    Tests(&'static [&'static str]),
+    /// Tests of a program of `crates/cli/tests`, one for each piece in turn.
+    Tests(&'static str, &'static [&'static str]),
 }
 
 /// One campaign.
@@ -21,8 +21,16 @@ pub(super) struct Campaign {
     pub(super) work: Work,
 }
 
+/// Names of the programs.
+pub(super) const VOLUMES: &str = "volumes";
+pub(super) const STUBS: &str = "stubs";
+
 const fn rounds(name: &'static str, wanted: u64, piece: u64, tests: &'static [&'static str]) -> Campaign {
-    Campaign { name, unit: "rounds", wanted, piece, work: Work::Tests(tests) }
+    Campaign { name, unit: "rounds", wanted, piece, work: Work::Tests(VOLUMES, tests) }
+}
+
+const fn of_stubs(name: &'static str, wanted: u64, piece: u64, tests: &'static [&'static str]) -> Campaign {
+    Campaign { name, unit: "rounds", wanted, piece, work: Work::Tests(STUBS, tests) }
 }
 
 /// All of them, the quickest findings first.
@@ -79,4 +87,6 @@ pub(super) const CAMPAIGNS: &[Campaign] = &[
         ],
     ),
     rounds("lost", 30, 3, &["lost::what_was_called_safe_is_read_back_after_its_server_is_lost"]),
+    of_stubs("stub-kills", 200, 5, &["kills::whoever_dies_nobody_reads_a_wrong_byte"]),
+    of_stubs("stub-power", 60, 5, &["power::after_a_power_cut_every_file_is_whole_or_a_valid_stub"]),
 ];

@@ -30,7 +30,7 @@ pub(super) struct Outcome {
 #[derive(Debug, Default)]
 pub(super) struct Programs {
     simulation: Option<PathBuf>,
-    tests: Option<PathBuf>,
+    tests: BTreeMap<&'static str, PathBuf>,
 }
 
 impl Programs {
@@ -39,8 +39,12 @@ impl Programs {
         if wanted.iter().any(|one| matches!(one.work, Work::Seeds(_))) {
             programs.simulation = Some(product::simulation(root)?);
         }
-        if wanted.iter().any(|one| matches!(one.work, Work::Tests(_))) {
-            programs.tests = Some(tests(root)?);
+        for one in wanted {
+            if let Work::Tests(program, _) = one.work
+                && !programs.tests.contains_key(program)
+            {
+                programs.tests.insert(program, tests(root, program)?);
+            }
         }
         Ok(programs)
     }
@@ -53,9 +57,9 @@ impl Programs {
                 command.args(["run", "--from", &from.to_string(), "--count", &count.to_string()]).args(more);
                 (command, format!("seeds {from} to {}", from + count - 1))
             }
-            Work::Tests(tests) => {
+            Work::Tests(program, tests) => {
                 let test = tests[piece as usize % tests.len()];
-                let mut command = Command::new(self.tests.as_ref().context("The tests were not built")?);
+                let mut command = Command::new(self.tests.get(program).context("The tests were not built")?);
                 command.args(["--exact", test, "--nocapture"]).current_dir(root.join("crates/cli"));
                 command.env("ISOTHERM_CAMPAIGN", "1").env("ISOTHERM_ROUNDS", count.to_string());
                 command.env("ISOTHERM_SEED", piece.to_string());
@@ -83,14 +87,14 @@ impl Programs {
     }
 }
 
-/// Builds the tests; gives their program.
-fn tests(root: &Path) -> Result<PathBuf> {
+/// Builds tests; gives their program.
+fn tests(root: &Path, program: &str) -> Result<PathBuf> {
     let mut command = cargo(root);
-    command.args(["test", "-p", "isotherm-cli", "--test", "volumes", "--no-run", "--message-format=json-render-diagnostics"]);
+    command.args(["test", "-p", "isotherm-cli", "--test", program, "--no-run", "--message-format=json-render-diagnostics"]);
     let mut found = None;
     watched::run(&mut command, |line| {
         let path = line.split_once("\"executable\":\"").and_then(|(_, rest)| rest.split('"').next());
-        if let Some(path) = path.filter(|_| line.contains("\"name\":\"volumes\"")) {
+        if let Some(path) = path.filter(|_| line.contains(&format!("\"name\":\"{program}\""))) {
             found = Some(PathBuf::from(path));
         }
         !line.starts_with('{')

@@ -60,7 +60,7 @@ fn one_office(office: &mut Office, deaths: usize, dice: &mut Dice) {
     });
     let (done, excused) = (users.done.load(Ordering::Relaxed), users.excused.load(Ordering::Relaxed));
     let (expected, newest) = (users.end(), author.end());
-    println!("{deaths} deaths: {done} deeds of people, {excused} were told that it cannot be now");
+    println!("CAMPAIGN rounds=1 deaths={deaths} deeds={done} excused={excused}");
     until("everything is guarded and answered for again", || office.is_whole());
     office.settle();
     for (name, bytes) in &expected {

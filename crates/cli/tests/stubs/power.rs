@@ -52,6 +52,7 @@ fn after_a_power_cut_every_file_is_whole_or_a_valid_stub() {
             }
             ends.store(true, Ordering::Relaxed);
         });
+        println!("CAMPAIGN rounds=1");
     }
 }
 
@@ -130,7 +131,7 @@ fn cut(office: &Office, fs: Fs, saved: &[Mutex<u64>]) {
             }
         }
     }
-    println!("{}: {stubs} stubs, {whole} whole", fs.name());
+    println!("CAMPAIGN cuts=1 stubs={stubs} whole={whole}");
     drop(root);
     until("the cut volume is free", || unmount(&place, UnmountFlags::empty()).is_ok());
 }

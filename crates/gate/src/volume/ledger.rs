@@ -1,0 +1,230 @@
+//! Which files of a volume are stubs, or were: a list that only grows while it is used, and is written anew at each start.
+//!
+//! A file is in it before its record is durable, so that every stub can be found without walking over the volume. Entries of
+//! files that are whole again cost a look at the next start. **Invariant:** a list that may lack a stub says so.
+
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::{Errno, retry_on_intr};
+
+use super::{Dir, Root, STAGE_DIR, open_beneath};
+use crate::error::{ErrorKind, GateError, Result};
+use crate::{FileHandle, Kind};
+
+/// Name of the list in [`STAGE_DIR`] at the top of a volume.
+const FILE: &str = "stubs";
+/// Name of the next one while it is written.
+const NEXT: &str = "stubs.new";
+/// What a list begins with: format 1.
+const HEAD: &[u8; 8] = b"isoStub1";
+/// Bytes behind an entry that tell whether it is whole.
+const CHECK: usize = 4;
+
+/// The list of a volume.
+#[derive(Debug)]
+pub struct Ledger {
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    file: OwnedFd,
+    end: u64,
+    known: BTreeSet<FileHandle>,
+}
+
+impl Ledger {
+    /// Opens the list of the volume whose top is `root`, with the files that are stubs now. Where there is no list, or a damaged
+    /// one, the whole volume is walked over.
+    ///
+    /// # Errors
+    /// A failure of the volume.
+    pub fn open(root: &Root) -> Result<Self> {
+        let staging = root.staging()?;
+        let home = staging.home();
+        let listed = match read(home)? {
+            Some(listed) => listed,
+            None => walk(root)?,
+        };
+        let is_stub = |handle: &FileHandle| root.inode(handle).is_ok_and(|inode| inode.is_stub());
+        let known: BTreeSet<FileHandle> = listed.into_iter().filter(is_stub).collect();
+        let (file, end) = write(home, &known)?;
+        Ok(Self { state: Mutex::new(State { file, end, known }) })
+    }
+
+    /// Files that may be stubs soon. Durable with the volume's next sync.
+    ///
+    /// # Errors
+    /// A failure of the volume: then none of them may become one.
+    pub fn add(&self, files: &[FileHandle]) -> Result<()> {
+        let mut state = self.state();
+        let new: Vec<&FileHandle> = files.iter().filter(|file| !state.known.contains(*file)).collect();
+        let bytes: Vec<u8> = new.iter().flat_map(|file| entry(file)).collect();
+        put(&state.file, &bytes, state.end).map_err(|errno| fail(errno, "write"))?;
+        state.end += bytes.len() as u64;
+        state.known.extend(files.iter().cloned());
+        Ok(())
+    }
+
+    /// How many files are on it.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.state().known.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The files on it.
+    #[must_use]
+    pub fn files(&self) -> Vec<FileHandle> {
+        self.state().known.iter().cloned().collect()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The list as it is, for a gate; none where it cannot be relied on.
+pub(crate) fn listed(top: impl AsFd) -> Option<Vec<FileHandle>> {
+    let home = open_beneath(top, OsStr::new(STAGE_DIR), OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW, Mode::empty());
+    let bytes = contents(home.ok()?, FILE).ok()??;
+    parse(&bytes)
+}
+
+fn entry(file: &FileHandle) -> Vec<u8> {
+    let handle = file.to_bytes();
+    // A handle has at most 132 bytes.
+    let mut bytes = vec![u8::try_from(handle.len()).unwrap_or(u8::MAX)];
+    bytes.extend(&handle);
+    bytes.extend(check(&bytes));
+    bytes
+}
+
+/// FNV-1a: it tells a torn entry from a whole one, and nobody but root can write here.
+fn check(bytes: &[u8]) -> [u8; CHECK] {
+    let sum = bytes.iter().fold(0x811c_9dc5_u32, |sum, byte| (sum ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
+    sum.to_le_bytes()
+}
+
+/// The entries. A last one that is cut off was not durable, so its file is no stub; anything else that is wrong makes the list
+/// one that may lack something.
+fn parse(bytes: &[u8]) -> Option<Vec<FileHandle>> {
+    let mut rest = bytes.strip_prefix(HEAD)?;
+    let mut found = Vec::new();
+    while let Some(len) = rest.first().map(|len| usize::from(*len)) {
+        let Some((whole, after)) = rest.split_at_checked(1 + len + CHECK) else { break };
+        let (body, sum) = whole.split_at(1 + len);
+        if check(body) != sum {
+            // A torn write of several entries leaves zeros.
+            return rest.iter().all(|byte| *byte == 0).then_some(found);
+        }
+        found.push(FileHandle::from_bytes(&body[1..]).ok()?);
+        rest = after;
+    }
+    Some(found)
+}
+
+fn read(home: &Dir) -> Result<Option<Vec<FileHandle>>> {
+    let bytes = contents(home.as_fd(), FILE).map_err(|errno| fail(errno, "read"))?;
+    Ok(bytes.and_then(|bytes| parse(&bytes)))
+}
+
+fn contents(home: impl AsFd, name: &str) -> std::result::Result<Option<Vec<u8>>, Errno> {
+    let file = match open_beneath(home, OsStr::new(name), OFlags::RDONLY | OFlags::NOFOLLOW, Mode::empty()) {
+        Ok(file) => file,
+        Err(Errno::NOENT) => return Ok(None),
+        Err(errno) => return Err(errno),
+    };
+    let mut bytes = Vec::new();
+    std::io::Read::read_to_end(&mut std::fs::File::from(file), &mut bytes)
+        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+    Ok(Some(bytes))
+}
+
+/// Writes a list anew, durably; gives the file and its length.
+fn write(home: &Dir, known: &BTreeSet<FileHandle>) -> Result<(OwnedFd, u64)> {
+    let mut bytes = HEAD.to_vec();
+    known.iter().for_each(|file| bytes.extend(entry(file)));
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW;
+    let made = open_beneath(home.as_fd(), OsStr::new(NEXT), flags, Mode::RUSR | Mode::WUSR).and_then(|file| {
+        put(&file, &bytes, 0)?;
+        rustix::fs::fsync(&file)?;
+        rustix::fs::renameat(home.as_fd(), NEXT, home.as_fd(), FILE)?;
+        rustix::fs::fsync(home.as_fd())?;
+        Ok(file)
+    });
+    Ok((made.map_err(|errno| fail(errno, "write"))?, bytes.len() as u64))
+}
+
+fn put(file: &OwnedFd, mut bytes: &[u8], mut at: u64) -> std::result::Result<(), Errno> {
+    while !bytes.is_empty() {
+        let written = retry_on_intr(|| rustix::io::pwrite(file, bytes, at))?;
+        if written == 0 {
+            return Err(Errno::IO);
+        }
+        bytes = &bytes[written..];
+        at += written as u64;
+    }
+    Ok(())
+}
+
+/// Every stub of a volume, by looking at each file.
+fn walk(root: &Root) -> Result<Vec<FileHandle>> {
+    let mut found = Vec::new();
+    let mut open = vec![root.dir().try_clone()?];
+    while let Some(dir) = open.pop() {
+        let mut names: Vec<OsString> = Vec::new();
+        dir.list(|entry| names.push(entry.name.to_owned()))?;
+        for name in names {
+            // What goes away meanwhile is no stub any more; another file system has a list of its own.
+            let Ok(inode) = dir.inode(&name) else { continue };
+            match inode.stat() {
+                Ok(stat) if stat.dev != root.dev() => {}
+                Ok(stat) if stat.kind == Kind::Directory => open.extend(dir.open_dir(&name)),
+                Ok(stat) if stat.kind == Kind::File && inode.is_stub() => found.push(stat.handle),
+                _ => {}
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn fail(errno: Errno, operation: &'static str) -> GateError {
+    let kind = ErrorKind::from(errno);
+    GateError::new(kind, operation, "the list of tiered files")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn handle(byte: u8) -> FileHandle {
+        FileHandle::new(1, &[byte; 8]).unwrap()
+    }
+
+    #[test]
+    fn a_list_is_read_as_it_was_written_and_damage_is_noticed() {
+        let mut bytes = HEAD.to_vec();
+        (1..4).for_each(|byte| bytes.extend(entry(&handle(byte))));
+        assert_eq!(parse(&bytes).unwrap(), [handle(1), handle(2), handle(3)]);
+        assert_eq!(parse(&bytes[..bytes.len() - 3]).unwrap(), [handle(1), handle(2)], "the last one was cut off");
+        let torn = [&bytes[..], &[0; 40]].concat();
+        assert_eq!(parse(&torn).unwrap().len(), 3);
+        let mut damaged = bytes.clone();
+        damaged[HEAD.len() + 3] ^= 1;
+        assert_eq!(parse(&damaged), None);
+        assert_eq!(parse(b"isoStub2"), None);
+        assert_eq!(parse(b""), None);
+    }
+}
