@@ -12,11 +12,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use isotherm_core::ids::EndpointId;
 use isotherm_core::stub::StubRecord;
 use isotherm_core::trees::Handle;
-use isotherm_gate::Root;
+use isotherm_gate::guard::{GuardUnavailable, Sentry};
 use isotherm_gate::link::{GateClient, RemotePost, VolumeId, VolumeState};
+use isotherm_gate::{ErrorKind, FileHandle, GateError, Ledger, Root, StagedFile};
 
 use crate::recall::{Candidate, FetchFailure, FromShare, News, NotTiered, Recall, Source, Take, Tell};
 use crate::remote::Share;
+use crate::volume::{StubGuard, gate_handle};
 
 /// The guarded volumes that the agent works on.
 #[derive(Debug)]
@@ -30,6 +32,7 @@ pub(crate) struct GuardedVolumes {
 #[derive(Debug)]
 pub(crate) struct GuardedVolume {
     recall: Recall,
+    ledger: Ledger,
     post: Arc<RemotePost>,
     members: Arc<Members>,
 }
@@ -96,6 +99,8 @@ impl GuardedVolumes {
         }
         let top = Arc::new(Root::open(&state.settings.path).map_err(|error| error.to_string())?);
         let own = top.dir().as_fd().try_clone_to_owned().map_err(|error| error.to_string())?;
+        // Before the gate hears of this agent: from then on it relies on the list.
+        let ledger = Ledger::open(&top).map_err(|error| error.to_string())?;
         let post = Arc::new(RemotePost::attend(&self.run, state.id, own).map_err(|error| error.to_string())?);
         post.spare(mount).map_err(|error| error.to_string())?;
         let members = Arc::new(Members::default());
@@ -103,7 +108,7 @@ impl GuardedVolumes {
         let recall = Recall::start(top, post.clone(), members.clone(), Box::new(move |news| told.tell(&news)));
         let recall = recall.map_err(|error| error.to_string())?;
         tracing::info!(path = %state.settings.path.display(), "The agent answers for the tiered files of a volume");
-        let volume = Arc::new(GuardedVolume { recall, post, members });
+        let volume = Arc::new(GuardedVolume { recall, ledger, post, members });
         open.insert(state.id, Arc::downgrade(&volume));
         Ok(volume)
     }
@@ -112,6 +117,10 @@ impl GuardedVolumes {
 impl GuardedVolume {
     /// Makes stubs; see [`Recall::tier`].
     pub(crate) fn tier(&self, candidates: &[Candidate]) -> Vec<Result<(), NotTiered>> {
+        let handles: Vec<FileHandle> = candidates.iter().filter_map(|candidate| gate_handle(&candidate.file).ok()).collect();
+        if let Err(error) = self.ledger.add(&handles) {
+            return candidates.iter().map(|_| Err(error.clone().into())).collect();
+        }
         let results = self.recall.tier(candidates);
         let tiered = candidates.iter().zip(&results).filter(|(_, result)| result.is_ok());
         let tiered: Vec<Handle> = tiered.map(|(candidate, _)| candidate.file.clone()).collect();
@@ -122,6 +131,24 @@ impl GuardedVolume {
     /// Brings contents back; whether each is whole, in order.
     pub(crate) fn recall(&self, files: &[Candidate]) -> Vec<bool> {
         self.recall.bring_back(files.iter().map(|candidate| candidate.file.clone()).collect())
+    }
+}
+
+impl StubGuard for GuardedVolume {
+    fn begin_stub(&self, file: &StagedFile) -> Result<(), GateError> {
+        let inode = file.inode();
+        self.ledger.add(&[inode.handle()?])?;
+        let refused = |why: GuardUnavailable| {
+            tracing::error!(%why, "A file cannot be guarded, and so it comes whole");
+            GateError::new(ErrorKind::Unsupported, "guard", inode.name())
+        };
+        self.post.guard(inode.as_fd()).map_err(refused)
+    }
+}
+
+impl Membership {
+    pub(crate) fn volume(&self) -> Arc<GuardedVolume> {
+        Arc::clone(&self.volume)
     }
 }
 

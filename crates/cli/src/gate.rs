@@ -98,6 +98,7 @@ struct Shown {
     path: String,
     options: String,
     guarded: bool,
+    by_inode: bool,
     failure: Option<String>,
     agent: bool,
     keeper: bool,
@@ -112,6 +113,7 @@ impl Shown {
             path: volume.settings.path.display().to_string(),
             options: volume.settings.options.clone(),
             guarded: volume.failure.is_none(),
+            by_inode: volume.by_inode,
             failure: volume.failure.clone(),
             agent: volume.attended,
             keeper: volume.kept,
@@ -121,13 +123,14 @@ impl Shown {
 }
 
 fn list(volumes: &[VolumeState]) -> String {
-    let mut table = Table::new(&["path", "device", "state", "agent", "keeper", "waiting>"]);
+    let mut table = Table::new(&["path", "device", "state", "asks about", "agent", "keeper", "waiting>"]);
     for volume in volumes {
         let is_there = |is_it: bool| if is_it { "yes" } else { NOTHING }.to_owned();
         table.row(vec![
             text(&volume.settings.path.display().to_string()),
             text(&volume.settings.device.display().to_string()),
             volume.failure.as_deref().map_or_else(|| "guarded".to_owned(), |why| format!("not guarded: {}", text(why))),
+            if volume.by_inode { "tiered files" } else { "all files" }.to_owned(),
             is_there(volume.attended),
             is_there(volume.kept),
             size::count(volume.waiting as u64),

@@ -10,7 +10,7 @@ use crate::engine::Event;
 use crate::guarded::{GuardedVolumes, Membership};
 use crate::recall::{News, Tell};
 use crate::remote::Share;
-use crate::volume::{StubRules, Volume};
+use crate::volume::{StubGuard, StubRules, Volume};
 
 /// Joins a guarded volume as soon as there is one.
 pub(super) struct Guarding {
@@ -59,12 +59,12 @@ impl Guarding {
             let _ = inputs.send(Input::Event(event));
         });
         self.membership = self.guarded.join(self.endpoint, self.volume.root(), &self.share, tell);
-        self.stubs.set_guarded(self.membership.is_some());
+        self.stubs.set_guard(self.membership.as_ref().map(|membership| membership.volume() as Arc<dyn StubGuard>));
     }
 }
 
 impl Drop for Guarding {
     fn drop(&mut self) {
-        self.stubs.set_guarded(false);
+        self.stubs.set_guard(None);
     }
 }

@@ -50,6 +50,11 @@ impl Office {
 
     /// The same without endpoints.
     pub(crate) fn closed(fs: Fs) -> Option<Self> {
+        Self::guarded_by(fs, "auto")
+    }
+
+    /// The same, guarded like this.
+    pub(crate) fn guarded_by(fs: Fs, guard: &str) -> Option<Self> {
         if isotherm_gate::guard::Group::new().is_err() {
             eprintln!("skipped: the kernel does not ask before content is touched, or not this user");
             return None;
@@ -69,7 +74,7 @@ impl Office {
         office.start(Part::Service);
         office.start(Part::Gate);
         let (device, volume) = (office.device.clone(), office.home.join("volume"));
-        office.ask_gate(&["volume", "add", &device, volume.to_str().unwrap()]).expect(0);
+        office.ask_gate(&["volume", "add", &device, volume.to_str().unwrap(), "--guard", guard]).expect(0);
         fs::create_dir_all(office.guarded()).unwrap();
         office.start(Part::Detroit);
         office.start(Part::Munich);
@@ -200,6 +205,11 @@ impl Office {
         let processes = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
         let keepers = processes.filter(|id: &i32| fs::read(format!("/proc/{id}/cmdline")).is_ok_and(|command| is_it(&command)));
         keepers.filter_map(Pid::from_raw).collect()
+    }
+
+    /// Whether only stubs are asked about.
+    pub(crate) fn is_by_inode(&self) -> bool {
+        self.ask_gate(&["volume", "list", "--json"]).json()[0]["by_inode"] == true
     }
 
     /// Whether somebody answers for the volume, guarded twice.

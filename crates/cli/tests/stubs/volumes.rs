@@ -50,3 +50,35 @@ fn volumes_are_added_listed_and_removed_and_come_back_by_themselves() {
     assert_eq!(office.ask_gate(&["volume", "list", "--json"]).expect(0).json().as_array().unwrap().len(), 0);
     assert!(!guarded.exists());
 }
+
+/// With an agent the gate goes over to asking about tiered files alone, also when it finds a thousand of them; where it is told to
+/// it goes on asking about all. What programs get is the same.
+#[test]
+fn single_files_are_guarded_as_well_as_the_whole_volume() {
+    for (guard, fs) in [("auto", Fs::Xfs), ("inode", Fs::Btrfs), ("filesystem", Fs::Ext4)] {
+        let Some(mut office) = Office::guarded_by(fs, guard) else { return };
+        office.join("detroit", &office.plain(), "off");
+        office.join("munich", &office.guarded(), "on");
+        let (plain, guarded) = (office.plain(), office.guarded());
+        for at in 0..300 {
+            fs::write(plain.join(format!("{at}")), text(at, 9_000)).unwrap();
+        }
+        office.settle();
+        let goes_over = guard != "filesystem";
+        until("the gate asks as it was told to", || office.is_by_inode() == goes_over);
+        let read = |at: u64| assert_eq!(number_of(&fs::read(guarded.join(format!("{at}"))).unwrap()), Ok(at), "{guard}");
+        (0..100).for_each(read);
+        office.tier_all();
+        (100..150).for_each(read);
+        // The next gate takes the list up, and a gate without a keeper begins anew with it.
+        for dying in [&[Part::Gate][..], &[Part::Keeper, Part::Gate], &[Part::Munich, Part::Keeper, Part::Gate]] {
+            dying.iter().for_each(|part| office.kill(*part));
+            dying.iter().rev().for_each(|part| office.start(*part));
+            until("it is guarded and answered for", || office.is_whole());
+            until("the gate asks as it was told to", || office.is_by_inode() == goes_over);
+            (150..200).for_each(read);
+            office.tier_all();
+        }
+        (0..300).for_each(read);
+    }
+}

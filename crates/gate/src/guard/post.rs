@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -119,7 +120,7 @@ pub trait Sentry: Send + Sync + std::fmt::Debug {
 pub struct Post {
     group: Group,
     /// The whole file system is asked about: of files that are let through the kernel need not ask again.
-    spares: bool,
+    spares: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -142,13 +143,18 @@ impl Post {
         // An agent may outlive the gate: no number of an earlier one is given again.
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let last = u64::try_from(since.as_millis()).unwrap_or_default() << NUMBERS_IN_A_MILLISECOND;
-        Self { group, spares: false, state: Mutex::new(State { last, ..State::default() }) }
+        Self { group, spares: AtomicBool::new(false), state: Mutex::new(State { last, ..State::default() }) }
     }
 
     /// A post for a group that asks about a whole file system.
     #[must_use]
     pub fn of_file_system(group: Group) -> Self {
-        Self { spares: true, ..Self::new(group) }
+        Self { spares: AtomicBool::new(true), ..Self::new(group) }
+    }
+
+    /// From now on the kernel asks about single files.
+    pub fn asks_about_single_files(&self) {
+        self.spares.store(false, Ordering::Relaxed);
     }
 
     /// There is an agent already, which has files in hand: until [`Self::begin_with`] everybody waits, record or not.
@@ -211,7 +217,7 @@ impl Post {
     /// It is whole, and nobody works on it.
     fn let_through(&self, question: Question) {
         // While the state is locked: nobody takes it in hand between the two. Where it fails the kernel asks again.
-        let _ = self.spares && self.group.spare_file(question.file()).is_ok();
+        let _ = self.spares.load(Ordering::Relaxed) && self.group.spare_file(question.file()).is_ok();
         question.allow();
     }
 
@@ -372,7 +378,7 @@ impl Sentry for Post {
     }
 
     fn guard(&self, file: BorrowedFd<'_>) -> Result<(), GuardUnavailable> {
-        if self.spares { self.group.unspare_file(file) } else { self.group.guard_file(file) }
+        if self.spares.load(Ordering::Relaxed) { self.group.unspare_file(file) } else { self.group.guard_file(file) }
     }
 
     fn look_after(&self) -> Vec<Told> {

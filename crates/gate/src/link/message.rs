@@ -34,6 +34,8 @@ pub enum Guarding {
     Auto,
     /// Each file is asked about once, and again when its inode has left memory.
     FileSystem,
+    /// Only stubs are asked about, however many there are: each takes about 1.3 KB of the kernel's memory.
+    Inode,
 }
 
 /// A guarded volume as an administrator set it up.
@@ -60,6 +62,8 @@ pub struct VolumeState {
     pub failure: Option<String>,
     /// Callers that wait for content.
     pub waiting: usize,
+    /// Whether only stubs are asked about now.
+    pub by_inode: bool,
     /// Whether an agent attends it.
     pub attended: bool,
     /// Whether the keeper holds it once more.
@@ -107,8 +111,8 @@ pub enum FromGate {
         /// What to do.
         remedy: String,
     },
-    /// To [`ToGate::Attend`]; the group's descriptor is beside it.
-    Attended,
+    /// To [`ToGate::Attend`]; the group's descriptor is beside it. Whether the agent has to mark each file that may become a stub.
+    Attended(bool),
     /// What the agent has to know.
     Told(Vec<Told>),
     /// To [`ToGate::Hold`], with its number: from now on they wait.

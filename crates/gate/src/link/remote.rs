@@ -40,6 +40,8 @@ pub struct RemotePost {
 struct State {
     link: Option<Arc<Channel>>,
     group: Group,
+    /// Each file that may become a stub is to be marked.
+    marks: bool,
     /// The same number means the same gate, without a gap.
     life: u64,
     /// Files that the agent holds or was asked about.
@@ -67,10 +69,11 @@ impl RemotePost {
         let socket = run.join(GATE_SOCKET);
         let lock = lock_within(&agent_lock(run, volume))?;
         let own = vec![own];
-        let (link, group, first) = begin(&socket, volume, &own, &BTreeSet::new())?;
+        let Begun { link, group, marks, told: first } = begin(&socket, volume, &own, &BTreeSet::new())?;
         let mut state = State {
             link: Some(Arc::new(link)),
             group,
+            marks,
             life: 1,
             in_hand: BTreeSet::new(),
             waiting: BTreeMap::new(),
@@ -122,13 +125,14 @@ impl RemotePost {
     /// Goes on with the next gate. Who waited at the one before was refused.
     fn begin_again(&self) -> Result<Vec<Told>, GuardError> {
         let in_hand = self.state().in_hand.clone();
-        let (link, group, first) = begin(&self.socket, self.volume, &self.own(), &in_hand)?;
+        let Begun { link, group, marks, told: first } = begin(&self.socket, self.volume, &self.own(), &in_hand)?;
         let mut state = self.state();
         let mut told: Vec<Told> = std::mem::take(&mut state.waiting).into_keys().map(Told::Left).collect();
         let followed = std::mem::take(&mut state.on_their_way);
         state.orphans.extend(followed);
         told.extend(state.note(first));
         state.link = Some(Arc::new(link));
+        state.marks = marks;
         let former = std::mem::replace(&mut state.group, group);
         if !former.is_same(&state.group) {
             // Nobody but this agent holds it any more. If it just went, the kernel would let everybody through who waits there.
@@ -262,8 +266,13 @@ impl Sentry for RemotePost {
     }
 
     fn guard(&self, file: BorrowedFd<'_>) -> Result<(), GuardUnavailable> {
-        // The whole file system is asked about, except for files that were let through.
-        self.group().unspare_file(file)
+        let (group, marks) = {
+            let state = self.state();
+            (state.group.clone(), state.marks)
+        };
+        // Where the whole file system is asked about, all are but those that were let through.
+        group.unspare_file(file)?;
+        if marks { group.guard_file(file) } else { Ok(()) }
     }
 
     fn look_after(&self) -> Vec<Told> {
@@ -276,13 +285,17 @@ impl Sentry for RemotePost {
     }
 }
 
+/// A conversation that has begun.
+struct Begun {
+    link: Channel,
+    group: Group,
+    /// Each file that may become a stub is to be marked.
+    marks: bool,
+    told: Vec<Told>,
+}
+
 /// Tells a gate what is in hand, and hears everything that an agent has to know.
-fn begin(
-    socket: &Path,
-    volume: VolumeId,
-    own: &[OwnedFd],
-    in_hand: &BTreeSet<FileHandle>,
-) -> Result<(Channel, Group, Vec<Told>), GuardError> {
+fn begin(socket: &Path, volume: VolumeId, own: &[OwnedFd], in_hand: &BTreeSet<FileHandle>) -> Result<Begun, GuardError> {
     let gate = |error: LinkError| GuardError::Gate(error.to_string());
     let link = Channel::connect(socket).map_err(gate)?;
     link.send(&ToGate::Attend(volume, Vec::new())).map_err(gate)?;
@@ -297,7 +310,9 @@ fn begin(
     loop {
         let patience = if group.is_some() { Duration::ZERO } else { ANSWERS_WITHIN };
         match link.receive_within::<FromGate>(patience).map_err(gate)? {
-            Some((FromGate::Attended, descriptors)) => group = descriptors.into_iter().next().map(Group::from_fd),
+            Some((FromGate::Attended(marks), descriptors)) => {
+                group = descriptors.into_iter().next().map(|group| (Group::from_fd(group), marks));
+            }
             Some((FromGate::Told(more), _)) => told.extend(more),
             Some((FromGate::Failed { text, .. }, _)) => return Err(GuardError::Gate(text)),
             Some(_) => return Err(gate(LinkError::NotUnderstood)),
@@ -305,8 +320,9 @@ fn begin(
         }
     }
     let group = group.ok_or_else(|| GuardError::Gate("it did not answer in time".to_owned()))?;
-    own.iter().try_for_each(|mount| group.spare_mount(mount)).map_err(|error| GuardError::Gate(error.to_string()))?;
-    Ok((link, group, told))
+    own.iter().try_for_each(|mount| group.0.spare_mount(mount)).map_err(|error| GuardError::Gate(error.to_string()))?;
+    let (group, marks) = group;
+    Ok(Begun { link, group, marks, told })
 }
 
 fn lock_within(path: &Path) -> Result<StateLock, GuardError> {

@@ -23,7 +23,7 @@ pub(super) fn attend(volume: &Arc<Guarded>, client: &Channel, in_hand: Vec<FileH
     let (queue, messages) = channel();
     let number = volume.next_agent();
     let writer = client.duplicate()?;
-    client.send_with(&FromGate::Attended, &[volume.group().as_fd()])?;
+    client.send_with(&FromGate::Attended(volume.wants_marks()), &[volume.group().as_fd()])?;
     {
         // The reader of questions waits here: each caller is told of once.
         let mut agent = volume.agent();
@@ -31,6 +31,7 @@ pub(super) fn attend(volume: &Arc<Guarded>, client: &Channel, in_hand: Vec<FileH
         tell(Some(&link), volume.post().begin_with(in_hand));
         *agent = Some(link);
     }
+    volume.arm(number);
     // An agent that does not read must not make the kernel's questions wait.
     std::thread::spawn(move || write(&writer, &messages));
     let ended = listen(volume, client, number, &|message| {

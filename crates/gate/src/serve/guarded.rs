@@ -32,6 +32,8 @@ pub(super) struct Guarded {
     agent_lock: PathBuf,
     is_kept: AtomicBool,
     settles: AtomicBool,
+    /// Only stubs are asked about.
+    by_inode: AtomicBool,
     ends: AtomicBool,
 }
 
@@ -56,6 +58,8 @@ impl Guarded {
         let mut mounted = Mounted::new(&device, &superblock, &settings.options)?;
         let group = Group::new()?;
         group.guard_file_system(mounted.top())?;
+        // The gate reads the list of stubs through it.
+        group.spare_mount(mounted.top())?;
         if mounted.is_at(&settings.path) {
             tracing::error!(
                 path = %settings.path.display(),
@@ -74,6 +78,7 @@ impl Guarded {
         let swept = group.sweep(0..numbers);
         tracing::info!(path = %listed.settings.path.display(), swept, "Guarding goes on; callers whose answer was lost were refused");
         group.guard_file_system(mounted.top())?;
+        group.spare_mount(mounted.top())?;
         Ok(Self::start(listed, group, mounted, run))
     }
 
@@ -87,6 +92,7 @@ impl Guarded {
             agents: AtomicU64::new(0),
             is_kept: AtomicBool::new(false),
             settles: AtomicBool::new(false),
+            by_inode: AtomicBool::new(false),
             ends: AtomicBool::new(false),
         });
         // Also where no keeper was left: what that agent has in hand may be about to become a stub.
@@ -188,6 +194,15 @@ impl Guarded {
         &self.listed
     }
 
+    pub(super) fn is_by_inode(&self) -> bool {
+        self.by_inode.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_by_inode(&self) {
+        self.by_inode.store(true, Ordering::Relaxed);
+        self.post.asks_about_single_files();
+    }
+
     pub(super) fn set_kept(&self, is_kept: bool) {
         self.is_kept.store(is_kept, Ordering::Relaxed);
     }
@@ -198,6 +213,7 @@ impl Guarded {
             settings: self.listed.settings.clone(),
             failure: None,
             waiting: self.post.waiting(),
+            by_inode: self.is_by_inode(),
             attended: self.agent().is_some(),
             kept: self.is_kept.load(Ordering::Relaxed),
         }

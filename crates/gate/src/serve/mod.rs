@@ -4,6 +4,7 @@
 //! would wait for them. **Invariants:** a volume is guarded before users see it, and until they do not see it any more; what
 //! the agent does not answer is refused after a while, and never let through.
 
+mod arm;
 mod attend;
 mod guarded;
 mod keeper;

@@ -66,6 +66,7 @@ fn states(shared: &Shared) -> Vec<VolumeState> {
             settings: listed.settings.clone(),
             failure: Some(why.clone()),
             waiting: 0,
+            by_inode: false,
             attended: false,
             kept: false,
         },

@@ -96,7 +96,13 @@ impl Ledger {
 /// The list as it is, for a gate; none where it cannot be relied on.
 pub(crate) fn listed(top: impl AsFd) -> Option<Vec<FileHandle>> {
     let home = open_beneath(top, OsStr::new(STAGE_DIR), OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW, Mode::empty());
-    let bytes = contents(home.ok()?, FILE).ok()??;
+    let home = home.ok()?;
+    // Somebody else's folder of that name says nothing.
+    let owner = rustix::fs::fstat(&home).ok()?;
+    if owner.st_uid != rustix::process::geteuid().as_raw() || owner.st_mode & 0o077 != 0 {
+        return None;
+    }
+    let bytes = contents(home, FILE).ok()??;
     parse(&bytes)
 }
 

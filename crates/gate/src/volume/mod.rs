@@ -7,6 +7,7 @@
 mod content;
 mod dir;
 mod inode;
+mod ledger;
 mod local;
 mod names;
 mod owners;
@@ -19,6 +20,8 @@ mod xattr;
 pub use content::{ContentReader, Extent, Finish, STUB_RECORD_XATTR, Snapshot};
 pub use dir::{Dir, ListEntry};
 pub use inode::{Inode, Metadata};
+pub use ledger::Ledger;
+pub(crate) use ledger::listed;
 pub use owners::{Account, Owners};
 pub use root::{FsKind, Isolation, Liveness, Root, Space};
 pub use staging::{STAGE_DIR, StagedFile, Staging};

@@ -2,7 +2,7 @@
 //!
 //! **Invariant:** a stub has its record, durably, before it gets a name that users see.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use isotherm_core::ids::Version;
 use isotherm_core::node::FileContent;
@@ -16,11 +16,20 @@ use super::{PART, Performer};
 /// Smaller files are worth no stub: two blocks are the least that is gained (DESIGN 7.5).
 pub const STUB_MIN: u64 = 8 << 10;
 
+/// Makes programs wait for the content of stubs.
+pub trait StubGuard: Send + Sync + std::fmt::Debug {
+    /// A file in staging is about to become a stub: from now on whoever opens it is asked about.
+    ///
+    /// # Errors
+    /// It cannot be guarded, and must not become one.
+    fn begin_stub(&self, file: &StagedFile) -> Result<(), GateError>;
+}
+
 /// Whether contents may come as stubs, and which do. Shared by whoever knows and whoever performs.
 #[derive(Debug, Default)]
 pub struct StubRules {
-    /// Somebody makes programs wait for the content of stubs.
-    guarded: AtomicBool,
+    /// Who makes programs wait for the content of stubs, if there is anybody.
+    guard: Mutex<Option<Arc<dyn StubGuard>>>,
     /// New files come as stubs too, not only new contents of stubs.
     tiering: bool,
 }
@@ -29,12 +38,16 @@ impl StubRules {
     /// Of an endpoint that is set to this, on a volume of which it is not known yet whether it is guarded.
     #[must_use]
     pub fn new(tiering: bool) -> Self {
-        Self { guarded: AtomicBool::new(false), tiering }
+        Self { guard: Mutex::default(), tiering }
     }
 
     /// Whether the volume is guarded now.
-    pub fn set_guarded(&self, is_guarded: bool) {
-        self.guarded.store(is_guarded, Ordering::Relaxed);
+    pub fn set_guard(&self, guard: Option<Arc<dyn StubGuard>>) {
+        *self.guard.lock().unwrap_or_else(PoisonError::into_inner) = guard;
+    }
+
+    fn guard(&self) -> Option<Arc<dyn StubGuard>> {
+        self.guard.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -42,7 +55,7 @@ impl StubRules {
 /// Names of one inode come whole, since each of them may be opened while the others are made.
 pub(super) fn comes_as_stub(performer: &Performer, step: &Step, content: &FileContent) -> bool {
     let rules = &performer.stubs;
-    if !rules.guarded.load(Ordering::Relaxed) || content.size < STUB_MIN || content.link.is_some() {
+    if rules.guard().is_none() || content.size < STUB_MIN || content.link.is_some() {
         return false;
     }
     match &step.action {
@@ -57,7 +70,9 @@ pub(super) fn comes_as_stub(performer: &Performer, step: &Step, content: &FileCo
 pub(super) fn make(performer: &Performer, step: &Step, content: &FileContent) -> Result<StagedFile, GateError> {
     let name = performer.staged_name(PART, step.node);
     let file = performer.volume.staging().create(&name)?;
-    let made = file.set_len(content.size).and_then(|()| {
+    let guard = performer.stubs.guard();
+    let begun = guard.map_or(Ok(()), |guard| guard.begin_stub(&file));
+    let made = begun.and_then(|()| file.set_len(content.size)).and_then(|()| {
         let bound = Bound::to(&handle_of(&file.inode().handle()?));
         let (node, size, content) = (step.node, content.size, ContentPrefix::of(&content.manifest));
         // A step does not say at which version the content was made, and nothing rests on it.
