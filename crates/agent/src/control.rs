@@ -8,6 +8,7 @@ mod residency;
 
 pub use file::{FileState, FileView};
 pub use residency::Moved;
+pub(crate) use residency::{count_stubs, recall_all};
 
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};

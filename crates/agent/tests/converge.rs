@@ -325,7 +325,7 @@ fn a_removed_endpoint_leaves_its_files_and_nothing_else() {
         world.settle_equal();
         let endpoints = world.service.wait(world.service.client.endpoints()).unwrap();
         let munich = endpoints.iter().find(|endpoint| endpoint.server == "munich").unwrap();
-        world.service.wait(world.service.client.delete_endpoint(munich.id)).unwrap();
+        world.service.wait(world.service.client.delete_endpoint(munich.id, isotherm_api::sync::OnStubs::Wait)).unwrap();
         eventually("the endpoint is gone", || world.service.wait(world.service.client.endpoints()).unwrap().len() == 1);
         assert_eq!(fs::read(world.munich.join("plan")).unwrap(), b"stays");
         assert!(!world.munich.join(".isotherm").exists());

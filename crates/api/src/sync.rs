@@ -64,6 +64,9 @@ pub struct Assignment {
     pub paused: bool,
     /// The endpoint goes: the agent lets go of the folder, keeps the files, and reports [`EndpointState::Removed`].
     pub deleting: bool,
+    /// What becomes of its stubs then.
+    #[serde(default)]
+    pub on_stubs: OnStubs,
     /// How its first content meets the share's.
     pub initial_upload: InitialUpload,
     /// Whether what others bring comes as stubs, where the volume is guarded.
@@ -73,6 +76,19 @@ pub struct Assignment {
     pub confirmed_deletes: u64,
     /// The newest barrier of the group: to be reported once all that was changed before it arrived is in agreement.
     pub barrier: u64,
+}
+
+/// What becomes of the stubs of an endpoint that is deleted: nobody answers for them any more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnStubs {
+    /// The endpoint stays as long as it has any.
+    #[default]
+    Wait,
+    /// Their content is brought back first.
+    Recall,
+    /// They stay what they are: of use only to an endpoint of the same share on the same folder.
+    Leave,
 }
 
 /// All endpoints of a server.
@@ -149,6 +165,11 @@ pub enum EndpointState {
         deletes: u64,
         /// Nodes that there are.
         of: u64,
+    },
+    /// It is to be deleted and has stubs.
+    HoldsStubs {
+        /// How many.
+        files: u64,
     },
     /// The answer to `deleting`: the agent has let go of the folder.
     Removed,

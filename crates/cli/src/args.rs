@@ -358,12 +358,20 @@ pub(crate) enum EndpointCommand {
     /// Goes on
     Resume(OneEndpoint),
     /// Takes the folder out of the group; its files stay where they are
+    ///
+    /// An endpoint with tiered files stays until their content is here, or --leave-stubs says that it need not be.
     Delete {
         #[command(flatten)]
         endpoint: OneEndpoint,
         /// Do not wait for its server to let go, because that server will not come back
-        #[arg(long)]
+        #[arg(long, conflicts_with_all = ["recall", "leave_stubs"])]
         forget: bool,
+        /// Bring the content of its tiered files back first
+        #[arg(long, conflicts_with = "leave_stubs")]
+        recall: bool,
+        /// Leave its tiered files without their content, for another endpoint of the group on the same folder
+        #[arg(long)]
+        leave_stubs: bool,
     },
     /// Lets the deletes go on that wait because they are many
     ConfirmDeletes(OneEndpoint),

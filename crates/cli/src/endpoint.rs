@@ -4,14 +4,16 @@
 //!
 //! **Invariant:** a shortened id names one endpoint or none.
 
+use std::time::{Duration, Instant};
+
 use isotherm_api::Client;
 use isotherm_api::management::{Endpoint, EndpointChange, EndpointStatus, NewEndpoint};
-use isotherm_api::sync::{EndpointState, InitialUpload, Watch};
+use isotherm_api::sync::{EndpointState, InitialUpload, OnStubs, Watch};
 use isotherm_core::ids::EndpointId;
 
 use crate::args::{EndpointCommand, OfGroup, OneEndpoint};
 use crate::failure::{Exit, Failure};
-use crate::output::{Answer, NOTHING, details, path, text};
+use crate::output::{Answer, NOTHING, details, path, plural, text};
 use crate::{size, status};
 
 /// Digits of an id in tables: enough to tell the endpoints of a service apart.
@@ -44,7 +46,14 @@ pub(crate) async fn run(client: &Client, command: EndpointCommand) -> Result<Ans
             let made = client.resume_endpoint(resolve(client, &id).await?).await?;
             Ok(changed(format.json, &made, "goes on"))
         }
-        EndpointCommand::Delete { endpoint, forget } => delete(client, endpoint, forget).await,
+        EndpointCommand::Delete { endpoint, forget, recall, leave_stubs } => {
+            let on_stubs = match (recall, leave_stubs) {
+                (true, _) => OnStubs::Recall,
+                (_, true) => OnStubs::Leave,
+                _ => OnStubs::Wait,
+            };
+            delete(client, endpoint, forget, on_stubs).await
+        }
         EndpointCommand::ConfirmDeletes(OneEndpoint { id, format }) => confirm_deletes(client, &id, format.json).await,
     }
 }
@@ -62,18 +71,51 @@ async fn list(client: &Client, of: OfGroup) -> Result<Answer, Failure> {
     }))
 }
 
-async fn delete(client: &Client, endpoint: OneEndpoint, forget: bool) -> Result<Answer, Failure> {
+async fn delete(client: &Client, endpoint: OneEndpoint, forget: bool, on_stubs: OnStubs) -> Result<Answer, Failure> {
     let id = resolve(client, &endpoint.id).await?;
     if forget {
         client.forget_endpoint(id).await?;
     } else {
-        client.delete_endpoint(id).await?;
+        client.delete_endpoint(id, on_stubs).await?;
+        if on_stubs == OnStubs::Wait
+            && let Some(files) = stubs_in_the_way(client, id).await?
+        {
+            return Err(holds_stubs(id, files));
+        }
     }
     let deleted = serde_json::json!({ "id": id, "forgotten": forget });
     Ok(Answer::new(endpoint.format.json, &deleted, || {
         let what = if forget { "is forgotten" } else { "goes as soon as its server has let go; its files stay" };
         format!("Endpoint {} {what}\n", short(id))
     }))
+}
+
+/// How long to wait for the word of an agent on what is in the way.
+const WORD_WITHIN: Duration = Duration::from_secs(8);
+
+/// Whether the endpoint stays because of its tiered files, and how many they are.
+async fn stubs_in_the_way(client: &Client, id: EndpointId) -> Result<Option<u64>, Failure> {
+    let until = Instant::now() + WORD_WITHIN;
+    while Instant::now() < until {
+        // One that is not found has gone.
+        let Ok(status) = client.endpoint(id).await else { return Ok(None) };
+        match status.report.map(|report| report.state) {
+            Some(EndpointState::HoldsStubs { files }) => return Ok(Some(files)),
+            // Nobody will say anything soon.
+            _ if !status.online => return Ok(None),
+            _ => tokio::time::sleep(Duration::from_millis(200)).await,
+        }
+    }
+    Ok(None)
+}
+
+fn holds_stubs(id: EndpointId, files: u64) -> Failure {
+    let id = short(id);
+    let why = format!("Endpoint {id} has {}, and stays until their content is here", plural(files, "tiered file"));
+    let remedy = format!(
+        "Bring them back by `isotherm endpoint delete {id} --recall`, or leave them for another endpoint by `isotherm endpoint delete {id} --leave-stubs`"
+    );
+    Failure::new(Exit::Refused, why).with_remedy(&remedy)
 }
 
 async fn confirm_deletes(client: &Client, id: &str, json: bool) -> Result<Answer, Failure> {

@@ -128,6 +128,7 @@ fn watch(watch: &Watch) -> &'static str {
 /// One or two words for what an endpoint does.
 pub(crate) fn state(one: &EndpointStatus) -> String {
     let word = match &one.report {
+        Some(report) if matches!(report.state, EndpointState::HoldsStubs { .. }) => "HAS STUBS",
         _ if one.endpoint.deleting => "being deleted",
         None if one.endpoint.paused => "paused",
         None => "no report",
@@ -143,6 +144,7 @@ pub(crate) fn state(one: &EndpointStatus) -> String {
             EndpointState::Paused => "paused",
             EndpointState::Stopped { .. } => "STOPPED",
             EndpointState::WaitingForConfirmation { .. } => "WAITING",
+            EndpointState::HoldsStubs { .. } => "HAS STUBS",
             EndpointState::Removed => "removed",
         },
     };
@@ -153,6 +155,13 @@ pub(crate) fn state(one: &EndpointStatus) -> String {
 pub(crate) fn state_in_full(one: &EndpointStatus) -> String {
     match one.report.as_ref().map(|report| &report.state) {
         Some(EndpointState::Stopped { reason, remedy }) => format!("stopped: {}. {}", text(reason), text(remedy)),
+        Some(EndpointState::HoldsStubs { files }) => {
+            let id = short(one.endpoint.id);
+            format!(
+                "to be deleted, and has {} tiered files: recall them, or isotherm endpoint delete {id} --leave-stubs",
+                size::count(*files)
+            )
+        }
         Some(EndpointState::WaitingForConfirmation { deletes, of }) => {
             let id = short(one.endpoint.id);
             format!(

@@ -7,6 +7,7 @@
 mod attach;
 mod folders;
 mod known;
+mod leaving;
 mod lost;
 mod overview;
 
@@ -33,6 +34,7 @@ use crate::volume::Volume;
 use attach::{News, follow};
 use folders::{make_private, overlap, service_data, state_of};
 use known::Known;
+use leaving::Leaving;
 use lost::Lost;
 
 /// Descriptors that an agent wants: staging holds many files open at a time.
@@ -100,6 +102,7 @@ pub struct Agent {
     attachment: Option<Arc<Attachment>>,
     slots: BTreeMap<EndpointId, Slot>,
     guarded: Arc<GuardedVolumes>,
+    leaving: Leaving,
     lost: Lost,
     servers: BTreeMap<ServerId, String>,
     overview: Arc<Mutex<Overview>>,
@@ -161,6 +164,7 @@ impl Agent {
             attachment: None,
             slots: BTreeMap::new(),
             guarded,
+            leaving: Leaving::default(),
             lost: Lost::default(),
             servers: BTreeMap::new(),
             overview,
@@ -253,8 +257,15 @@ impl Agent {
         let Some(attachment) = self.attachment.clone() else { return };
         let id = assignment.endpoint;
         if assignment.deleting {
-            self.let_go(assignment);
-            return;
+            let catalog = self.state_of(id).join(crate::endpoint::CATALOG);
+            let is_unknown = !catalog.exists();
+            if is_unknown || self.leaving.may_go(&assignment, (&self.overview, &self.guarded), catalog) {
+                self.let_go(assignment);
+                return;
+            }
+            // Until then it works as any other: somebody has to answer for its stubs.
+        } else {
+            self.leaving.forget(id);
         }
         if let Some(why) = self.refusal(&assignment) {
             tracing::error!(endpoint = %id, why, "Endpoint is refused");
@@ -332,7 +343,13 @@ impl Agent {
 
     /// Refreshes the overview, and reports if there is something new or it is time.
     fn report(&mut self) {
-        let views: Vec<(Assignment, Published)> = self.slots.values().map(Slot::view).collect();
+        self.let_go_of_ready();
+        let mut views: Vec<(Assignment, Published)> = self.slots.values().map(Slot::view).collect();
+        for (assignment, published) in &mut views {
+            if let Some(files) = self.leaving.stubs_of(assignment.endpoint).filter(|files| *files > 0) {
+                published.report.state = EndpointState::HoldsStubs { files };
+            }
+        }
         let revision = views.iter().map(|(_, published)| published.revision + 1).sum();
         let shown = [&views[..], &self.lost.views()].concat();
         overview::update(&self.overview, self.attachment.as_deref(), &shown);
@@ -350,6 +367,15 @@ impl Agent {
         let attachment = Arc::clone(attachment);
         let sending = async move { attachment.client.report(attachment.server, &report).await };
         self.reporting.sending = Some(self.runtime.spawn(sending));
+    }
+
+    /// Endpoints that were kept by their stubs, and have none any more.
+    fn let_go_of_ready(&mut self) {
+        if self.leaving.ready() {
+            let leaving = self.slots.values().map(|slot| slot.view().0).filter(|assignment| assignment.deleting);
+            let leaving: Vec<Assignment> = leaving.collect();
+            tokio::task::block_in_place(|| leaving.into_iter().for_each(|assignment| self.assign(assignment)));
+        }
     }
 
     /// Gives a report that is on its way the time to arrive.

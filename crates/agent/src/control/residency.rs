@@ -85,6 +85,31 @@ pub(super) fn run(
     Ok(run.moved)
 }
 
+/// How many files of an endpoint are stubs now.
+pub(crate) fn count_stubs(catalog: &Path, path: &str) -> Result<u64, String> {
+    let catalog = CatalogReader::open(catalog).map_err(|failure| failure.to_string())?;
+    let root = Root::open(Path::new(path)).map_err(|error| error.to_string())?;
+    let (mut open, mut stubs) = (vec![NodeId::ROOT], 0);
+    while let Some(directory) = open.pop() {
+        for record in catalog.children(directory) {
+            match record.here() {
+                Some(local) if local.kind() == Kind::Directory => open.push(record.node),
+                Some(local) if local.kind() == Kind::File => {
+                    let inode = gate_handle(&local.handle).and_then(|handle| root.inode(&handle));
+                    stubs += u64::from(inode.is_ok_and(|inode| inode.is_stub()));
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(stubs)
+}
+
+/// Brings back the content of all files of an endpoint.
+pub(crate) fn recall_all(overview: &Overview, guarded: &GuardedVolumes, path: &str) -> Result<Moved, String> {
+    run((overview, guarded), path.as_bytes(), Way::Recall, &mut |_| true)
+}
+
 struct Run {
     catalog: CatalogReader,
     volume: Arc<GuardedVolume>,

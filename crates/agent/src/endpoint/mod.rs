@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use isotherm_api::sync::{Assignment, EndpointState};
+use isotherm_api::sync::{Assignment, EndpointState, OnStubs};
 use isotherm_core::ids::{EndpointId, ServerId};
 use tokio::runtime::Handle;
 
@@ -119,6 +119,7 @@ impl Endpoint {
             barrier: 0,
             confirmed_deletes: 0,
             deleting: false,
+            on_stubs: OnStubs::default(),
             ..assignment.clone()
         };
         if fixed(old) != fixed(new) || !Arc::ptr_eq(&self.spec.attachment, &spec.attachment) {

@@ -17,6 +17,7 @@ use crate::management::{
     NewGroup, Problems, Server, Status, Tree,
 };
 use crate::path::percent_encode;
+use crate::sync::OnStubs;
 
 const NOTHING: Option<&()> = None;
 
@@ -153,8 +154,13 @@ impl Client {
     ///
     /// # Errors
     /// `not_found`.
-    pub async fn delete_endpoint(&self, id: EndpointId) -> Result<(), ApiError> {
-        self.json(Method::DELETE, &format!("/v1/endpoints/{id}"), NOTHING).await
+    pub async fn delete_endpoint(&self, id: EndpointId, on_stubs: OnStubs) -> Result<(), ApiError> {
+        let stubs = match on_stubs {
+            OnStubs::Wait => "wait",
+            OnStubs::Recall => "recall",
+            OnStubs::Leave => "leave",
+        };
+        self.json(Method::DELETE, &format!("/v1/endpoints/{id}?stubs={stubs}"), NOTHING).await
     }
 
     /// Deletes an endpoint whose server will not come back.

@@ -121,3 +121,37 @@ fn stubs_are_adopted_by_an_agent_that_knows_nothing() {
     assert_eq!(fs::read_dir(&plain).unwrap().count(), 21, "twenty files and the product's own folder");
     assert_eq!(office.problems(), [] as [serde_json::Value; 0]);
 }
+
+/// An endpoint with stubs goes only when their content is here, or when somebody says that they stay; another one adopts them.
+#[test]
+fn an_endpoint_with_stubs_is_not_let_go() {
+    let Some(office) = Office::open(Fs::Btrfs) else { return };
+    let (plain, guarded) = (office.plain(), office.guarded());
+    for at in 0..20 {
+        fs::write(plain.join(format!("{at}")), text(at, 50_000)).unwrap();
+    }
+    office.settle();
+    let munich = || {
+        let endpoints = office.run(&["endpoint", "list", "--json"]).json();
+        let of_munich = endpoints.as_array().unwrap().iter().find(|one| one["endpoint"]["server"] == "munich").cloned();
+        of_munich.map(|one| one["endpoint"]["id"].as_str().unwrap().to_owned())
+    };
+    let id = munich().unwrap();
+    let refused = office.run(&["endpoint", "delete", &id]).expect(4);
+    assert!(refused.err.contains("20 tiered files") && refused.err.contains("--recall"), "{refused:?}");
+    assert_eq!(number_of(&fs::read(guarded.join("3")).unwrap()), Ok(3), "somebody still answers for them");
+
+    office.run(&["endpoint", "delete", &id, "--leave-stubs"]).expect(0);
+    until("the endpoint is gone", || munich().is_none());
+    assert_eq!(blocks(&guarded.join("5")), 0);
+    office.join("munich", &guarded, "on");
+    office.settle();
+    assert_eq!((blocks(&guarded.join("5")), number_of(&fs::read(guarded.join("7")).unwrap())), (0, Ok(7)));
+
+    office.run(&["endpoint", "delete", &munich().unwrap(), "--recall"]).expect(0);
+    until("the endpoint is gone", || munich().is_none());
+    for at in 0..20 {
+        assert!(blocks(&guarded.join(format!("{at}"))) > 0);
+        assert_eq!(number_of(&fs::read(guarded.join(format!("{at}"))).unwrap()), Ok(at));
+    }
+}

@@ -15,6 +15,7 @@ use isotherm_api::management::{
     ShownProblem, ShownReport, Status,
 };
 use isotherm_api::path::ShownPath;
+use isotherm_api::sync::OnStubs;
 use isotherm_core::exclude::excludes_everything;
 use isotherm_core::ids::{EndpointId, GroupId, Incarnation};
 use rusqlite::Connection;
@@ -190,6 +191,8 @@ pub(super) async fn confirm_deletes(State(state): Shared, Path(id): Path<String>
 pub(super) struct DeleteQuery {
     #[serde(default)]
     forget: bool,
+    #[serde(default)]
+    stubs: OnStubs,
 }
 
 pub(super) async fn delete_endpoint(
@@ -200,7 +203,7 @@ pub(super) async fn delete_endpoint(
     let id = endpoint_id(&id)?;
     let Query(query) = query.map_err(|error| Fault::invalid(error.body_text()))?;
     if !query.forget {
-        return change(&state, move |connection| records::delete_endpoint(connection, id, now_ms())).await;
+        return change(&state, move |connection| records::delete_endpoint(connection, id, query.stubs, now_ms())).await;
     }
     let answer = change(&state, move |connection| records::remove_endpoint(connection, id, "endpoint.forget", now_ms())).await?;
     state.live.endpoint_removed(id);

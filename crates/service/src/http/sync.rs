@@ -84,6 +84,7 @@ fn read_assignments(connection: &rusqlite::Connection, server: ServerId, epoch: 
             path: endpoint.path,
             paused: endpoint.paused,
             deleting: endpoint.deleting,
+            on_stubs: row.on_stubs,
             initial_upload: endpoint.initial_upload,
             tiering: endpoint.tiering,
             confirmed_deletes: endpoint.confirmed_deletes,

@@ -9,7 +9,7 @@ use std::path::Path;
 use isotherm_api::Code;
 use isotherm_api::limits::{ENDPOINTS_PER_GROUP_MAX, ENDPOINTS_PER_SERVER_MAX};
 use isotherm_api::management::{Endpoint, EndpointChange, NewEndpoint};
-use isotherm_api::sync::InitialUpload;
+use isotherm_api::sync::{InitialUpload, OnStubs};
 use isotherm_core::ids::{EndpointId, GroupId, ServerId};
 use rusqlite::{Connection, Row, params};
 
@@ -24,6 +24,8 @@ pub(crate) struct EndpointRow {
     pub(crate) endpoint: Endpoint,
     pub(crate) group: GroupId,
     pub(crate) server: ServerId,
+    /// If it is to go.
+    pub(crate) on_stubs: OnStubs,
 }
 
 const SELECT: &str = "SELECT endpoint.id, share.name, server.name, path, authoritative, paused, deleting, confirmed_deletes,
@@ -43,7 +45,12 @@ fn read(row: &Row<'_>) -> Result<EndpointRow, rusqlite::Error> {
         created_ms: unsigned(row.get(8)?),
         tiering: row.get(11)?,
     };
-    Ok(EndpointRow { endpoint, group: GroupId(row.get(9)?), server: ServerId(row.get(10)?) })
+    let on_stubs = match row.get::<_, i64>(6)? {
+        2 => OnStubs::Recall,
+        3 => OnStubs::Leave,
+        _ => OnStubs::Wait,
+    };
+    Ok(EndpointRow { endpoint, on_stubs, group: GroupId(row.get(9)?), server: ServerId(row.get(10)?) })
 }
 
 /// All endpoints, by group and server.
@@ -148,8 +155,13 @@ pub(crate) fn confirm_deletes(connection: &Connection, id: EndpointId, now_ms: u
 }
 
 /// Asks the agent to let go of the endpoint.
-pub(crate) fn delete_endpoint(connection: &Connection, id: EndpointId, now_ms: u64) -> Result<(), Fault> {
-    connection.execute("UPDATE endpoint SET deleting = 1 WHERE id = ?1", [&id.0])?;
+pub(crate) fn delete_endpoint(connection: &Connection, id: EndpointId, on_stubs: OnStubs, now_ms: u64) -> Result<(), Fault> {
+    let deleting = match on_stubs {
+        OnStubs::Wait => 1,
+        OnStubs::Recall => 2,
+        OnStubs::Leave => 3,
+    };
+    connection.execute("UPDATE endpoint SET deleting = ?2 WHERE id = ?1", params![id.0, deleting])?;
     note(connection, id, "endpoint.delete", now_ms)
 }
 

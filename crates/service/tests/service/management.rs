@@ -139,7 +139,7 @@ async fn agents_learn_of_their_endpoints_and_let_go_of_them() {
     gone.endpoints[0].state = EndpointState::Removed;
     client.report(writer.server, &gone).await.unwrap();
     assert_eq!(client.endpoints().await.unwrap().len(), 1, "nobody asked for that");
-    client.delete_endpoint(made.id).await.unwrap();
+    client.delete_endpoint(made.id, isotherm_api::sync::OnStubs::Wait).await.unwrap();
     assert!(next(client, writer, third.revision).await.endpoints[0].deleting);
     client.report(writer.server, &gone).await.unwrap();
     assert!(client.endpoints().await.unwrap().is_empty());
