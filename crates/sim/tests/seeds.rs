@@ -82,6 +82,7 @@ const FOUND: &[(u64, &str)] = &[
     (94594, "the next save of a file that could not be read any more was not looked for before the file counted as deleted"),
     (44259, "the next save of a moved file was taken for the file that had been given its former name"),
     (104250, "a file that gave way in a conflict and was deleted while the answer was on the way came back"),
+    (144627, "the simulation: a name whose directory was out of sight counted as given up with another name of its file"),
 ];
 
 #[test]
