@@ -83,6 +83,7 @@ const FOUND: &[(u64, &str)] = &[
     (44259, "the next save of a moved file was taken for the file that had been given its former name"),
     (104250, "a file that gave way in a conflict and was deleted while the answer was on the way came back"),
     (144627, "the simulation: a name whose directory was out of sight counted as given up with another name of its file"),
+    (3928, "a server that had read a part of the feed missed what had changed behind that part before the share was put back"),
 ];
 
 #[test]
