@@ -84,6 +84,7 @@ const FOUND: &[(u64, &str)] = &[
     (104250, "a file that gave way in a conflict and was deleted while the answer was on the way came back"),
     (144627, "the simulation: a name whose directory was out of sight counted as given up with another name of its file"),
     (3928, "a server that had read a part of the feed missed what had changed behind that part before the share was put back"),
+    (29650, "a further name of a file that a step had made, and that was renamed elsewhere since, was taken for a user's"),
 ];
 
 #[test]
