@@ -74,6 +74,13 @@ impl Ledger {
         self.touched.entry(bytes).or_default().insert(Toucher::Fault);
     }
 
+    /// Somebody at a server renamed the file that has this content in the share. Who had given it up by then did not know that.
+    pub fn renamed(&mut self, site: usize, bytes: Bytes) {
+        if self.ended.contains(&bytes) {
+            self.touched.entry(bytes).or_default().insert(Toucher::Site(site));
+        }
+    }
+
     /// Contents that must be in no live file at the end: the only server where anybody touched the file has given them up.
     /// If somebody elsewhere did something to it, both are right in some way, and it may come back.
     #[must_use]
