@@ -8,7 +8,7 @@ use isotherm_core::ids::{Cursor, Incarnation, NodeId, Timestamp, Version};
 use isotherm_core::namespace::{Answer, Batch, Change, History, Operation, Reader, Records, apply, check, page};
 use isotherm_core::node::{FileContent, Node};
 use isotherm_core::plan::{Action as Act, Step};
-use isotherm_core::trees::{Handle, Trees as _};
+use isotherm_core::trees::{Handle, Record, Trees as _};
 
 use crate::faults::live_files;
 use crate::perform::{content_entry, look, perform};
@@ -192,8 +192,13 @@ impl World {
         let site = &self.sites[number];
         let Some(catalog) = site.engine.as_ref().map(Engine::catalog).or(site.catalog.as_ref()) else { return };
         let elsewhere = |node: NodeId| {
-            let (Ok(there), Some(record)) = (self.records.node(node), catalog.record(node)) else { return None };
-            there.filter(|there| record.synced.is_some_and(|base| there.place != base.place))
+            let (Ok(there), Some(Record { synced: Some(base), local: Some(local), .. })) =
+                (self.records.node(node), catalog.record(node))
+            else {
+                return None;
+            };
+            // Where the share has it at the place where it is here, the rename was his own.
+            there.filter(|there| there.place != base.place && there.place != local.place)
         };
         let left = live_files(&site.volume);
         let mut back = BTreeSet::new();
