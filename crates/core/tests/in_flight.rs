@@ -4,7 +4,10 @@
 mod world;
 
 use isotherm_core::name::Case;
+use isotherm_core::node::Kind;
 use world::World;
+use world::deeds::{perform, shown};
+use world::disk::{Ino, ROOT};
 use world::people::{Do, act, agreed};
 
 const ACTIONS: &[Do] = &[
@@ -75,5 +78,38 @@ fn what_is_done_before_a_step_is_performed_is_not_lost() {
             world.attempt(1, &plan);
             world.converge(1).unwrap_or_else(|what| panic!("{a:?} arrives, but {b:?}: {what}"));
         }
+    }
+}
+
+/// The second server's file is in conflict, and deleted there while what becomes of it is on its way to the share.
+#[test]
+fn what_is_in_conflict_and_deleted_before_the_answer_comes_stays_deleted() {
+    for (name, both, first, second, after) in [
+        ("it gave way to a directory", "", "mkdir x; write x/a 1", "write x 2", "x/ x/a=1"),
+        ("the share's version keeps the name", "write x 1", "later; write x 2", "write x 3", "x=2"),
+        ("it keeps the name", "write x 1", "write x 2", "later; write x 3", "x-s0=2"),
+    ] {
+        let mut world = World::new(2, Case::Sensitive);
+        perform(&mut world.servers[0].disk, both);
+        world.converge(0).unwrap();
+        world.servers[1].disk.clock = world.servers[0].disk.clock;
+        perform(&mut world.servers[0].disk, first);
+        perform(&mut world.servers[1].disk, second);
+        world.alone(0);
+        let plan = loop {
+            let plan = under_way(&mut world, 1);
+            if !plan.intents.is_empty() {
+                break plan;
+            }
+            world.perform(1, &plan);
+        };
+        let disk = &mut world.servers[1].disk;
+        let is_file = |ino: &Ino| disk.inodes[ino].kind == Kind::File;
+        let file = disk.names.iter().find(|((parent, _), ino)| *parent == ROOT && is_file(ino)).map(|(at, _)| at.clone());
+        disk.remove_tree(&file.unwrap());
+        world.scan(1);
+        world.perform(1, &plan);
+        world.converge(1).unwrap_or_else(|what| panic!("{name}: {what}"));
+        assert_eq!(shown(&world), after, "{name}");
     }
 }

@@ -1,14 +1,14 @@
 //! What engines ask for, done in the world: looks, messages to the share, moves on the volume. Messages are late, lost
 //! or repeated; users and failures come in between.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use isotherm_agent::engine::{Away, Catalog as _, Effect, Event, ReadResult, SnapshotPart, StepResult};
-use isotherm_core::ids::{Cursor, Incarnation, NodeId, Timestamp};
+use isotherm_agent::engine::{Away, Catalog as _, Effect, Engine, Event, ReadResult, SnapshotPart, StepResult};
+use isotherm_core::ids::{Cursor, Incarnation, NodeId, Timestamp, Version};
 use isotherm_core::namespace::{Answer, Batch, Change, History, Operation, Reader, Records, apply, check, page};
 use isotherm_core::node::{FileContent, Node};
 use isotherm_core::plan::{Action as Act, Step};
-use isotherm_core::trees::{Handle, Trees as _};
+use isotherm_core::trees::{Handle, Record, Trees as _};
 
 use crate::faults::live_files;
 use crate::perform::{content_entry, look, perform};
@@ -155,10 +155,7 @@ impl World {
             self.deliver(number, Event::Answered(Err(away())));
             return;
         }
-        self.begin_own_life();
-        let Ok(answers) = apply(&mut self.records, &batch);
-        self.note_moves(&batch, &answers);
-        self.check_namespace();
+        let answers = self.commit(&batch);
         if self.options.faults && self.rng.chance(3) {
             self.soon(5_000, Action::Repeat(batch));
         }
@@ -166,39 +163,61 @@ impl World {
         self.deliver(number, Event::Answered(answer));
     }
 
-    /// A rename elsewhere beats a delete by somebody who had not seen it: what he deleted is there again.
-    fn note_moves(&mut self, batch: &Batch, answers: &[Answer]) {
+    /// A rename elsewhere beats a delete by somebody who had not seen it: what the share has of the file is there again. The
+    /// delete comes late, or the rename does; versions after `head` are of this batch.
+    fn note_moves(&mut self, batch: &Batch, answers: &[Answer], head: Version) {
+        let author = self.sites.iter().position(|site| site.id == batch.server);
         for (operation, answer) in batch.operations.iter().zip(answers) {
-            if let (Change::Delete { place, .. }, Answer::Conflict(node)) = (&operation.change, answer)
-                && node.versions.place > *place
-                && let Some(bytes) = node.content.file().and_then(|file| self.contents.get(&file.manifest)).copied()
-            {
-                self.ledger.given_back(bytes);
+            match (&operation.change, answer) {
+                (Change::Delete { place, .. }, Answer::Conflict(node)) if node.versions.place > *place => {
+                    self.bytes_of(node).into_iter().for_each(|bytes| self.ledger.given_back(bytes));
+                }
+                (Change::Move { node, .. }, Answer::Applied(version)) if *version > head => {
+                    let Ok(node) = self.records.node(*node);
+                    if let Some((author, bytes)) = author.zip(node.and_then(|node| self.bytes_of(&node))) {
+                        self.ledger.renamed(author, bytes);
+                    }
+                }
+                _ => {}
             }
         }
     }
 
-    /// The same where the rename is known here and was not made here yet, when a user deletes the file.
-    pub(crate) fn note_moved_before(&mut self, number: usize, before: &BTreeMap<Ino, Bytes>) {
-        let site = &self.sites[number];
-        let Some(engine) = &site.engine else { return };
-        let catalog = engine.catalog();
-        let is_elsewhere = |node: NodeId| {
-            let (Ok(there), Some(record)) = (self.records.node(node), catalog.record(node)) else { return false };
-            record.synced.is_some_and(|base| there.is_some_and(|there| there.place != base.place))
-        };
-        let left = live_files(&site.volume);
-        let gone = before.iter().filter(|(ino, _)| !left.contains_key(ino));
-        let moved = gone.filter(|(ino, _)| catalog.by_handle(&handle(**ino)).into_iter().any(is_elsewhere));
-        for bytes in moved.map(|(_, bytes)| *bytes).collect::<Vec<_>>() {
-            self.ledger.given_back(bytes);
-        }
+    fn bytes_of(&self, node: &Node) -> Option<Bytes> {
+        node.content.file().and_then(|file| self.contents.get(&file.manifest)).copied()
     }
 
-    pub(crate) fn commit(&mut self, batch: &Batch) {
+    /// The same where a user deletes the file when the rename was made in the share, and was not made here yet.
+    pub(crate) fn note_moved_before(&mut self, number: usize, before: &BTreeMap<Ino, Bytes>) {
+        let site = &self.sites[number];
+        let Some(catalog) = site.engine.as_ref().map(Engine::catalog).or(site.catalog.as_ref()) else { return };
+        let elsewhere = |node: NodeId| {
+            let (Ok(there), Some(Record { synced: Some(base), local: Some(local), .. })) =
+                (self.records.node(node), catalog.record(node))
+            else {
+                return None;
+            };
+            // Where the share has it at the place where it is here, the rename was his own.
+            there.filter(|there| there.place != base.place && there.place != local.place)
+        };
+        let left = live_files(&site.volume);
+        let mut back = BTreeSet::new();
+        for (ino, bytes) in before.iter().filter(|(ino, _)| !left.contains_key(ino)) {
+            for there in catalog.by_handle(&handle(*ino)).into_iter().filter_map(elsewhere) {
+                // What he wrote last never came to the share.
+                back.extend([Some(*bytes), self.bytes_of(&there)].into_iter().flatten());
+            }
+        }
+        back.into_iter().for_each(|bytes| self.ledger.given_back(bytes));
+    }
+
+    pub(crate) fn commit(&mut self, batch: &Batch) -> Vec<Answer> {
         self.begin_own_life();
-        let Ok(_) = apply(&mut self.records, batch);
+        let Ok(share) = self.records.share();
+        let Ok(answers) = apply(&mut self.records, batch);
+        self.note_moves(batch, &answers, share.head);
         self.check_namespace();
+        answers
     }
 
     pub(crate) fn check_namespace(&mut self) {

@@ -2,14 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use isotherm_agent::engine::{Effect, Event};
+use isotherm_agent::engine::{Catalog as _, Effect, Event, PLACING, contents_on_the_way};
 use isotherm_core::ids::Incarnation;
 use isotherm_core::namespace::{Reader, Records};
+use isotherm_core::node::Content;
 
 use crate::effects::away;
 use crate::rng::Rng;
-use crate::volume::{Ino, Volume};
-use crate::world::{Action, CALM_AFTER, World};
+use crate::volume::{Ino, STAGING, Volume, manifest};
+use crate::world::{Action, CALM_AFTER, Site, World};
 
 impl World {
     pub(crate) fn plan_faults(&mut self) {
@@ -105,7 +106,7 @@ impl World {
             .iter()
             .enumerate()
             .filter(|(at, _)| *at != number)
-            .flat_map(|(_, site)| live_files(&site.volume).into_values())
+            .flat_map(|(_, site)| kept_files(site).into_values())
             .collect();
         let shared = self.shared_contents();
         // By inode: a removed file may come back beside another one of the same content.
@@ -208,7 +209,7 @@ impl World {
         }
         // What was deleted since the copy comes back, and what only the share had is gone: both are the copy's.
         self.went_back = true;
-        let here: BTreeSet<u32> = self.sites.iter().flat_map(|site| live_files(&site.volume).into_values()).collect();
+        let here: BTreeSet<u32> = self.sites.iter().flat_map(|site| kept_files(site).into_values()).collect();
         let shared = self.shared_contents();
         self.ledger.owed.retain(|bytes| here.contains(bytes) || shared.contains(&crate::volume::manifest(*bytes)));
     }
@@ -247,4 +248,20 @@ impl World {
 
 pub(crate) fn live_files(volume: &Volume) -> BTreeMap<Ino, u32> {
     volume.files().map(|(ino, inode)| (ino, inode.bytes)).collect()
+}
+
+/// Without what steps were bringing from the share when the agent ended: nobody saw it there, and the next start throws it
+/// away.
+fn kept_files(site: &Site) -> BTreeMap<Ino, u32> {
+    let mut files = live_files(&site.volume);
+    let steps = site.catalog.as_ref().and_then(|catalog| catalog.value(PLACING));
+    for (name, ino) in site.volume.entries(STAGING).into_iter().filter(|(_, ino)| site.volume.links(*ino) == 1) {
+        let node = String::from_utf8_lossy(name.as_bytes()).strip_prefix("full-").and_then(|id| id.parse().ok());
+        let brought = node.map(|node| contents_on_the_way(steps.as_deref(), node)).unwrap_or_default();
+        let brought: Vec<_> = brought.iter().filter_map(Content::file).map(|file| file.manifest).collect();
+        if files.get(&ino).is_some_and(|bytes| brought.contains(&manifest(*bytes))) {
+            files.remove(&ino);
+        }
+    }
+    files
 }

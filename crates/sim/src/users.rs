@@ -49,7 +49,8 @@ impl Ledger {
     }
 
     /// A user of a server did something.
-    fn note(&mut self, site: usize, before: &Census, after: &Census) {
+    fn note(&mut self, site: usize, before: &Census, volume: &Volume) {
+        let after = &census(volume);
         let changed = |one: &Census, other: &Census| -> Vec<Bytes> {
             one.iter().filter(|(at, file)| other.get(*at) != Some(file)).map(|(_, (_, inode))| inode.bytes).collect()
         };
@@ -62,13 +63,22 @@ impl Ledger {
             let earlier = named.chain(same).map(|(_, inode)| inode.bytes).filter(|bytes| *bytes != inode.bytes);
             self.earlier.entry(inode.bytes).or_default().extend(earlier);
         }
-        let left: BTreeSet<Bytes> = after.values().map(|(_, inode)| inode.bytes).collect();
+        // A name that is out of sight because its directory is being renamed was not given up with another name of the file.
+        let parked = volume.parked().map(|inode| inode.bytes);
+        let left: BTreeSet<Bytes> = after.values().map(|(_, inode)| inode.bytes).chain(parked).collect();
         self.ended.extend(before.values().map(|(_, inode)| inode.bytes).filter(|bytes| !left.contains(bytes)));
     }
 
     /// A fault gave a content back to a volume that had lost it.
     pub fn given_back(&mut self, bytes: Bytes) {
         self.touched.entry(bytes).or_default().insert(Toucher::Fault);
+    }
+
+    /// Somebody at a server renamed the file that has this content in the share. Who had given it up by then did not know that.
+    pub fn renamed(&mut self, site: usize, bytes: Bytes) {
+        if self.ended.contains(&bytes) {
+            self.touched.entry(bytes).or_default().insert(Toucher::Site(site));
+        }
     }
 
     /// Contents that must be in no live file at the end: the only server where anybody touched the file has given them up.
@@ -160,7 +170,7 @@ impl User<'_> {
     pub fn act(&mut self) {
         let before = census(self.volume);
         self.act_somehow();
-        self.ledger.note(self.site, &before, &census(self.volume));
+        self.ledger.note(self.site, &before, self.volume);
     }
 
     fn act_somehow(&mut self) {
@@ -215,7 +225,7 @@ impl User<'_> {
         let (at, ino) = known.or_else(|| self.any(Some(Kind::File)))?;
         let before = census(self.volume);
         self.write_to(&at, ino);
-        self.ledger.note(self.site, &before, &census(self.volume));
+        self.ledger.note(self.site, &before, self.volume);
         Some(ino)
     }
 

@@ -7,7 +7,7 @@ use isotherm_core::content::ManifestId;
 use isotherm_core::ids::{NodeId, Timestamp};
 use isotherm_core::name::Name;
 use isotherm_core::node::{Kind, Metadata};
-use isotherm_core::observe::{Evidence, Liveness, Seen};
+use isotherm_core::observe::{Evidence, Liveness, PARKED_PREFIX, Seen};
 use isotherm_core::trees::{Handle, Print};
 
 /// An inode number; never used twice.
@@ -190,6 +190,16 @@ impl Volume {
         let named: BTreeSet<&Ino> = self.live.names.values().collect();
         let files = self.live.inodes.iter().filter(move |(ino, _)| named.contains(ino));
         files.map(|(ino, inode)| (*ino, inode)).filter(|(_, inode)| inode.kind == Kind::File)
+    }
+
+    /// Every file whose name, or that of a directory above it, a step has taken away for the moment.
+    pub fn parked(&self) -> impl Iterator<Item = &Inode> {
+        let mut parked = self.entries(STAGING);
+        parked.retain(|(name, _)| name.as_bytes().starts_with(PARKED_PREFIX.as_bytes()));
+        let is_parked =
+            move |ino: Ino, directory: Ino| parked.iter().any(|(_, above)| *above == ino || self.is_below(directory, *above));
+        let named = self.live.names.iter().filter(move |((directory, _), ino)| is_parked(**ino, *directory));
+        named.filter_map(|(_, ino)| self.inode(*ino)).filter(|inode| inode.kind == Kind::File)
     }
 
     /// Whether `at` is `above` or below it.

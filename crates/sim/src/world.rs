@@ -267,7 +267,7 @@ impl World {
                 self.report(number, reports);
             }
             Action::Scribble(number, ino, until) => self.scribble(number, ino, until),
-            Action::Repeat(batch) => self.commit(&batch),
+            Action::Repeat(batch) => drop(self.commit(&batch)),
             Action::Tick(number, run) if self.sites[number].run == run => {
                 self.sites[number].next_tick = None;
                 self.feed(number, Event::Tick);
@@ -332,10 +332,12 @@ impl World {
     /// A user does something on a volume.
     pub(crate) fn user(&mut self, number: usize) -> Vec<isotherm_agent::engine::Changed> {
         let site = &mut self.sites[number];
+        let before = live_files(&site.volume);
         let (volume, ledger, rng, apart) = (&mut site.volume, &mut self.ledger, &mut self.rng, self.options.apart);
         let mut user = User { site: number, volume, ledger, rng, apart, reports: Vec::new() };
         user.act();
         let reports = user.reports;
+        self.note_moved_before(number, &before);
         self.trace_image(number);
         // Some of what users do is durable at once.
         if self.rng.chance(50) {

@@ -53,7 +53,7 @@ fn page() -> Event {
         operation: OperationId([3; 16]),
     };
     let cursor = Cursor { incarnation: Incarnation(1), version };
-    Event::Page(Ok(Page { nodes: vec![node], cursor, at_head: true, start_over: false, lives: Vec::new() }))
+    Event::Page(Ok(Page { nodes: vec![node], cursor, at_head: true, head: version, start_over: false, lives: Vec::new() }))
 }
 
 #[test]

@@ -140,8 +140,9 @@ impl World {
     }
 
     fn page(&mut self, nodes: Vec<Node>) {
-        let cursor = Cursor { incarnation: Incarnation(1), version: Version(self.head) };
-        self.tell(Event::Page(Ok(Page { nodes, cursor, at_head: true, start_over: false, lives: Vec::new() })));
+        let head = Version(self.head);
+        let cursor = Cursor { incarnation: Incarnation(1), version: head };
+        self.tell(Event::Page(Ok(Page { nodes, cursor, at_head: true, head, start_over: false, lives: Vec::new() })));
     }
 
     /// Somebody elsewhere makes nodes.

@@ -81,6 +81,13 @@ const FOUND: &[(u64, &str)] = &[
     (97640, "a look at one name of an inode, from before a step changed it through another, was believed"),
     (94594, "the next save of a file that could not be read any more was not looked for before the file counted as deleted"),
     (44259, "the next save of a moved file was taken for the file that had been given its former name"),
+    (104250, "a file that gave way in a conflict and was deleted while the answer was on the way came back"),
+    (144627, "the simulation: a name whose directory was out of sight counted as given up with another name of its file"),
+    (3928, "a server that had read a part of the feed missed what had changed behind that part before the share was put back"),
+    (29650, "a further name of a file that a step had made, and that was renamed elsewhere since, was taken for a user's"),
+    (46348, "the simulation: a rename elsewhere brings back what the share has of a file, not what was last written to it"),
+    (60346, "the simulation: a rename elsewhere beats a delete that was made before it, too"),
+    (28422, "the simulation: what only a step was bringing was owed after the share and its author's disk had gone back"),
 ];
 
 #[test]

@@ -52,7 +52,8 @@ impl<C: Catalog> Engine<C> {
                     let record = self.catalog.record(change.node());
                     self.count_local(change, record.as_ref(), now);
                     let before = record.and_then(|record| record.remote);
-                    settle::committed(&mut self.catalog, change, Commit { author, operation: *operation, version });
+                    let commit = Commit { author, operation: *operation, version };
+                    settle::committed(&mut self.catalog, &sent.intent, change, commit);
                     self.work.waits.remove(&change.node());
                     self.resolved(change.node());
                     self.uploaded(change, now);

@@ -15,7 +15,7 @@ use isotherm_core::plan::{Action, Step};
 use isotherm_core::trees::{Local, LocalContent, Record, same_metadata};
 
 use super::local::LocalSide;
-use super::{Catalog, Engine};
+use super::{After, Catalog, Engine};
 
 /// Catalog value of the steps that are kept.
 pub const PLACING: &str = "placing";
@@ -158,6 +158,7 @@ impl<C: Catalog> Engine<C> {
             self.catalog.put(record);
         }
         strays.into_iter().for_each(|stray| self.around(stray));
+        self.mirrored(step.node);
     }
 
     /// The share had what a step made; a node of which nothing is known any more was deleted there since. In which version, is
@@ -191,6 +192,13 @@ impl<C: Catalog> Engine<C> {
                 let replaced = record.here().is_some_and(|local| local.handle == expected.handle);
                 made(content, metadata, place, seen).filter(|_| replaced)
             }
+            Action::Create { link_to: Some(target), .. } if record.local.is_none() && seen.handle == target.handle => {
+                self.further_name(place, seen)
+            }
+            Action::Replace { expected, link_to: Some(target), .. } if seen.handle == target.handle => {
+                let replaced = record.here().is_some_and(|local| local.handle == expected.handle);
+                self.further_name(place, seen).filter(|_| replaced)
+            }
             // A file with several names may have been given this one by a user.
             Action::Move { expected, .. }
                 if seen.handle == expected.handle && (seen.kind == Kind::Directory || seen.print.links == 1) =>
@@ -201,6 +209,12 @@ impl<C: Catalog> Engine<C> {
             }
             _ => None,
         }
+    }
+
+    /// A name of an inode that had others when the step was planned.
+    fn further_name(&self, place: Place, seen: &Seen) -> Option<Local> {
+        let after = After { handle: seen.handle.clone(), print: seen.print, shown: seen.metadata.clone()? };
+        Some(self.linked(place, after))
     }
 }
 

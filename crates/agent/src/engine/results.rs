@@ -106,7 +106,7 @@ impl<C: Catalog> Engine<C> {
     }
 
     /// What was found out through one name of an inode holds for all of them.
-    fn mirrored(&mut self, node: NodeId) {
+    pub(super) fn mirrored(&mut self, node: NodeId) {
         for other in mirror(&mut self.catalog, node) {
             self.around(other);
         }
@@ -261,7 +261,7 @@ impl<C: Catalog> Engine<C> {
     }
 
     /// Another name of an inode that is known: nothing was written, so it is what its other names are.
-    fn linked(&self, place: Place, after: After) -> Local {
+    pub(super) fn linked(&self, place: Place, after: After) -> Local {
         let owners = self.catalog.by_handle(&after.handle).into_iter().filter_map(|node| self.catalog.record(node));
         let other = owners.filter_map(|record| record.here().cloned()).next();
         let Some(other) = other else {

@@ -54,8 +54,8 @@ impl<C: Catalog> Engine<C> {
         if self.catalog.cursor().is_some_and(|cursor| cursor.incarnation != page.cursor.incarnation) {
             self.set_lives(&page.lives);
         }
-        let newest = page.nodes.iter().map(|node| node.versions.last).max();
-        self.note_version(newest.unwrap_or_default().max(page.cursor.version));
+        // Also in the middle of the feed: what changed behind the position is not known from before it.
+        self.note_version(page.head);
     }
 
     fn set_lives(&mut self, lives: &[Life]) {

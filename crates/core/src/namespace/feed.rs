@@ -18,7 +18,7 @@ use crate::node::Node;
 pub struct Reader {
     /// Where to read on.
     pub cursor: Cursor,
-    /// The newest version that the reader knows of anything, by a page or an answer; not before the cursor.
+    /// The newest version that the reader knows of: the share's when a page was read, or an answer's; not before the cursor.
     pub newest: Version,
 }
 
@@ -38,6 +38,9 @@ pub struct Page {
     pub cursor: Cursor,
     /// Nothing lies behind this page: the tree that the reader now knows is consistent.
     pub at_head: bool,
+    /// The newest version of the share. What had changed twice by then is left out before its turn: if the share is put back
+    /// to before that, it never comes, so the reader knows of this version from now on ([`Reader::newest`]).
+    pub head: Version,
     /// The reader knows more than its life and this one have in common, or the cursor lies before the tombstone horizon: the
     /// page is empty and the reader has to read a snapshot.
     pub start_over: bool,
@@ -60,7 +63,7 @@ pub fn page<R: Records>(records: &R, reader: impl Into<Reader>, limit: usize) ->
     // Also at zero: an answer may have told a reader of nodes that the feed never named to it.
     let gone = known < share.horizon;
     if gone || common.is_none_or(|common| newest.max(known) > common) {
-        return Ok(Page { nodes: Vec::new(), cursor, at_head: false, start_over: true, lives: Vec::new() });
+        return Ok(Page { nodes: Vec::new(), cursor, at_head: false, head: share.head, start_over: true, lives: Vec::new() });
     }
     let changed = records.changed_after(known, limit)?;
     let end = if changed.len() < limit { share.head } else { changed.last().map_or(share.head, |node| node.versions.last) };
@@ -75,7 +78,7 @@ pub fn page<R: Records>(records: &R, reader: impl Into<Reader>, limit: usize) ->
         }
     }
     let cursor = Cursor { incarnation: share.incarnation, version: end };
-    Ok(Page { nodes, cursor, at_head: end == share.head, start_over: false, lives: history.lives })
+    Ok(Page { nodes, cursor, at_head: end == share.head, head: share.head, start_over: false, lives: history.lives })
 }
 
 /// Ancestors made after the reader's cursor whose latest change lies behind the page: the reader cannot know them.

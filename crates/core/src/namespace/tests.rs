@@ -278,3 +278,21 @@ fn a_cursor_of_another_life_starts_over() {
     let cursor = Cursor { incarnation: Incarnation(6), version: Version(0) };
     assert!(page(&world.records, cursor, 10).unwrap().start_over);
 }
+
+/// What a page leaves out because it has changed again stands behind the page, until that change is taken back.
+#[test]
+fn a_reader_in_the_middle_of_the_feed_of_a_share_that_is_put_back_starts_over() {
+    let mut world = World::new(Case::Sensitive);
+    for number in 1..=3 {
+        world.one(create(node(number), place(NodeId::ROOT, &format!("f{number}")), file(number)));
+    }
+    let copy = world.records.clone();
+    world.one(Change::Delete { node: node(1), place: Version(1), content: Version(1) });
+    let Ok(first) = page(&world.records, Cursor { incarnation: Incarnation(7), version: Version(0) }, 1);
+    assert_eq!((first.nodes[0].id, first.at_head, first.head), (node(2), false, Version(4)));
+    world.records = copy;
+    let reader = Reader { cursor: first.cursor, newest: first.head };
+    assert!(page(&world.records, reader, 10).unwrap().start_over);
+    world.records.begin_life(Incarnation(8));
+    assert!(page(&world.records, reader, 10).unwrap().start_over, "also once its next life has begun");
+}

@@ -92,18 +92,19 @@ pub struct Commit {
     pub version: Version,
 }
 
-/// Takes the answer "applied" to one change. The feed brings the node as it really is; until then this is known of it.
-pub fn committed(trees: &mut impl TreesMut, change: &Change, commit: Commit) {
+/// Takes the answer "applied" to one change of an intent. The feed brings the node as it really is; until then this is known
+/// of it.
+pub fn committed(trees: &mut impl TreesMut, intent: &Intent, change: &Change, commit: Commit) {
     let mut record = record(trees, change.node());
     let stale = record.remote.as_ref().is_some_and(|known| known.versions.last >= commit.version);
     if !stale {
         record.remote = updated(record.remote.take(), change, commit);
     }
     match change {
-        Change::Create { place, metadata, content, conflict_of, .. } => {
+        Change::Create { place, metadata, content, .. } => {
             // A conflict copy of the share's version is not here yet, and has no base. Anything else was here when it was
-            // sent: if it is not any more, it was deleted meanwhile, and must not come back.
-            if record.local.is_some() || conflict_of.is_none() {
+            // sent, also what gave way in a conflict: if it is not any more, it was deleted meanwhile, and must not come back.
+            if record.local.is_some() || !copies_the_share(intent, change) {
                 record.synced = Some(Synced { place: place.clone(), metadata: metadata.clone(), content: content.clone() });
             }
         }
@@ -130,6 +131,12 @@ pub fn committed(trees: &mut impl TreesMut, change: &Change, commit: Commit) {
         Change::Delete { .. } => record.synced = None,
     }
     trees.put(record);
+}
+
+/// Whether a change makes a conflict copy of the share's version: then its intent gives what is here to the node itself.
+fn copies_the_share(intent: &Intent, change: &Change) -> bool {
+    let Change::Create { conflict_of: Some(kept), .. } = change else { return false };
+    intent.changes.iter().any(|other| matches!(other, Change::Update { node, .. } if node == kept))
 }
 
 /// The base. Where there was none it is made only if both sides hold the same bytes: place and metadata may count as

@@ -226,7 +226,7 @@ impl World {
             for change in &intent.changes {
                 if let Answer::Applied(version) = answers[at] {
                     let commit = Commit { author: server.id, operation: batch.operations[at].id, version };
-                    settle::committed(&mut server.trees, change, commit);
+                    settle::committed(&mut server.trees, intent, change, commit);
                 } else {
                     assert!(self.is_lenient, "{:?} to {change:?}", answers[at]);
                     is_applied = false;
