@@ -21,7 +21,7 @@ pub use client::Client;
 pub use error::{ApiError, Code, ErrorBody};
 
 /// Version of the sync protocol. The service refuses every other one.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// Header that carries [`PROTOCOL`] on every request of the sync protocol.
 pub const PROTOCOL_HEADER: &str = "isotherm-protocol";
