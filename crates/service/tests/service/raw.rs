@@ -25,7 +25,7 @@ async fn send(world: &World, request: &str) -> (u16, ErrorBody) {
 async fn refusals_are_json_with_a_code() {
     let world = World::new().await;
     let local = "Host: ADDRESS\r\nConnection: close\r\n";
-    let sync = "isotherm-protocol: 1\r\n";
+    let sync = format!("isotherm-protocol: {}\r\n", isotherm_api::PROTOCOL);
     let rows = [
         (format!("GET /nothing HTTP/1.1\r\n{local}\r\n"), 404, Code::NoRoute, "/nothing"),
         (format!("DELETE /v1/status HTTP/1.1\r\n{local}\r\n"), 404, Code::NoRoute, "DELETE"),
