@@ -58,7 +58,7 @@ fn what_the_share_does_not_have_is_said_and_who_waits_no_more_ends_it() {
     let source = FromShare::new(Arc::clone(&share) as _, Box::new(move |_| Ok(vec![known])));
     let other = record(&ManifestId::from_bytes([9; 32]), 5);
     let failure = fetched(&source, &other, &|| true).unwrap_err();
-    assert_eq!(failure.to_string(), "The share does not know the content of this version");
+    assert_eq!(failure.to_string(), "The share does not know the content of this file");
     let failure = fetched(&source, &record(&known, 5), &|| true).unwrap_err();
     assert_eq!(failure.to_string(), "The content has 300000 bytes, and the file was made for 5");
     let failure = fetched(&source, &record(&known, 300_000), &|| false).unwrap_err();
