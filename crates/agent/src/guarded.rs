@@ -144,6 +144,10 @@ impl StubGuard for GuardedVolume {
         };
         self.post.guard(inode.as_fd()).map_err(refused)
     }
+
+    fn is_awaited(&self, file: &Handle) -> bool {
+        self.recall.is_busy_with(file)
+    }
 }
 
 impl Membership {

@@ -86,6 +86,8 @@ pub struct Recall {
 enum Input {
     Event(Event),
     Told(Vec<Told>),
+    /// Whether somebody waits for this one.
+    IsBusyWith(Handle, Sender<bool>),
     /// These are wanted, and whoever wants them is told of each.
     BringBack(Vec<Handle>, Sender<(Handle, bool)>),
     /// Which of these may be worked on: the others are in hand already.
@@ -150,6 +152,15 @@ impl Recall {
         let _ = self.inputs.send(Input::BringBack(files.clone(), reply));
         let ended: BTreeMap<Handle, bool> = answers.iter().take(count).collect();
         files.iter().map(|file| ended.get(file).copied().unwrap_or(false)).collect()
+    }
+
+    /// Whether somebody waits for a file, or it is being worked on.
+    #[must_use]
+    pub fn is_busy_with(&self, file: &Handle) -> bool {
+        let (reply, answer) = channel();
+        // It ends only with this.
+        let _ = self.inputs.send(Input::IsBusyWith(file.clone(), reply));
+        answer.recv().unwrap_or(false)
     }
 
     /// Makes stubs of files whose content is safe in the share; one answer for each, in order. Waits until it is done.
@@ -247,6 +258,10 @@ impl Desk {
                         let held = files.into_iter().zip(held).filter(|(_, is_held)| *is_held);
                         self.let_go(held.map(|(file, _)| (file, false)).collect());
                     }
+                }
+                Ok(Input::IsBusyWith(file, reply)) => {
+                    // Who asked may have gone away.
+                    let _ = reply.send(self.machine.has(&file));
                 }
                 Ok(Input::BringBack(files, reply)) => {
                     files.iter().for_each(|file| self.wanting.entry(file.clone()).or_default().push(reply.clone()));
@@ -352,6 +367,7 @@ fn refusal(answer: stub::Answer) -> Option<Refusal> {
     match answer {
         stub::Answer::Allow => None,
         stub::Answer::Failed => Some(Refusal::Io),
+        stub::Answer::Again => Some(Refusal::Again),
         stub::Answer::Late => Some(Refusal::Busy),
         stub::Answer::NoSpace => Some(Refusal::NoSpace),
         stub::Answer::Quota => Some(Refusal::Quota),

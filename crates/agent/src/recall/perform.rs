@@ -111,6 +111,9 @@ impl Performer {
         let event = match task {
             Task::Look(file) => {
                 let found = self.look(&file).unwrap_or_else(|error| {
+                    if self.is_gone(&file) {
+                        return Found { record: Some(Err(RecordError::Gone)), size: u64::MAX, has_blocks: false };
+                    }
                     tracing::warn!(?file, %error, "A file that somebody waits for cannot be looked at");
                     Found { record: Some(Err(RecordError::Unreadable)), size: u64::MAX, has_blocks: false }
                 });

@@ -63,6 +63,8 @@ pub enum Answer {
     Allow,
     /// The content cannot be had (EIO).
     Failed,
+    /// Another file has its name by now (EAGAIN).
+    Again,
     /// It did not come in time (EBUSY).
     Late,
     /// There is no room for it (ENOSPC).

@@ -92,6 +92,12 @@ impl Recalls {
         effects
     }
 
+    /// Whether somebody waits for a file, or works on it.
+    #[must_use]
+    pub fn has(&self, file: &Handle) -> bool {
+        self.jobs.contains_key(file)
+    }
+
     /// How many files somebody waits for.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -218,6 +224,7 @@ impl Recalls {
                 out.push(Effect::Show(file.clone(), Trouble::Size { found: found.size, recorded: record.size }));
                 self.end(file, Answer::Failed, out);
             }
+            Some(Err(RecordError::Gone)) => self.end(file, Answer::Again, out),
             Some(Err(error)) => {
                 out.push(Effect::Show(file.clone(), Trouble::Record(error)));
                 self.end(file, Answer::Failed, out);

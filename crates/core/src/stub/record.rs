@@ -52,6 +52,9 @@ pub enum RecordError {
     /// The check is right and the rest is not: no release writes such a thing.
     #[error("Stub record: an entry has a wrong length")]
     Length,
+    /// The file has no name any more: another one took it while somebody was about to open this one.
+    #[error("Stub record: the file is gone")]
+    Gone,
     /// The file could not be looked at.
     #[error("Stub record: the file cannot be looked at")]
     Unreadable,

@@ -10,7 +10,7 @@ use super::guarded::Guarded;
 use crate::guard::GuardUnavailable;
 use crate::link::Guarding;
 use crate::sys;
-use crate::volume::{has_record, listed};
+use crate::volume::listed;
 
 /// What a marked inode takes of the kernel's memory, in bytes; measured.
 const MARK_BYTES: u64 = 1_300;
@@ -53,12 +53,10 @@ impl Guarded {
         for stub in &stubs {
             // Nobody waits for this lock but who detaches the volume.
             let opened = sys::handle::open_handle(self.mounted().top(), stub.handle_type(), stub.raw(), flags);
-            // What is gone or whole by now needs none.
+            // What is gone needs none. What has no record may be about to get one, by an agent that marked it at another gate.
             let Ok(file) = opened else { continue };
-            if has_record(&file).unwrap_or(true) {
-                self.group().guard_file(&file)?;
-                marked += 1;
-            }
+            self.group().guard_file(&file)?;
+            marked += 1;
         }
         let link = self.agent();
         // Another agent has another list.

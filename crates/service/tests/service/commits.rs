@@ -137,7 +137,7 @@ async fn another_protocol_version_is_told_both() {
     let error = old.snapshot(world.writer.group).await.unwrap_err();
     assert_eq!(error.code, Code::Protocol);
     assert_eq!(error.code.status(), 426);
-    assert!(error.message.contains("77") && error.message.contains("version 1"), "{error}");
+    assert!(error.message.contains("77") && error.message.contains(&format!("version {}", isotherm_api::PROTOCOL)), "{error}");
     assert!(!error.retryable);
     assert!(old.groups().await.is_ok(), "the management API has no protocol version");
     world.stop().await;

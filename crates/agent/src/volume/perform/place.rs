@@ -16,6 +16,7 @@ use super::super::{handle_of, print_of};
 use super::displaced::{Displaced, is_written, same_bytes};
 use super::fetch::{Staged, staged, step_name};
 use super::refusal::{Refusal, refused};
+use super::stubs;
 use super::{Batch, FULL, MADE};
 use crate::engine::After;
 
@@ -30,7 +31,7 @@ impl Batch<'_> {
     /// Performs a step whose content, if it needs one, is staged. What is staged and not used is removed.
     pub(super) fn place(&mut self, step: &Step, content: Option<Staged>) -> Result<Placed, Refusal> {
         let ready = content.as_ref().map(|staged| (staged.name.clone(), staged.stat.handle.clone()));
-        let result = self.perform(step, content);
+        let result = if stubs::is_awaited(self.performer, step) { Err(Refusal::Busy) } else { self.perform(step, content) };
         if let (Err(_), Some((name, handle))) = (&result, ready) {
             self.remove_own(&name, &handle);
         }

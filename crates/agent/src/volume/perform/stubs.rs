@@ -8,6 +8,7 @@ use isotherm_core::ids::Version;
 use isotherm_core::node::FileContent;
 use isotherm_core::plan::{Action, Step};
 use isotherm_core::stub::{Bound, ContentPrefix, StubRecord};
+use isotherm_core::trees::Handle;
 use isotherm_gate::{GateError, StagedFile};
 
 use super::super::handle_of;
@@ -23,6 +24,9 @@ pub trait StubGuard: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// It cannot be guarded, and must not become one.
     fn begin_stub(&self, file: &StagedFile) -> Result<(), GateError>;
+
+    /// Whether somebody waits for the content of a file: then it is not the moment to take it away.
+    fn is_awaited(&self, file: &Handle) -> bool;
 }
 
 /// Whether contents may come as stubs, and which do. Shared by whoever knows and whoever performs.
@@ -49,6 +53,12 @@ impl StubRules {
     fn guard(&self) -> Option<Arc<dyn StubGuard>> {
         self.guard.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
+}
+
+/// Whether a step would take away a file that somebody is about to read: he would be told to try again.
+pub(super) fn is_awaited(performer: &Performer, step: &Step) -> bool {
+    let (Action::Replace { expected, .. } | Action::Remove { expected, .. }) = &step.action else { return false };
+    performer.stubs.guard().is_some_and(|guard| guard.is_awaited(&expected.handle))
 }
 
 /// Whether what a step brings comes as a stub: a new file where the endpoint tiers, a new content where the file is a stub.
