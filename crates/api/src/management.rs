@@ -239,6 +239,9 @@ pub struct GroupStatus {
     pub group: Group,
     /// Its endpoints, by server.
     pub endpoints: Vec<EndpointStatus>,
+    /// Files whose content a check found damaged in the service, and no server has sent again.
+    #[serde(default)]
+    pub damaged: u64,
 }
 
 /// An endpoint with what its agent last said.

@@ -28,7 +28,7 @@ pub(crate) async fn run(client: &Client, command: GroupCommand) -> Result<Answer
             let group = client.group(&name).await?;
             let status = client.status().await?;
             let found = status.groups.into_iter().find(|found| found.group.id == group.id);
-            let shown = found.unwrap_or(GroupStatus { group, endpoints: Vec::new() });
+            let shown = found.unwrap_or(GroupStatus { group, endpoints: Vec::new(), damaged: 0 });
             Ok(Answer::new(format.json, &shown, || show(&shown, status.now_ms)))
         }
         GroupCommand::Set { name, settings, no_exclusions, format } => {

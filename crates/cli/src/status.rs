@@ -18,7 +18,8 @@ use crate::size;
 
 pub(crate) async fn run(client: &Client, format: Format) -> Result<Answer, Failure> {
     let status = client.status().await?;
-    let needs_attention = status.groups.iter().flat_map(|group| &group.endpoints).any(needs_attention);
+    let is_damaged = status.groups.iter().any(|group| group.damaged > 0);
+    let needs_attention = is_damaged || status.groups.iter().flat_map(|group| &group.endpoints).any(needs_attention);
     Ok(Answer::new(format.json, &status, || show(&status)).with_problems(needs_attention))
 }
 
@@ -58,7 +59,15 @@ fn show(status: &Status) -> String {
     }
     let problems: u64 = reports(status).map(|report| report.problems).sum();
     let waiting: u64 = reports(status).map(|report| report.counts.unsynced_items).sum();
+    let damaged: u64 = status.groups.iter().map(|group| group.damaged).sum();
+    if damaged > 0 {
+        out.push_str(&format!(
+            "The content of {} is damaged in the service and was not sent again yet: see `isotherm service check`.\n",
+            plural(damaged, "file")
+        ));
+    }
     out.push_str(&match (waiting, reports(status).filter_map(|report| report.unsafe_since_ms).min()) {
+        (0, None) if damaged > 0 => "Everything else that the servers know of is in the share.\n".to_owned(),
         (0, None) => "Everything that the servers know of is in the share.\n".to_owned(),
         (items, Some(since)) => {
             format!("Not yet in the share: {}, the oldest for {}.\n", plural(items, "item"), size::age(status.now_ms, since))

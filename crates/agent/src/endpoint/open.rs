@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
+use isotherm_api::Code;
 use isotherm_api::sync::{InitialUpload, Problem, Watch};
 use isotherm_core::exclude::Exclusions;
 use isotherm_core::ids::EndpointId;
@@ -67,6 +68,9 @@ pub(super) fn open(spec: &Spec, inputs: &Sender<Input>) -> Result<Opened, End> {
     let volume = Arc::new(open_volume(spec, !known.is_empty())?);
     volume.set_last_names(catalog.last_names());
 
+    if known.is_empty() {
+        forget_the_dead(spec, &volume)?;
+    }
     // First the catalog knows what is about to stand in the marker, then it stands there.
     let fresh = fresh_text();
     catalog.set_value(NEXT_NONCE, Some(fresh.as_bytes()));
@@ -126,6 +130,24 @@ pub(super) fn open(spec: &Spec, inputs: &Sender<Input>) -> Result<Opened, End> {
         checked: now,
         renewed: now,
     })
+}
+
+/// A folder that was an endpoint of the same group, which the service has forgotten since: an agent that lost what it knew comes
+/// back to it under another id.
+fn forget_the_dead(spec: &Spec, volume: &Volume) -> Result<(), End> {
+    let (assignment, attachment) = (&spec.assignment, &spec.attachment);
+    let Some(marker) = volume.marker()? else { return Ok(()) };
+    if marker.endpoint == assignment.endpoint || marker.group != assignment.group {
+        return Ok(());
+    }
+    let found = spec.runtime.block_on(attachment.client.endpoint(marker.endpoint));
+    if found.is_err_and(|error| error.code == Code::NotFound) {
+        tracing::warn!(former = %marker.endpoint, "The folder belonged to an endpoint that is no more");
+        volume
+            .forget_marker()
+            .map_err(|error| MarkerProblem::Unusable { path: assignment.path.clone(), text: error.to_string() })?;
+    }
+    Ok(())
 }
 
 fn open_volume(spec: &Spec, is_known: bool) -> Result<Volume, End> {

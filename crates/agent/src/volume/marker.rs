@@ -143,6 +143,14 @@ impl Volume {
         }
     }
 
+    /// Removes the marker alone: it is of an endpoint that is no more.
+    ///
+    /// # Errors
+    /// A failure of the volume.
+    pub fn forget_marker(&self) -> Result<(), GateError> {
+        self.staging().home().unlink(OsStr::new(FILE))
+    }
+
     /// Removes the marker and the empty folders around it; files that are still in staging stay.
     ///
     /// # Errors

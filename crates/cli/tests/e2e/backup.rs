@@ -50,6 +50,10 @@ fn case_10_a_backup_is_put_back_and_nothing_of_the_servers_is_lost() {
     let said = world.run(&arguments).expect(0).out;
     assert!(said.contains(" with ") && said.contains("copied"), "{said}");
 
+    // Barriers and runs of agents that the backup does not know.
+    (0..5).for_each(|_| world.wait());
+    world.stop_agent("detroit", Signal::TERM);
+    world.start_agent("detroit");
     // After the backup: edits, new files, a new directory, a rename, on both sides.
     fs::write(detroit.join("house/d9.dwg"), "drawing 9, revised").unwrap();
     fs::write(munich.join("house/d11.dwg"), "drawing 11, revised").unwrap();
@@ -65,6 +69,12 @@ fn case_10_a_backup_is_put_back_and_nothing_of_the_servers_is_lost() {
     // The disk of the service is lost, and the backup is all there is.
     world.serve_again(&backup, &[]);
     fs::remove_dir_all(&data).unwrap();
+    world.wait();
+    // What is waited for is waited for, although agents have reported higher barriers before.
+    fs::write(detroit.join("waited-for"), "1").unwrap();
+    world.wait();
+    assert_eq!(fs::read_to_string(munich.join("waited-for")).unwrap(), "1");
+    fs::remove_file(munich.join("waited-for")).unwrap();
     world.wait();
     let after = files(detroit);
     assert_eq!(after, files(munich));

@@ -60,11 +60,23 @@ fn the_name_of_a_lost_server_can_be_used_again() {
     let endpoint = endpoints[0]["endpoint"]["id"].as_str().or(endpoints[0]["id"].as_str()).unwrap().to_owned();
     world.run(&["endpoint", "delete", "--forget", &endpoint]).expect(0);
     world.run(&["server", "delete", "detroit"]).expect(0);
-    // The rebuilt server gets its files back.
-    fs::remove_dir_all(&folder).unwrap();
-    fs::create_dir(&folder).unwrap();
+    // Only what the agent knew was lost: the folder is as it was, and still says that it belongs to the former endpoint.
     world.start_agent("detroit");
     let path = folder.to_str().unwrap();
+    world.run(&["endpoint", "create", "--group", "plans", "--server", "detroit", "--path", path]).expect(0);
+    world.wait();
+    assert_eq!(fs::read_to_string(folder.join("one.txt")).unwrap(), "one");
+    assert!(world.run(&["conflicts"]).expect(0).out.contains("No conflicts"));
+    // The whole disk was: the rebuilt server gets its files back.
+    world.stop_agent("detroit", rustix::process::Signal::KILL);
+    fs::remove_dir_all(world.state("detroit")).unwrap();
+    fs::remove_dir_all(&folder).unwrap();
+    fs::create_dir(&folder).unwrap();
+    let endpoints = world.run(&["endpoint", "list", "--json"]).expect(0).json();
+    let endpoint = endpoints[0]["endpoint"]["id"].as_str().or(endpoints[0]["id"].as_str()).unwrap().to_owned();
+    world.run(&["endpoint", "delete", "--forget", &endpoint]).expect(0);
+    world.run(&["server", "delete", "detroit"]).expect(0);
+    world.start_agent("detroit");
     world.run(&["endpoint", "create", "--group", "plans", "--server", "detroit", "--path", path]).expect(0);
     world.wait();
     assert_eq!(fs::read_to_string(folder.join("one.txt")).unwrap(), "one");

@@ -74,5 +74,14 @@ fn damaged_packs_are_repaired_by_the_servers() {
         status = world.run(&deep).expect(3).json();
         status["hurt_count"] == 1
     });
+    assert!(world.run(&["status"]).expect(0).out.contains("Everything that the servers know of"), "no live file is damaged");
+    // While nobody can send it again, a damaged file is not called safe.
+    for site in ["detroit", "munich", "oslo"] {
+        world.stop_agent(site, rustix::process::Signal::TERM);
+    }
+    damage(&world.data());
+    world.run(&check).expect(3);
+    let shown = world.run(&["status"]).expect(3).out;
+    assert!(shown.contains("damaged in the service") && !shown.contains("Everything that"), "{shown}");
     assert_eq!((&status["hurt"][0]["path"], &status["hurt"][0]["old"]), (&"notes.txt".into(), &true.into()), "{status}");
 }

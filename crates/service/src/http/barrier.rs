@@ -14,13 +14,14 @@ use rusqlite::Connection;
 use super::management::{Wait, WaitQuery};
 use super::{Answered, Shared, body};
 use crate::State as Service;
+use crate::clock::now_ms;
 use crate::fault::Fault;
 use crate::live::Live;
 use crate::records;
 
 pub(super) async fn set(State(state): Shared, Path(name): Path<String>) -> Answered {
     let woken = Arc::clone(&state);
-    let set = move |connection: &Connection| records::set_barrier(connection, &name);
+    let set = move |connection: &Connection| records::set_barrier(connection, &name, now_ms());
     let barrier = state.database.write(set, move |_| woken.live.assignments_changed()).await?;
     Ok(body::json(&Barrier { barrier }))
 }

@@ -224,15 +224,16 @@ pub(super) async fn status(State(state): Shared) -> Answered {
     let live = Arc::clone(&state);
     show(&state, move |connection| {
         let rows = records::endpoints(connection)?;
-        let with_endpoints = |group: Group| {
+        let with_endpoints = |group: Group| -> Result<GroupStatus, Fault> {
             let own = rows.iter().filter(|row| row.group == group.id);
             let endpoints = own.map(|row| endpoint_status(&live, &group, row.clone())).collect();
-            GroupStatus { group, endpoints }
+            let damaged = records::count_damaged(connection, group.id)?;
+            Ok(GroupStatus { group, endpoints, damaged })
         };
         Ok(Status {
             service_version: VERSION.to_owned(),
             now_ms: now_ms(),
-            groups: records::groups(connection)?.into_iter().map(with_endpoints).collect(),
+            groups: records::groups(connection)?.into_iter().map(with_endpoints).collect::<Result<_, _>>()?,
             servers: shown_servers(&live, connection)?,
         })
     })

@@ -74,6 +74,7 @@ fn judge(
     }
     let mut share = SqlRecords::open_for_change(connection, group, now_ms(), fresh)?;
     let head = share.share()?.head;
+    records::learn_epoch(connection, batch.server, batch.epoch)?;
     let answers = apply(&mut share, batch)?;
     share.flush()?;
     let changed = share.share()?.head != head || fresh.is_some();

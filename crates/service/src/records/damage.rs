@@ -154,6 +154,15 @@ pub(crate) fn wanted(
     Ok(Wanted { round: round(connection)?, contents, next })
 }
 
+/// How many live files of a group have content that a check found damaged and nobody has mended.
+pub(crate) fn count_damaged(connection: &Connection, group: GroupId) -> Result<u64, Fault> {
+    let sql = "SELECT count(*) FROM share JOIN damage ON damage.share = share.num
+        JOIN node ON node.share = damage.share AND node.id = damage.node AND node.manifest = damage.manifest
+        WHERE share.id = ?1 AND repaired = 0 AND deleted = 0";
+    let count: i64 = connection.prepare_cached(sql)?.query_row([group.0], |row| row.get(0))?;
+    Ok(unsigned(count))
+}
+
 /// What is wanted of the nodes between two.
 fn arc(
     connection: &Connection,

@@ -174,10 +174,11 @@ pub(crate) fn delete_group(connection: &Connection, name: &str, now_ms: u64) -> 
     Ok(group.id)
 }
 
-/// Sets the next barrier of a group.
-pub(crate) fn set_barrier(connection: &Connection, name: &str) -> Result<u64, Fault> {
-    let sql = "UPDATE share SET barrier = barrier + 1 WHERE name = ?1 RETURNING barrier";
-    let barrier: Option<i64> = connection.query_row(sql, [name], |row| row.get(0)).optional()?;
+/// Sets the next barrier of a group. Its number is that of the moment, so that one from before a backup was put back is smaller
+/// than all that come after: agents may still report those that the backup lacks.
+pub(crate) fn set_barrier(connection: &Connection, name: &str, now_ms: u64) -> Result<u64, Fault> {
+    let sql = "UPDATE share SET barrier = max(barrier + 1, ?2) WHERE name = ?1 RETURNING barrier";
+    let barrier: Option<i64> = connection.query_row(sql, params![name, signed(now_ms)], |row| row.get(0)).optional()?;
     bump(connection)?;
     barrier.map(unsigned).ok_or_else(|| Fault::not_found("Group", name))
 }

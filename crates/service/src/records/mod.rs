@@ -29,7 +29,9 @@ mod writer;
 pub(crate) use audit::{check_names, chunks_in, contents_with, hurt_files, known_packs};
 pub(crate) use chunks::{PackRow, chunk_location, index_pack, manifest_bytes, pin, present, put_manifest};
 pub(crate) use copy::{aside_in, copy, owner_of, packs_in};
-pub(crate) use damage::{NodeKey, chunks_aside, damaged_nodes, end_round, keep_damage, next_round, set_aside, take_back, wanted};
+pub(crate) use damage::{
+    NodeKey, chunks_aside, count_damaged, damaged_nodes, end_round, keep_damage, next_round, set_aside, take_back, wanted,
+};
 pub(crate) use endpoints::{
     EndpointRow, change_endpoint, confirm_deletes, create_endpoint, delete_endpoint, endpoint, endpoints, endpoints_of, keep_off,
     remove_endpoint,
@@ -44,7 +46,7 @@ pub(crate) use groups::{
 };
 pub(crate) use horizon::{advance_clock, forget_answers, forget_deleted};
 pub(crate) use revisions::{Moment, Revision, expire, kept_since};
-pub(crate) use servers::{ServerRow, attach, check_epoch, delete_server, ever_called, server_name, servers};
+pub(crate) use servers::{ServerRow, attach, check_epoch, delete_server, ever_called, learn_epoch, server_name, servers};
 pub(crate) use share::SqlRecords;
 pub(crate) use strays::{any_strays, forget_strays, old_strays, remember_strays};
 pub(crate) use tree::{Found, conflicts, find, list, snapshot};
