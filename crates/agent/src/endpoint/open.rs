@@ -68,9 +68,6 @@ pub(super) fn open(spec: &Spec, inputs: &Sender<Input>) -> Result<Opened, End> {
     let volume = Arc::new(open_volume(spec, !known.is_empty())?);
     volume.set_last_names(catalog.last_names());
 
-    if known.is_empty() {
-        forget_the_dead(spec, &volume)?;
-    }
     // First the catalog knows what is about to stand in the marker, then it stands there.
     let fresh = fresh_text();
     catalog.set_value(NEXT_NONCE, Some(fresh.as_bytes()));
@@ -153,6 +150,11 @@ fn forget_the_dead(spec: &Spec, volume: &Volume) -> Result<(), End> {
 fn open_volume(spec: &Spec, is_known: bool) -> Result<Volume, End> {
     let path = PathBuf::from(OsString::from(&spec.assignment.path));
     let opened = if is_known { Volume::open_known(&path) } else { Volume::open(&path) };
+    if let Ok(volume) = &opened
+        && !is_known
+    {
+        forget_the_dead(spec, volume)?;
+    }
     opened.map_err(|error| {
         let remedy = match error.kind() {
             ErrorKind::NotFound if is_known => {
