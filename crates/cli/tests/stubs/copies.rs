@@ -17,6 +17,7 @@ fn set_record(path: &Path, value: &[u8]) {
     rustix::fs::setxattr(path, RECORD, value, rustix::fs::XattrFlags::empty()).unwrap();
 }
 
+// semantics.md#copies-of-tiered-files
 /// Whoever copies a stub with all its attributes gets a file like any other, on both servers.
 #[test]
 fn copies_with_all_attributes_are_ordinary_files() {

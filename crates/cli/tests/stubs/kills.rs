@@ -20,6 +20,7 @@ const FILES: usize = 24;
 const DEATHS: [&[Part]; 6] =
     [&[Part::Munich], &[Part::Gate], &[Part::Keeper], &[Part::Service], &[Part::Munich, Part::Gate], &[Part::Keeper, Part::Gate]];
 
+// semantics.md#whole-or-nothing semantics.md#parts-that-die
 #[test]
 fn whoever_dies_nobody_reads_a_wrong_byte() {
     let mut dice = Dice(seed(11));
@@ -82,6 +83,7 @@ fn tier_again_and_again(folder: &std::path::Path, state: &std::path::Path, ends:
     }
 }
 
+// semantics.md#waiting-has-an-end
 /// While nobody is left who could answer, files that are here go on working, and stubs wait; the next start goes on with them.
 #[test]
 fn a_reader_waits_for_the_next_agent() {

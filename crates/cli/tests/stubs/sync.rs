@@ -9,6 +9,7 @@ use crate::office::{Office, Part, blocks};
 use crate::program::until;
 use crate::texts::{number_of, text};
 
+// semantics.md#who-waits
 /// What a newcomer sees, what opening brings, what both sides do to stubs.
 #[test]
 fn stubs_take_part_in_everything_that_files_do() {
@@ -61,6 +62,7 @@ fn stubs_take_part_in_everything_that_files_do() {
     }
 }
 
+// semantics.md#what-is-tiered
 /// Tiering gives up what is safe, recalling brings it back, a look at a file says where it is.
 #[test]
 fn paths_are_tiered_and_recalled() {

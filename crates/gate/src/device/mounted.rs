@@ -122,12 +122,12 @@ impl Mounted {
         }
     }
 
-    /// Makes everything on it durable.
+    /// Another descriptor of its top, for what takes long.
     ///
     /// # Errors
-    /// The kernel's.
-    pub fn sync(&self) -> Result<(), Errno> {
-        rustix::fs::syncfs(&self.top)
+    /// No descriptor is left.
+    pub fn another_top(&self) -> Result<OwnedFd, Errno> {
+        rustix::io::fcntl_dupfd_cloexec(&self.top, 0)
     }
 
     /// Whether a folder shows this very volume.
