@@ -13,8 +13,8 @@ use isotherm_core::ids::EndpointId;
 use isotherm_core::stub::StubRecord;
 use isotherm_core::trees::Handle;
 use isotherm_gate::guard::{GuardUnavailable, Sentry};
-use isotherm_gate::link::{GateClient, RemotePost, VolumeId, VolumeState};
-use isotherm_gate::{ErrorKind, FileHandle, GateError, Ledger, Root, StagedFile};
+use isotherm_gate::link::{AgentTurn, GateClient, RemotePost, VolumeId, VolumeState};
+use isotherm_gate::{ErrorKind, FileHandle, GateError, Isolation, Ledger, Root, StagedFile};
 
 use crate::recall::{Candidate, FetchFailure, FromShare, News, NotTiered, Recall, Source, Take, Tell};
 use crate::remote::Share;
@@ -98,10 +98,19 @@ impl GuardedVolumes {
             return Ok(volume);
         }
         let top = Arc::new(Root::open(&state.settings.path).map_err(|error| error.to_string())?);
+        for own in [root, &top] {
+            if let Isolation::Attached(why) = own.isolation() {
+                // Users would not be asked either.
+                return Err(format!("the agent has no mount of its own: {why}"));
+            }
+        }
         let own = top.dir().as_fd().try_clone_to_owned().map_err(|error| error.to_string())?;
-        // Before the gate hears of this agent: from then on it relies on the list.
+        // Two agents would each replace the other's list.
+        let turn = AgentTurn::take(&self.run, state.id).map_err(|error| error.to_string())?;
+        // Before the gate hears of this agent: from then on it relies on the list, and lets through who waits for a whole file.
         let ledger = Ledger::open(&top).map_err(|error| error.to_string())?;
-        let post = Arc::new(RemotePost::attend(&self.run, state.id, own).map_err(|error| error.to_string())?);
+        top.sync().map_err(|error| error.to_string())?;
+        let post = Arc::new(RemotePost::attend(&self.run, turn, own).map_err(|error| error.to_string())?);
         post.spare(mount).map_err(|error| error.to_string())?;
         let members = Arc::new(Members::default());
         let told = Arc::clone(&members);
@@ -137,12 +146,23 @@ impl GuardedVolume {
 impl StubGuard for GuardedVolume {
     fn begin_stub(&self, file: &StagedFile) -> Result<(), GateError> {
         let inode = file.inode();
-        self.ledger.add(&[inode.handle()?])?;
+        self.ledger.add_staged(&[inode.handle()?])?;
         let refused = |why: GuardUnavailable| {
             tracing::error!(%why, "A file cannot be guarded, and so it comes whole");
             GateError::new(ErrorKind::Unsupported, "guard", inode.name())
         };
+        // Only a gate that knows of it marks what is on the list, or is given the mark: without it a file that is marked at the
+        // last moment of one gate would have none at the next.
+        if !self.post.hold(&[inode.handle()?]) {
+            return Err(GateError::new(ErrorKind::Busy, "guard", inode.name()));
+        }
         self.post.guard(inode.as_fd()).map_err(refused)
+    }
+
+    fn end_stub(&self, file: &StagedFile) {
+        if let Ok(handle) = file.inode().handle() {
+            self.post.release(&[handle]);
+        }
     }
 
     fn is_awaited(&self, file: &Handle) -> bool {

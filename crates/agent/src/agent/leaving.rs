@@ -84,10 +84,11 @@ impl One {
     ) -> Self {
         let (stubs, stop) = (Arc::new(AtomicU64::new(UNKNOWN)), Arc::new(AtomicBool::new(false)));
         let (count, until, path) = (Arc::clone(&stubs), Arc::clone(&stop), assignment.path.clone());
+        let endpoint = assignment.endpoint;
         let (overview, guarded, on_stubs) = (Arc::clone(overview), Arc::clone(guarded), assignment.on_stubs);
         let thread = std::thread::spawn(move || {
             while !until.load(Ordering::Relaxed) {
-                match count_stubs(&catalog, &path) {
+                match count_stubs(&catalog, &path, endpoint) {
                     Ok(found) => count.store(found, Ordering::Relaxed),
                     Err(why) => tracing::warn!(path, why, "Tiered files cannot be counted, so the endpoint stays"),
                 }

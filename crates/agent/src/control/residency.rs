@@ -10,11 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use isotherm_api::path::ShownPath;
-use isotherm_core::ids::NodeId;
+use isotherm_core::ids::{EndpointId, NodeId};
 use isotherm_core::node::{Content, Kind};
 use isotherm_core::stub::{Bound, ContentPrefix, StubRecord};
 use isotherm_core::trees::{Record, State};
-use isotherm_gate::Root;
+use isotherm_gate::{ErrorKind, Root};
 use serde::{Deserialize, Serialize};
 
 use super::file;
@@ -23,7 +23,7 @@ use crate::catalog::CatalogReader;
 use crate::endpoint::CATALOG;
 use crate::guarded::{GuardedVolume, GuardedVolumes};
 use crate::recall::{Candidate, NotTiered};
-use crate::volume::{STUB_MIN, gate_handle};
+use crate::volume::{STUB_MIN, Volume, gate_handle};
 
 /// Files that are made stubs together.
 const TIERED_TOGETHER: usize = 256;
@@ -85,10 +85,13 @@ pub(super) fn run(
     Ok(run.moved)
 }
 
-/// How many files of an endpoint are stubs now.
-pub(crate) fn count_stubs(catalog: &Path, path: &str) -> Result<u64, String> {
+/// How many files of an endpoint are stubs now. An error where a single one cannot be looked at: it may be one.
+pub(crate) fn count_stubs(catalog: &Path, path: &str, endpoint: EndpointId) -> Result<u64, String> {
     let catalog = CatalogReader::open(catalog).map_err(|failure| failure.to_string())?;
-    let root = Root::open(Path::new(path)).map_err(|error| error.to_string())?;
+    let volume = Volume::open_known(Path::new(path)).map_err(|error| error.to_string())?;
+    // Without the volume that is mounted there every file would be gone.
+    volume.check_marker(endpoint).map_err(|problem| problem.to_string())?;
+    let root = volume.root();
     let (mut open, mut stubs) = (vec![NodeId::ROOT], 0);
     while let Some(directory) = open.pop() {
         for record in catalog.children(directory) {
@@ -96,7 +99,11 @@ pub(crate) fn count_stubs(catalog: &Path, path: &str) -> Result<u64, String> {
                 Some(local) if local.kind() == Kind::Directory => open.push(record.node),
                 Some(local) if local.kind() == Kind::File => {
                     let inode = gate_handle(&local.handle).and_then(|handle| root.inode(&handle));
-                    stubs += u64::from(inode.is_ok_and(|inode| inode.is_stub()));
+                    match inode.and_then(|inode| inode.stub_record()) {
+                        Ok(record) => stubs += u64::from(record.is_some()),
+                        Err(error) if error.kind() == ErrorKind::Stale => {}
+                        Err(error) => return Err(error.to_string()),
+                    }
                 }
                 _ => {}
             }

@@ -305,6 +305,10 @@ impl Desk {
         let now = self.now();
         for (file, is_stub) in files {
             let effects = self.machine.let_go(&file, is_stub, now);
+            if is_stub && !self.machine.has(&file) {
+                // Its record says from now on that callers have to wait; the post need not remember each stub.
+                gate_handle(&file).iter().for_each(|file| self.post.release(std::slice::from_ref(file)));
+            }
             self.carry_out(effects);
         }
     }

@@ -61,16 +61,16 @@ impl Performer {
         let marked: Vec<Result<Marked, NotTiered>> = candidates.iter().map(|candidate| self.mark(candidate)).collect();
         // Without it the content stays, with a record beside it: the next recall takes that away.
         let synced = self.root.sync();
-        let give_up = |(marked, candidate): (Result<Marked, NotTiered>, &Candidate)| {
+        let give_up = |marked: Result<Marked, NotTiered>| {
             let Marked { inode, opened } = marked?;
             synced.clone()?;
+            // Somebody may have set it since.
+            let modified = print_of(&opened.stat()?).modified;
             opened.give_up()?;
-            inode.set_mtime(candidate.print.modified.0)?;
-            // Its record says from now on that callers have to wait; the post need not remember each stub.
-            self.post.release(&[gate_handle(&candidate.file)?]);
+            inode.set_mtime(modified.0)?;
             Ok(())
         };
-        marked.into_iter().zip(candidates).map(give_up).collect()
+        marked.into_iter().map(give_up).collect()
     }
 
     /// From the mark on the kernel asks about the file; who has it open already is seen by the lease.

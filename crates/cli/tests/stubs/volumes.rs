@@ -55,7 +55,7 @@ fn volumes_are_added_listed_and_removed_and_come_back_by_themselves() {
 /// it goes on asking about all. What programs get is the same.
 #[test]
 fn single_files_are_guarded_as_well_as_the_whole_volume() {
-    for (guard, fs) in [("auto", Fs::Xfs), ("inode", Fs::Btrfs), ("filesystem", Fs::Ext4)] {
+    for (guard, fs) in [("auto", Fs::Xfs), ("inode", Fs::Btrfs), ("auto", Fs::Btrfs), ("filesystem", Fs::Ext4)] {
         let Some(mut office) = Office::guarded_by(fs, guard) else { return };
         office.join("detroit", &office.plain(), "off");
         office.join("munich", &office.guarded(), "on");
@@ -64,7 +64,8 @@ fn single_files_are_guarded_as_well_as_the_whole_volume() {
             fs::write(plain.join(format!("{at}")), text(at, 9_000)).unwrap();
         }
         office.settle();
-        let goes_over = guard != "filesystem";
+        // Snapshots of btrfs have inodes of their own, without marks.
+        let goes_over = guard != "filesystem" && (guard, fs) != ("auto", Fs::Btrfs);
         until("the gate asks as it was told to", || office.is_by_inode() == goes_over);
         let read = |at: u64| assert_eq!(number_of(&fs::read(guarded.join(format!("{at}"))).unwrap()), Ok(at), "{guard}");
         (0..100).for_each(read);

@@ -126,7 +126,7 @@ impl Recalls {
             Event::Progress(files) => files.iter().for_each(|file| self.moved(file, now)),
             Event::Filled(files) => files.iter().for_each(|(file, result)| self.filled(file, *result, now, &mut out)),
             Event::Flushed(files) => files.iter().for_each(|(file, result)| self.flushed(file, *result, now, &mut out)),
-            Event::Released(files) => files.iter().for_each(|file| self.released(file)),
+            Event::Released(files) => files.iter().for_each(|file| self.released(file, now, &mut out)),
             Event::Forgotten(files) => files.iter().for_each(|(file, result)| self.forgotten(file, *result, now, &mut out)),
             Event::Tick => self.tick(now, &mut out),
         }
@@ -232,9 +232,12 @@ impl Recalls {
         }
     }
 
-    fn released(&mut self, file: &Handle) {
-        if self.jobs.get(file).is_some_and(|job| job.stage == Stage::Releasing) {
-            self.jobs.remove(file);
+    fn released(&mut self, file: &Handle, now: Millis, out: &mut Vec<Effect>) {
+        match self.jobs.get_mut(file).filter(|job| job.stage == Stage::Releasing) {
+            // Wanted since: what it is by now has to be looked at.
+            Some(job) if job.wanted => job.look(file, now, out),
+            Some(_) => drop(self.jobs.remove(file)),
+            None => {}
         }
     }
 
@@ -281,11 +284,10 @@ impl Recalls {
     /// Who has waited too long is told so. What is under way is waited for all the same: nothing else may begin before it ends.
     fn tick(&mut self, now: Millis, out: &mut Vec<Effect>) {
         for (file, job) in &mut self.jobs {
-            // Whoever holds the file ends by himself; so does the emptying of one.
-            let stands_still = now >= job.moved + self.patience && !matches!(job.stage, Stage::Held | Stage::Emptying);
-            if !stands_still {
+            if now < job.moved + self.patience {
                 continue;
             }
+            // Also who waits for a file that is held or emptied: either may wait for a frozen volume, which waits for the callers.
             job.answer_all(Answer::Late, out);
             if std::mem::take(&mut job.wanted) {
                 out.push(Effect::Ended(file.clone(), false));

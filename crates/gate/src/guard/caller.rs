@@ -96,13 +96,9 @@ fn of_call(line: &str) -> Purpose {
         #[cfg(target_arch = "x86_64")]
         libc::SYS_creat => Purpose::Empty,
         libc::SYS_mmap => of_mapping(argument(2), argument(3)),
-        libc::SYS_execve
-        | libc::SYS_execveat
-        | libc::SYS_read
-        | libc::SYS_pread64
-        | libc::SYS_readv
-        | libc::SYS_preadv
-        | libc::SYS_preadv2 => Purpose::Read,
+        libc::SYS_execve | libc::SYS_execveat | libc::SYS_read | libc::SYS_pread64 | libc::SYS_readv | libc::SYS_preadv2 => {
+            Purpose::Read
+        }
         _ => Purpose::Write,
     }
 }

@@ -201,9 +201,9 @@ impl Group {
         numbers.filter(|number| sys::fanotify::respond(&*self.fd, *number, Some(Errno::AGAIN)).is_ok()).count()
     }
 
-    /// Whether it is the same group, by another descriptor.
+    /// Whether it is the same group, by another descriptor; none where the kernel does not tell.
     #[must_use]
-    pub fn is_same(&self, other: &Self) -> bool {
+    pub fn is_same(&self, other: &Self) -> Option<bool> {
         sys::handle::is_same_file(&*self.fd, &*other.fd)
     }
 

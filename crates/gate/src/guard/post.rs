@@ -186,7 +186,7 @@ impl Post {
 
     fn take(&self, question: Question) -> Vec<Told> {
         // What cannot be told apart is a stub: the agent looks closer.
-        let is_stub = has_record(question.file()).unwrap_or(true);
+        let mut is_stub = has_record(question.file()).unwrap_or(true);
         let Ok(file) = FileHandle::of(question.file()) else {
             if !is_stub {
                 question.allow();
@@ -194,9 +194,12 @@ impl Post {
             return Vec::new();
         };
         let mut state = self.state();
+        let mut question = question;
         if !is_stub && !state.expecting && !state.in_hand.contains(&file) {
-            self.let_through(question);
-            return Vec::new();
+            match self.let_through(question) {
+                None => return Vec::new(),
+                Some(asked) => (question, is_stub) = (asked, true),
+            }
         }
         let purpose = purpose(question.thread);
         if is_stub {
@@ -214,11 +217,17 @@ impl Post {
         if state.expecting { Vec::new() } else { told }
     }
 
-    /// It is whole, and nobody works on it.
-    fn let_through(&self, question: Question) {
+    /// It was whole, and nobody works on it. Gives the question back if it is a stub by now: since the record was looked for the
+    /// agent may have held the file, made a stub of it, and let it go.
+    fn let_through(&self, question: Question) -> Option<Question> {
         // While the state is locked: nobody takes it in hand between the two. Where it fails the kernel asks again.
-        let _ = self.spares.load(Ordering::Relaxed) && self.group.spare_file(question.file()).is_ok();
+        let is_spared = self.spares.load(Ordering::Relaxed) && self.group.spare_file(question.file()).is_ok();
+        if has_record(question.file()).unwrap_or(true) {
+            let _ = is_spared && self.group.unspare_file(question.file()).is_ok();
+            return Some(question);
+        }
         question.allow();
+        None
     }
 
     /// Answers a caller; nothing happens if it does not wait any more.
@@ -280,8 +289,10 @@ impl Post {
         let whole = state.waiting.iter().filter(|(_, (waiting, question, _))| is_whole(waiting, question));
         let whole: Vec<u64> = whole.map(|(id, _)| *id).collect();
         for id in whole {
-            if let Some((_, question, _)) = state.waiting.remove(&id) {
-                self.let_through(question);
+            if let Some((waiting, question, since)) = state.waiting.remove(&id)
+                && let Some(question) = self.let_through(question)
+            {
+                state.waiting.insert(id, (waiting, question, since));
             }
         }
     }

@@ -12,7 +12,7 @@ mod remote;
 pub use channel::{Channel, Listener};
 pub use client::{ClientError, GateClient};
 pub use message::{FromGate, Guarding, ToGate, VolumeId, VolumeSettings, VolumeState};
-pub use remote::RemotePost;
+pub use remote::{AgentTurn, RemotePost};
 
 /// Folder of the sockets and locks, on a file system that a restart of the machine empties.
 pub const RUN_FOLDER: &str = "/run/isotherm";

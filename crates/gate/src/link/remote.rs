@@ -23,6 +23,23 @@ const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
 /// How long to wait for the lock: a gate that only looks has it for a moment.
 const LOCK_WITHIN: Duration = Duration::from_secs(5);
 
+/// The right to be the one agent of a volume: what it keeps there is its alone.
+#[derive(Debug)]
+pub struct AgentTurn {
+    volume: VolumeId,
+    lock: StateLock,
+}
+
+impl AgentTurn {
+    /// Takes it, on the gate's folder `run`.
+    ///
+    /// # Errors
+    /// [`GuardError::Gate`]: another agent has it.
+    pub fn take(run: &Path, volume: VolumeId) -> Result<Self, GuardError> {
+        Ok(Self { volume, lock: lock_within(&agent_lock(run, volume))? })
+    }
+}
+
 /// A post at the gate.
 #[derive(Debug)]
 pub struct RemotePost {
@@ -65,9 +82,9 @@ impl RemotePost {
     ///
     /// # Errors
     /// [`GuardError`]: no gate, not such a volume, or another agent.
-    pub fn attend(run: &Path, volume: VolumeId, own: OwnedFd) -> Result<Self, GuardError> {
+    pub fn attend(run: &Path, turn: AgentTurn, own: OwnedFd) -> Result<Self, GuardError> {
         let socket = run.join(GATE_SOCKET);
-        let lock = lock_within(&agent_lock(run, volume))?;
+        let AgentTurn { volume, lock } = turn;
         let own = vec![own];
         let Begun { link, group, marks, told: first } = begin(&socket, volume, &own, &BTreeSet::new())?;
         let mut state = State {
@@ -134,10 +151,20 @@ impl RemotePost {
         state.link = Some(Arc::new(link));
         state.marks = marks;
         let former = std::mem::replace(&mut state.group, group);
-        if !former.is_same(&state.group) {
-            // Nobody but this agent holds it any more. If it just went, the kernel would let everybody through who waits there.
-            let refused = former.abandon();
-            tracing::warn!(refused, "The gate has begun anew: callers whose answer was lost were refused");
+        match former.is_same(&state.group) {
+            Some(true) => {}
+            Some(false) => {
+                // Nobody but this agent holds it any more. If it just went, the kernel would let everybody through who waits there.
+                let refused = former.abandon();
+                tracing::warn!(refused, "The gate has begun anew: callers whose answer was lost were refused");
+            }
+            // If it is the same its marks are needed; if it is not, whoever waits there must not be let through.
+            None => {
+                tracing::warn!(
+                    "The kernel does not tell whether the gate has begun anew (kcmp): callers may wait until they are ended"
+                );
+                std::mem::forget(former);
+            }
         }
         Ok(told)
     }

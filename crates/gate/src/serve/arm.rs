@@ -3,10 +3,14 @@
 //! Users work all the while. **Invariant:** the file system's mark goes only when every stub has a mark of its own, and everything
 //! that becomes one from then on gets it first.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
 
 use super::guarded::Guarded;
+use crate::FileHandle;
 use crate::guard::GuardUnavailable;
 use crate::link::Guarding;
 use crate::sys;
@@ -16,11 +20,26 @@ use crate::volume::listed;
 const MARK_BYTES: u64 = 1_300;
 /// Part of the machine's memory that marks may take where nobody has said otherwise (DESIGN 7.3).
 const MEMORY_SHARE: u64 = 10;
+/// A file with a lease is tried again after this time, and given up after that.
+const LEASED: Duration = Duration::from_millis(20);
+const LEASED_MAX: Duration = Duration::from_secs(10);
 
 impl Guarded {
     /// Whether an agent has to mark what may become a stub: then, or later, the file system's mark goes.
     pub(super) fn wants_marks(&self) -> bool {
-        self.listed().settings.guard != Guarding::FileSystem
+        match self.listed().settings.guard {
+            Guarding::FileSystem => false,
+            Guarding::Inode => true,
+            // The files of a snapshot are inodes of their own, which have no marks.
+            Guarding::Auto => !self.has_snapshots(),
+        }
+    }
+
+    fn has_snapshots(&self) -> bool {
+        /// `BTRFS_SUPER_MAGIC` of `linux/magic.h`.
+        const BTRFS: u64 = 0x9123_683e;
+        // Where it cannot be told it may have some.
+        rustix::fs::fstatfs(self.mounted().top()).map_or(true, |fs| fs.f_type as u64 & 0xffff_ffff == BTRFS)
     }
 
     /// Marks all stubs, on a thread of its own. Only with an agent: it keeps the list, and marks what it makes a stub from now on.
@@ -48,13 +67,11 @@ impl Guarded {
         if self.listed().settings.guard == Guarding::Auto && stubs.len() as u64 > marks_in_memory() {
             return Ok(None);
         }
-        let flags = libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOATIME | libc::O_CLOEXEC;
         let mut marked = 0;
         for stub in &stubs {
             // Nobody waits for this lock but who detaches the volume.
-            let opened = sys::handle::open_handle(self.mounted().top(), stub.handle_type(), stub.raw(), flags);
-            // What is gone needs none. What has no record may be about to get one, by an agent that marked it at another gate.
-            let Ok(file) = opened else { continue };
+            // What has no record may be about to get one, by an agent that marked it at another gate.
+            let Some(file) = self.open_for_mark(stub)? else { continue };
             self.group().guard_file(&file)?;
             marked += 1;
         }
@@ -66,6 +83,23 @@ impl Guarded {
         self.group().release_file_system(self.mounted().top())?;
         self.set_by_inode();
         Ok(Some(marked))
+    }
+}
+
+impl Guarded {
+    /// None if it is gone, and needs no mark.
+    fn open_for_mark(&self, stub: &FileHandle) -> Result<Option<OwnedFd>, GuardUnavailable> {
+        let flags = libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOATIME | libc::O_CLOEXEC;
+        let begun = Instant::now();
+        loop {
+            match sys::handle::open_handle(self.mounted().top(), stub.handle_type(), stub.raw(), flags) {
+                Ok(file) => return Ok(Some(file)),
+                Err(Errno::STALE | Errno::NOENT) => return Ok(None),
+                // Somebody has a lease on it for a moment, such as the agent that looks whether it is in use.
+                Err(Errno::AGAIN) if begun.elapsed() < LEASED_MAX => std::thread::sleep(LEASED),
+                Err(errno) => return Err(GuardUnavailable::Other(errno.into())),
+            }
+        }
     }
 }
 

@@ -58,12 +58,13 @@ pub(crate) fn open_handle(mount_fd: impl AsFd, handle_type: i32, bytes: &[u8], f
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Whether two descriptors of this process are of one open file. False also where the kernel does not tell (kcmp(2)).
-pub(crate) fn is_same_file(a: impl AsFd, b: impl AsFd) -> bool {
+/// Whether two descriptors of this process are of one open file; none where the kernel does not tell (kcmp(2)).
+pub(crate) fn is_same_file(a: impl AsFd, b: impl AsFd) -> Option<bool> {
     /// `KCMP_FILE` of `linux/kcmp.h`.
     const KCMP_FILE: libc::c_int = 0;
     let me = std::process::id() as libc::pid_t;
     let (a, b) = (a.as_fd().as_raw_fd() as libc::c_ulong, b.as_fd().as_raw_fd() as libc::c_ulong);
     // SAFETY: only numbers are passed.
-    unsafe { libc::syscall(libc::SYS_kcmp, me, me, KCMP_FILE, a, b) == 0 }
+    let compared = unsafe { libc::syscall(libc::SYS_kcmp, me, me, KCMP_FILE, a, b) };
+    (compared >= 0).then_some(compared == 0)
 }

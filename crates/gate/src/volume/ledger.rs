@@ -1,7 +1,7 @@
 //! Which files of a volume are stubs, or were: a list that only grows while it is used, and is written anew at each start.
 //!
-//! A file is in it before its record is durable, so that every stub can be found without walking over the volume. Entries of
-//! files that are whole again cost a look at the next start. **Invariant:** a list that may lack a stub says so.
+//! A file is in it, durably, before it gets its record, so that every stub can be found without walking over the volume. Entries
+//! of files that are whole again cost a look at the next start. **Invariant:** a list that may lack a stub says so.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -50,17 +50,26 @@ impl Ledger {
             Some(listed) => listed,
             None => walk(root)?,
         };
-        let is_stub = |handle: &FileHandle| root.inode(handle).is_ok_and(|inode| inode.is_stub());
-        let known: BTreeSet<FileHandle> = listed.into_iter().filter(is_stub).collect();
+        let known: BTreeSet<FileHandle> = listed.into_iter().filter(|handle| may_be_stub(root, handle)).collect();
         let (file, end) = write(home, &known)?;
         Ok(Self { state: Mutex::new(State { file, end, known }) })
     }
 
-    /// Files that may be stubs soon. Durable with the volume's next sync.
+    /// Files that users see and that may be stubs soon. Durable when it returns: a record becomes so on its own, whenever the file
+    /// system writes its journal.
     ///
     /// # Errors
     /// A failure of the volume: then none of them may become one.
     pub fn add(&self, files: &[FileHandle]) -> Result<()> {
+        self.add_staged(files)?;
+        rustix::fs::fdatasync(&self.state().file).map_err(|errno| fail(errno, "write"))
+    }
+
+    /// Files in staging that may be stubs soon. Durable with the volume's next sync, and no user sees them before.
+    ///
+    /// # Errors
+    /// As [`Self::add`].
+    pub fn add_staged(&self, files: &[FileHandle]) -> Result<()> {
         let mut state = self.state();
         let new: Vec<&FileHandle> = files.iter().filter(|file| !state.known.contains(*file)).collect();
         let bytes: Vec<u8> = new.iter().flat_map(|file| entry(file)).collect();
@@ -90,6 +99,14 @@ impl Ledger {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// False only where it is certain: an entry too many costs a look.
+fn may_be_stub(root: &Root, handle: &FileHandle) -> bool {
+    match root.inode(handle).and_then(|inode| inode.stub_record()) {
+        Ok(record) => record.is_some(),
+        Err(error) => error.kind() != ErrorKind::Stale,
     }
 }
 
@@ -183,25 +200,36 @@ fn put(file: &OwnedFd, mut bytes: &[u8], mut at: u64) -> std::result::Result<(),
     Ok(())
 }
 
-/// Every stub of a volume, by looking at each file.
+/// Every stub of a volume, by looking at each file. What goes away meanwhile is no stub any more; another file system has a list
+/// of its own. Anything else that cannot be looked at is an error: it might be a stub.
 fn walk(root: &Root) -> Result<Vec<FileHandle>> {
     let mut found = Vec::new();
-    let mut open = vec![root.dir().try_clone()?];
+    // By handle, for a directory may have more directories than a process may have descriptors.
+    let mut open = vec![root.handle().clone()];
     while let Some(dir) = open.pop() {
+        let Some(dir) = unless_gone(root.open_dir(&dir))? else { continue };
         let mut names: Vec<OsString> = Vec::new();
         dir.list(|entry| names.push(entry.name.to_owned()))?;
         for name in names {
-            // What goes away meanwhile is no stub any more; another file system has a list of its own.
-            let Ok(inode) = dir.inode(&name) else { continue };
-            match inode.stat() {
-                Ok(stat) if stat.dev != root.dev() => {}
-                Ok(stat) if stat.kind == Kind::Directory => open.extend(dir.open_dir(&name)),
-                Ok(stat) if stat.kind == Kind::File && inode.is_stub() => found.push(stat.handle),
+            let Some(inode) = unless_gone(dir.inode(&name))? else { continue };
+            let Some(stat) = unless_gone(inode.stat())? else { continue };
+            match stat.kind {
+                Kind::Directory if stat.dev == root.dev() => open.push(stat.handle),
+                Kind::File if stat.dev == root.dev() && inode.stub_record()?.is_some() => found.push(stat.handle),
                 _ => {}
             }
         }
     }
     Ok(found)
+}
+
+/// None where it is gone, or was never part of this file system.
+fn unless_gone<T>(result: Result<T>) -> Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Stale | ErrorKind::CrossDevice) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 fn fail(errno: Errno, operation: &'static str) -> GateError {

@@ -9,7 +9,7 @@ use isotherm_core::node::FileContent;
 use isotherm_core::plan::{Action, Step};
 use isotherm_core::stub::{Bound, ContentPrefix, StubRecord};
 use isotherm_core::trees::Handle;
-use isotherm_gate::{GateError, StagedFile};
+use isotherm_gate::{ErrorKind, GateError, StagedFile};
 
 use super::super::handle_of;
 use super::{PART, Performer};
@@ -24,6 +24,9 @@ pub trait StubGuard: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// It cannot be guarded, and must not become one.
     fn begin_stub(&self, file: &StagedFile) -> Result<(), GateError>;
+
+    /// It has its record, or will not get one.
+    fn end_stub(&self, file: &StagedFile);
 
     /// Whether somebody waits for the content of a file: then it is not the moment to take it away.
     fn is_awaited(&self, file: &Handle) -> bool;
@@ -81,13 +84,20 @@ pub(super) fn make(performer: &Performer, step: &Step, content: &FileContent) ->
     let name = performer.staged_name(PART, step.node);
     let file = performer.volume.staging().create(&name)?;
     let guard = performer.stubs.guard();
-    let begun = guard.map_or(Ok(()), |guard| guard.begin_stub(&file));
-    let made = begun.and_then(|()| file.set_len(content.size)).and_then(|()| {
+    let nobody = || GateError::new(ErrorKind::Unsupported, "guard", file.name());
+    let record = || {
         let bound = Bound::to(&handle_of(&file.inode().handle()?));
         let (node, size, content) = (step.node, content.size, ContentPrefix::of(&content.manifest));
         // A step does not say at which version the content was made, and nothing rests on it.
         let record = StubRecord { node, version: Version::default(), content, size, bound };
         file.set_stub_record(&record.encode())
+    };
+    let made = guard.ok_or_else(nobody).and_then(|guard| {
+        // First: a gate that has just begun may ask about it, and this would wait for itself.
+        file.set_len(content.size)?;
+        let made = guard.begin_stub(&file).and_then(|()| record());
+        guard.end_stub(&file);
+        made
     });
     if let Err(error) = made {
         let _ = performer.volume.staging().remove(file.name());
