@@ -9,6 +9,8 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr, clippy::print_stdout)]
 
 mod copies;
+#[path = "../volumes/dice.rs"]
+mod dice;
 mod kills;
 mod office;
 mod power;
@@ -20,6 +22,8 @@ mod texts;
 mod users;
 mod volumes;
 
+use dice::Dice;
+
 /// How many rounds of something: `ISOTHERM_ROUNDS` if it is set.
 fn rounds(usual: usize) -> usize {
     std::env::var("ISOTHERM_ROUNDS").map_or(usual, |text| text.parse().unwrap())
@@ -29,18 +33,4 @@ fn rounds(usual: usize) -> usize {
 fn seed(usual: u64) -> u64 {
     let moved: u64 = std::env::var("ISOTHERM_SEED").map_or(0, |text| text.parse().unwrap());
     usual.wrapping_add(moved.wrapping_mul(0x9E37_79B9_7F4A_7C15)) | 1
-}
-
-/// Numbers that look random and are the same in each run.
-#[derive(Clone, Debug)]
-struct Dice(u64);
-
-impl Dice {
-    /// A number below `sides`.
-    fn roll(&mut self, sides: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 >> 11).unwrap() % sides
-    }
 }

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 mod cases;
 mod damage;
+mod dice;
 mod directories;
 mod errors;
 mod fleet;
@@ -34,6 +35,8 @@ mod tree;
 mod work;
 mod writers;
 
+use dice::Dice;
+
 /// The size of something: what CI runs, or what a release is tried with.
 fn sized(small: usize, campaign: usize) -> usize {
     if std::env::var_os("ISOTHERM_CAMPAIGN").is_some_and(|value| value == "1") { campaign } else { small }
@@ -55,18 +58,4 @@ fn seed(usual: u64) -> u64 {
 fn noted() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     NEXT.fetch_add(1, Ordering::Relaxed)
-}
-
-/// Numbers that look random and are the same in each run.
-#[derive(Debug)]
-struct Dice(u64);
-
-impl Dice {
-    /// A number below `sides`.
-    fn roll(&mut self, sides: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 >> 11).unwrap() % sides
-    }
 }
