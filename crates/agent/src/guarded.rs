@@ -41,6 +41,7 @@ pub(crate) struct GuardedVolume {
 #[derive(Debug)]
 pub(crate) struct Membership {
     endpoint: EndpointId,
+    source: Arc<FromShare>,
     volume: Arc<GuardedVolume>,
 }
 
@@ -65,9 +66,9 @@ impl GuardedVolumes {
         let state = self.volume_of(root)?;
         match self.open(&state, root) {
             Ok(volume) => {
-                let member = Member { source: Arc::new(FromShare::of(share)), tell };
-                volume.members.endpoints().insert(endpoint, member);
-                Some(Membership { endpoint, volume })
+                let source = Arc::new(FromShare::of(share));
+                volume.members.endpoints().insert(endpoint, Member { source: Arc::clone(&source), tell });
+                Some(Membership { endpoint, source, volume })
             }
             Err(why) => {
                 tracing::warn!(path = %state.settings.path.display(), why, "Nobody answers for the tiered files of a volume");
@@ -91,6 +92,10 @@ impl GuardedVolumes {
     }
 
     fn open(&self, state: &VolumeState, root: &Root) -> Result<Arc<GuardedVolume>, String> {
+        if let Isolation::Attached(why) = root.isolation() {
+            // Users would not be asked either.
+            return Err(format!("the agent has no mount of its own: {why}"));
+        }
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let mount = root.dir().as_fd().try_clone_to_owned().map_err(|error| error.to_string())?;
         if let Some(volume) = open.get(&state.id).and_then(Weak::upgrade) {
@@ -98,11 +103,8 @@ impl GuardedVolumes {
             return Ok(volume);
         }
         let top = Arc::new(Root::open(&state.settings.path).map_err(|error| error.to_string())?);
-        for own in [root, &top] {
-            if let Isolation::Attached(why) = own.isolation() {
-                // Users would not be asked either.
-                return Err(format!("the agent has no mount of its own: {why}"));
-            }
+        if let Isolation::Attached(why) = top.isolation() {
+            return Err(format!("the agent has no mount of its own: {why}"));
         }
         let own = top.dir().as_fd().try_clone_to_owned().map_err(|error| error.to_string())?;
         // Two agents would each replace the other's list.
@@ -178,7 +180,11 @@ impl Membership {
 
 impl Drop for Membership {
     fn drop(&mut self) {
-        self.volume.members.endpoints().remove(&self.endpoint);
+        let mut endpoints = self.volume.members.endpoints();
+        // An endpoint that begins anew may be here again before its former run has gone.
+        if endpoints.get(&self.endpoint).is_some_and(|member| Arc::ptr_eq(&member.source, &self.source)) {
+            endpoints.remove(&self.endpoint);
+        }
     }
 }
 

@@ -17,10 +17,16 @@ fn content() -> Vec<u8> {
 /// A program that another test starts has everything open for a moment between fork and exec.
 fn becomes_idle(file: &StubFile) {
     let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
-    while !file.is_idle().unwrap() {
+    while !is_idle(file) {
         assert!(std::time::Instant::now() < until, "somebody has the file open");
         std::thread::sleep(std::time::Duration::from_millis(1)); // tidy: wait between looks, with a deadline above
     }
+}
+
+fn is_idle(file: &StubFile) -> bool {
+    let is_alone = file.take_alone().unwrap();
+    file.let_others_in().unwrap();
+    is_alone
 }
 
 fn inode(root: &Root, name: &str) -> Inode {
@@ -68,14 +74,41 @@ fn a_file_is_idle_only_while_nobody_has_it_open_or_mapped() {
         let file = StubFile::open(&inode).unwrap();
         becomes_idle(&file);
         let reader = File::open(&path).unwrap();
-        assert!(!file.is_idle().unwrap());
+        assert!(!is_idle(&file));
         drop(reader);
         let writer = File::options().append(true).open(&path).unwrap();
-        assert!(!file.is_idle().unwrap());
+        assert!(!is_idle(&file));
         drop(writer);
         let mapping = SharedMapping::new(&File::options().read(true).write(true).open(&path).unwrap(), LEN).unwrap();
-        assert!(!file.is_idle().unwrap(), "mapped, and its descriptor closed");
+        assert!(!is_idle(&file), "mapped, and its descriptor closed");
         drop(mapping);
+        becomes_idle(&file);
+    });
+}
+
+#[test]
+fn who_opens_a_file_that_is_taken_waits_until_others_are_let_in() {
+    on_each_fs(64, |volume| {
+        let path = volume.path().join("plan");
+        fs::write(&path, content()).unwrap();
+        let root = Root::open(volume.path()).unwrap();
+        let file = StubFile::open(&inode(&root, "plan")).unwrap();
+        becomes_idle(&file);
+        assert!(file.take_alone().unwrap() && file.is_alone().unwrap());
+        let (other, (begins, begun)) = (path.clone(), std::sync::mpsc::channel());
+        let reader = std::thread::spawn(move || {
+            begins.send(()).unwrap();
+            fs::read(other).unwrap()
+        });
+        begun.recv().unwrap();
+        while file.is_alone().unwrap() {
+            std::thread::yield_now();
+        }
+        file.give_up().unwrap();
+        assert!(!reader.is_finished());
+        file.fill(0, &content()).unwrap();
+        file.let_others_in().unwrap();
+        assert!(reader.join().unwrap() == content(), "he did not see what was there meanwhile");
         becomes_idle(&file);
     });
 }

@@ -1,7 +1,8 @@
 //! Making stubs: content that is safe in the share gives up its room here.
 //!
 //! Many files at a time, because the one thing that takes time, making the records durable, is the same for one or a thousand.
-//! **Invariant:** content goes only when nobody has the file open, the file is what was expected, and its record is durable.
+//! **Invariant:** content goes only while nobody else can have the file open, the file is what was expected, and its record is
+//! durable.
 
 use std::os::fd::AsFd;
 
@@ -64,6 +65,11 @@ impl Performer {
         let give_up = |marked: Result<Marked, NotTiered>| {
             let Marked { inode, opened } = marked?;
             synced.clone()?;
+            if !opened.is_alone()? {
+                // The gate lets nobody come this far; if somebody does, he gets the content that is still there.
+                opened.remove_record()?;
+                return Err(NotTiered::InUse);
+            }
             // Somebody may have set it since.
             let modified = print_of(&opened.stat()?).modified;
             opened.give_up()?;
@@ -73,7 +79,7 @@ impl Performer {
         marked.into_iter().map(give_up).collect()
     }
 
-    /// From the mark on the kernel asks about the file; who has it open already is seen by the lease.
+    /// From the mark on the kernel asks about the file; who has it open already is seen by the lease, and who comes by another way waits for its end.
     fn mark(&self, candidate: &Candidate) -> Result<Marked, NotTiered> {
         let Candidate { file, print, record } = candidate;
         let fd = self.root.open_for_mark(&gate_handle(file)?)?;
@@ -83,7 +89,8 @@ impl Performer {
         let opened = stub_file(&self.root, file);
         let (inode, opened) =
             opened.map_err(|error| if error.kind() == ErrorKind::Busy { NotTiered::InUse } else { error.into() })?;
-        if !opened.is_idle()? {
+        // Kept until the content is gone.
+        if !opened.take_alone()? {
             return Err(NotTiered::InUse);
         }
         if opened.record()?.is_some() {

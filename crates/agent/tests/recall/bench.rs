@@ -91,7 +91,11 @@ impl<'a> Bench<'a> {
         let file = StubFile::open(&inode).unwrap();
         self.post.group().guard_file(self.root.open_for_mark(&before.handle).unwrap()).unwrap();
         // A program that another test starts has it open for a moment between fork and exec.
-        wait_until(|| file.is_idle().unwrap());
+        wait_until(|| {
+            let is_alone = file.take_alone().unwrap();
+            file.let_others_in().unwrap();
+            is_alone
+        });
         let prefix = ContentPrefix::of(&ManifestId::of(content));
         self.contents.known.lock().unwrap().insert(prefix, content.to_vec());
         let bound = Bound::to(&Handle(before.handle.to_bytes().into()));

@@ -21,6 +21,7 @@ mod sync;
 mod texts;
 mod users;
 mod volumes;
+mod witness;
 
 use dice::Dice;
 

@@ -18,6 +18,7 @@ use rustix::io::Errno;
 
 use crate::Dice;
 use crate::texts::{number_of, text};
+use crate::witness;
 
 /// Between two deeds of one person.
 const PACE: std::time::Duration = std::time::Duration::from_millis(4);
@@ -91,9 +92,21 @@ fn work(person: usize, known: &[Mutex<Known>], ends: &AtomicBool, (done, excused
             Err(error) if EXCUSES.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error())) => {
                 excused.fetch_add(1, Ordering::Relaxed);
             }
-            Err(error) => panic!("person {person}: {}: {error}", file.path.display()),
+            Err(error) => panic!("person {person}: {}: {error}; {}", file.path.display(), beside(&file.path)),
         }
     }
+}
+
+/// What stands where a file should be that is not there, at once and half a second later.
+fn beside(path: &Path) -> String {
+    let stem = path.file_stem().unwrap().to_str().unwrap().to_owned();
+    let look = || {
+        let names = fs::read_dir(path.parent().unwrap()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.split('.').next() == Some(&stem)).collect::<Vec<_>>()
+    };
+    let at_once = look();
+    std::thread::sleep(std::time::Duration::from_millis(500)); // tidy: wait whether it comes back by itself
+    format!("beside it {at_once:?}, then {:?}", look())
 }
 
 /// Something that somebody does to a file. If it fails nothing has changed.
@@ -181,9 +194,10 @@ fn compare(known: &Known, at: usize, found: &[u8], len: usize) {
         let first = found.iter().zip(wanted).position(|(found, wanted)| found != wanted);
         let zeros = found.iter().filter(|byte| **byte == 0).count();
         panic!(
-            "{}: {} bytes from {at} instead of {len}, {zeros} zeros, first wrong one {first:?}",
+            "{}: {} bytes from {at} instead of {len}, {zeros} zeros, first wrong one {first:?}\n{}",
             known.path.display(),
-            found.len()
+            found.len(),
+            witness::about(&known.path)
         );
     }
 }
@@ -223,7 +237,7 @@ impl Author {
             match fs::read(folder.join(format!("sent-{at}"))) {
                 Ok(bytes) => match number_of(&bytes) {
                     Ok(number) => assert_eq!(number & 0xffff, at as u64, "sent-{at} holds another file"),
-                    Err(wrong) => panic!("sent-{at}: {wrong}"),
+                    Err(wrong) => panic!("sent-{at}: {wrong}\n{}", witness::about(&folder.join(format!("sent-{at}")))),
                 },
                 Err(error) => {
                     let is_excused = EXCUSES.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()));

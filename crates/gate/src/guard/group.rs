@@ -130,9 +130,15 @@ impl Group {
 
     /// Asks only about marked files of the file system of `fd` from now on.
     ///
+    /// A mark stays that asks nothing. Whoever waits at this group holds on to the next mark of the file system too, and a process
+    /// whose mark that is, such as an agent that was killed, cannot end until he is answered. So the next mark is one of this group.
+    ///
     /// # Errors
     /// [`GuardUnavailable`].
     pub fn release_file_system(&self, fd: impl AsFd) -> Result<(), GuardUnavailable> {
+        let place = libc::FAN_MARK_ADD | libc::FAN_MARK_FILESYSTEM | libc::FAN_MARK_IGNORE_SURV;
+        // An event that this group never asks for.
+        sys::fanotify::mark(&*self.fd, place, libc::FAN_OPEN_EXEC, &fd).map_err(unavailable)?;
         self.mark(libc::FAN_MARK_REMOVE | libc::FAN_MARK_FILESYSTEM, fd)
     }
 

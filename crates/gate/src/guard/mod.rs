@@ -9,8 +9,10 @@ mod caller;
 mod group;
 mod post;
 mod probe;
+mod worker;
 
 pub use caller::{Purpose, purpose};
 pub use group::{Group, GuardError, GuardUnavailable, Question, Refusal, Touch};
 pub use post::{Follow, Post, Sentry, Told, Waiting};
 pub use probe::{ProbeFailure, probe};
+pub use worker::AgentProcess;

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::caller::{Call, Purpose, is_alive, purpose};
 use super::group::{Group, GuardError, GuardUnavailable, Question, Refusal};
+use super::worker::AgentProcess;
 use crate::FileHandle;
 use crate::volume::has_record;
 
@@ -134,6 +135,8 @@ struct State {
     in_hand: BTreeSet<FileHandle>,
     /// There is an agent of which it is not known yet what it has in hand.
     expecting: bool,
+    /// The agent's process.
+    agent: Option<AgentProcess>,
 }
 
 impl Post {
@@ -162,6 +165,11 @@ impl Post {
         self.state().expecting = true;
     }
 
+    /// This is the agent's process: what it does on its own is not asked about.
+    pub fn is_attended_by(&self, process: Option<AgentProcess>) {
+        self.state().agent = process;
+    }
+
     /// The group: its marks, and a descriptor that tells when there is something to read.
     #[must_use]
     pub fn group(&self) -> &Group {
@@ -185,6 +193,10 @@ impl Post {
     }
 
     fn take(&self, question: Question) -> Vec<Told> {
+        if self.state().agent.as_ref().is_some_and(|agent| agent.has(question.thread)) {
+            question.allow();
+            return Vec::new();
+        }
         // What cannot be told apart is a stub: the agent looks closer.
         let mut is_stub = has_record(question.file()).unwrap_or(true);
         let Ok(file) = FileHandle::of(question.file()) else {
@@ -251,9 +263,13 @@ impl Post {
         self.state().in_hand.insert(file.clone());
     }
 
-    /// The agent has done with a file.
+    /// The agent has done with a file. Not if somebody waits for it by now: of him the agent was told after it had said so.
     pub fn release(&self, file: &FileHandle) {
-        self.state().in_hand.remove(file);
+        let mut state = self.state();
+        let waits = |(waiting, ..): &(Waiting, Question, Instant)| waiting.file == *file;
+        if !state.waiting.values().any(waits) {
+            state.in_hand.remove(file);
+        }
     }
 
     /// A run of the agent begins, or goes on with another gate: these it has in hand. Gives everything that it has to know. What

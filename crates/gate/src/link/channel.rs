@@ -164,6 +164,12 @@ impl Channel {
         Ok(Self { socket: rustix::io::fcntl_dupfd_cloexec(&self.socket, 0)? })
     }
 
+    /// The process on the other side as it was when the conversation began; none where the kernel does not tell.
+    #[must_use]
+    pub fn peer(&self) -> Option<i32> {
+        sockopt::socket_peercred(&self.socket).ok().map(|peer| peer.pid.as_raw_pid())
+    }
+
     /// Ends the conversation for both sides, whoever holds a duplicate.
     pub fn end(&self) {
         // It may have ended already.

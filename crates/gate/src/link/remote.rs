@@ -71,9 +71,10 @@ struct State {
     orphans: BTreeMap<u64, Follow>,
     /// What was told at the beginning, and not handed on yet.
     first: Vec<Told>,
-    /// Holds asked for, and acknowledged.
+    /// Number of the last hold that was asked for.
     round: u64,
-    acknowledged: u64,
+    /// Holds that are not acknowledged yet: the answers come in the order in which the messages were sent, not the numbers given.
+    pending: BTreeSet<u64>,
     sign: Instant,
 }
 
@@ -98,7 +99,7 @@ impl RemotePost {
             orphans: BTreeMap::new(),
             first: Vec::new(),
             round: 0,
-            acknowledged: 0,
+            pending: BTreeSet::new(),
             sign: Instant::now(),
         };
         state.first = state.note(first);
@@ -155,8 +156,12 @@ impl RemotePost {
             Some(true) => {}
             Some(false) => {
                 // Nobody but this agent holds it any more. If it just went, the kernel would let everybody through who waits there.
-                let refused = former.abandon();
-                tracing::warn!(refused, "The gate has begun anew: callers whose answer was lost were refused");
+                // On a thread of its own: it takes a while, and a group ends only when those who wait at other groups too have
+                // been answered, for which this thread is needed.
+                std::thread::spawn(move || {
+                    let refused = former.abandon();
+                    tracing::warn!(refused, "The gate has begun anew: callers whose answer was lost were refused");
+                });
             }
             // If it is the same its marks are needed; if it is not, whoever waits there must not be let through.
             None => {
@@ -175,7 +180,7 @@ impl RemotePost {
         match message {
             FromGate::Told(told) => Ok(state.note(told)),
             FromGate::Held(round) => {
-                state.acknowledged = state.acknowledged.max(round);
+                state.pending.remove(&round);
                 self.held.notify_all();
                 Ok(Vec::new())
             }
@@ -265,19 +270,23 @@ impl Sentry for RemotePost {
         let (rounds, life) = {
             let mut state = self.state();
             state.in_hand.extend(files.iter().cloned());
-            let first = state.round + 1;
-            state.round += files.chunks(ENTRIES_MAX).len() as u64;
-            (first..=state.round, state.life)
+            let rounds = state.round + 1..=state.round + files.chunks(ENTRIES_MAX).len() as u64;
+            state.round = *rounds.end();
+            state.pending.extend(rounds.clone());
+            (rounds, state.life)
         };
-        let last = *rounds.end();
-        let mut sent = files.chunks(ENTRIES_MAX).zip(rounds);
-        if !sent.all(|(part, round)| self.send(&ToGate::Hold(round, part.to_vec()))) {
-            return false;
-        }
-        let waits = |state: &mut State| state.acknowledged < last && state.life == life && state.link.is_some();
+        let mut sent = files.chunks(ENTRIES_MAX).zip(rounds.clone());
+        let is_sent = sent.all(|(part, round)| self.send(&ToGate::Hold(round, part.to_vec())));
+        let waits = |state: &mut State| {
+            is_sent && state.life == life && state.link.is_some() && state.pending.range(rounds.clone()).next().is_some()
+        };
         let waited = self.held.wait_timeout_while(self.state(), ANSWERS_WITHIN, waits);
-        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        state.acknowledged >= last && state.life == life
+        let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        let is_held = is_sent && state.life == life && state.pending.range(rounds.clone()).next().is_none();
+        rounds.for_each(|round| {
+            state.pending.remove(&round);
+        });
+        is_held
     }
 
     fn release(&self, files: &[FileHandle]) {

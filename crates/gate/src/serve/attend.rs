@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use super::guarded::{AgentLink, Guarded, tell};
 use crate::FileHandle;
+use crate::guard::AgentProcess;
 use crate::link::{Channel, FromGate, LinkError, ToGate};
 
 /// Serves an agent until the conversation ends.
@@ -28,6 +29,7 @@ pub(super) fn attend(volume: &Arc<Guarded>, client: &Channel, in_hand: Vec<FileH
         // The reader of questions waits here: each caller is told of once.
         let mut agent = volume.agent();
         let link = AgentLink { number, queue: queue.clone(), heard: Instant::now() };
+        volume.post().is_attended_by(client.peer().and_then(AgentProcess::of));
         tell(Some(&link), volume.post().begin_with(in_hand));
         *agent = Some(link);
     }
@@ -41,7 +43,10 @@ pub(super) fn attend(volume: &Arc<Guarded>, client: &Channel, in_hand: Vec<FileH
     let mut agent = volume.agent();
     if agent.as_ref().is_some_and(|agent| agent.number == number) {
         *agent = None;
-        volume.settle();
+        // One that lives comes back, and has in hand what it had.
+        if !volume.expect_living_agent() {
+            volume.settle();
+        }
     }
     ended
 }

@@ -10,7 +10,7 @@ use super::GateFailure;
 use super::kept::Held;
 use super::list::Listed;
 use crate::device::{Mounted, find};
-use crate::guard::{Group, Post, Told};
+use crate::guard::{AgentProcess, Group, Post, Told};
 use crate::link::{ENTRIES_MAX, FromGate, VolumeId, VolumeState};
 use crate::lock::{LockError, lock_exclusive};
 
@@ -96,9 +96,7 @@ impl Guarded {
             ends: AtomicBool::new(false),
         });
         // Also where no keeper was left: what that agent has in hand may be about to become a stub.
-        if guarded.has_agent_process() {
-            guarded.post.expect_agent();
-        }
+        guarded.expect_living_agent();
         let reader = Arc::clone(&guarded);
         std::thread::spawn(move || reader.answer());
         guarded
@@ -167,8 +165,27 @@ impl Guarded {
         });
     }
 
+    /// Whoever works on the volume is waited for; false if nobody does.
+    pub(super) fn expect_living_agent(&self) -> bool {
+        let Some(holder) = self.agent_process() else { return false };
+        let process = holder.and_then(|holder| AgentProcess::of(i32::try_from(holder).ok()?));
+        // Still the same one: otherwise that number may be somebody else's.
+        let process = process.filter(|_| self.agent_process() == Some(holder));
+        self.post.expect_agent();
+        self.post.is_attended_by(process);
+        true
+    }
+
     fn has_agent_process(&self) -> bool {
-        matches!(lock_exclusive(&self.agent_lock), Err(LockError::Held { .. }))
+        self.agent_process().is_some()
+    }
+
+    /// The holder of the agent's lock, if it has one, and its number where it is known.
+    fn agent_process(&self) -> Option<Option<u32>> {
+        match lock_exclusive(&self.agent_lock) {
+            Err(LockError::Held { holder, .. }) => Some(holder),
+            _ => None,
+        }
     }
 
     /// The number of a new conversation with an agent.

@@ -1,6 +1,6 @@
-//! File leases, used as a question only. No lease outlives the call that took it.
+//! File leases: whether somebody else has a file open, and having a file alone for a while.
 //!
-//! Invariant: a lease that is broken in between can't kill the process (its signal is one that is ignored by default).
+//! Invariant: a lease that somebody breaks can't kill the process (its signal is one that is ignored by default).
 
 use std::os::fd::{AsFd, AsRawFd};
 
@@ -17,28 +17,48 @@ pub(crate) fn probe_read_lease(fd: impl AsFd) -> Result<bool, Errno> {
     probe(fd, libc::F_RDLCK)
 }
 
-/// Whether a write lease could be had on `fd`, a writable descriptor of a regular file: nobody else has it open or mapped at
-/// all, or is about to. The lease is given back at once: who opens the file while it lasts would wait for its end.
-pub(crate) fn probe_write_lease(fd: impl AsFd) -> Result<bool, Errno> {
-    probe(fd, libc::F_WRLCK)
+/// Takes a write lease on `fd`, a writable descriptor of a regular file; false if somebody else has it open or mapped, or is
+/// about to. Who opens the file from then on waits until it is given back or `fd` is closed, at most the kernel's
+/// `lease-break-time`.
+pub(crate) fn take_write_lease(fd: impl AsFd) -> Result<bool, Errno> {
+    take(fd.as_fd().as_raw_fd(), libc::F_WRLCK)
+}
+
+/// Whether the write lease is still whole: nobody has come to break it.
+pub(crate) fn has_write_lease(fd: impl AsFd) -> Result<bool, Errno> {
+    Ok(fcntl_int(fd.as_fd().as_raw_fd(), libc::F_GETLEASE, 0)? == libc::F_WRLCK)
+}
+
+/// Gives a lease back; none is no error.
+pub(crate) fn give_back(fd: impl AsFd) -> Result<(), Errno> {
+    match fcntl_int(fd.as_fd().as_raw_fd(), libc::F_SETLEASE, libc::F_UNLCK) {
+        Ok(_) | Err(Errno::AGAIN) => Ok(()),
+        Err(errno) => Err(errno),
+    }
 }
 
 fn probe(fd: impl AsFd, kind: i32) -> Result<bool, Errno> {
     let raw = fd.as_fd().as_raw_fd();
-    // An opener who comes between the next two calls breaks the lease, and the default signal for that is SIGIO,
-    // which ends a process. SIGURG is ignored unless somebody asks for it.
-    fcntl_int(raw, F_SETSIG, libc::SIGURG)?;
-    match fcntl_int(raw, libc::F_SETLEASE, kind) {
-        Ok(()) => {}
-        Err(Errno::AGAIN) => return Ok(false),
-        Err(errno) => return Err(errno),
+    if !take(raw, kind)? {
+        return Ok(false);
     }
     fcntl_int(raw, libc::F_SETLEASE, libc::F_UNLCK)?;
     Ok(true)
 }
 
-fn fcntl_int(raw: i32, command: i32, argument: i32) -> Result<(), Errno> {
+fn take(raw: i32, kind: i32) -> Result<bool, Errno> {
+    // An opener breaks the lease, and the default signal for that is SIGIO, which ends a process. SIGURG is ignored unless
+    // somebody asks for it.
+    fcntl_int(raw, F_SETSIG, libc::SIGURG)?;
+    match fcntl_int(raw, libc::F_SETLEASE, kind) {
+        Ok(_) => Ok(true),
+        Err(Errno::AGAIN) => Ok(false),
+        Err(errno) => Err(errno),
+    }
+}
+
+fn fcntl_int(raw: i32, command: i32, argument: i32) -> Result<i32, Errno> {
     // SAFETY: these commands take an integer; no memory is involved, and the descriptor is borrowed by the caller.
     let answer = unsafe { libc::fcntl(raw, command, argument) };
-    if answer < 0 { Err(last_errno()) } else { Ok(()) }
+    if answer < 0 { Err(last_errno()) } else { Ok(answer) }
 }

@@ -75,12 +75,29 @@ impl StubFile {
         }
     }
 
-    /// Whether nobody else has it open or mapped, or is about to. To be asked when whoever opens it from now on waits.
+    /// Takes the file for this descriptor alone; false if somebody else has it open or mapped, or is about to. To be asked when
+    /// whoever opens it from now on waits; whoever does not waits all the same, until [`Self::let_others_in`] or the end of this.
     ///
     /// # Errors
     /// `Unsupported` on file systems without leases, or a failure of the volume.
-    pub fn is_idle(&self) -> Result<bool> {
-        sys::lease::probe_write_lease(&self.fd).map_err(|errno| self.fail(errno, "probe users of"))
+    pub fn take_alone(&self) -> Result<bool> {
+        sys::lease::take_write_lease(&self.fd).map_err(|errno| self.fail(errno, "probe users of"))
+    }
+
+    /// Whether nobody has come since who waits for it.
+    ///
+    /// # Errors
+    /// A failure of the volume.
+    pub fn is_alone(&self) -> Result<bool> {
+        sys::lease::has_write_lease(&self.fd).map_err(|errno| self.fail(errno, "probe users of"))
+    }
+
+    /// Lets everybody in again.
+    ///
+    /// # Errors
+    /// A failure of the volume.
+    pub fn let_others_in(&self) -> Result<()> {
+        sys::lease::give_back(&self.fd).map_err(|errno| self.fail(errno, "let others use"))
     }
 
     /// Its record, if it has one.
