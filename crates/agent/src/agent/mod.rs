@@ -253,7 +253,7 @@ impl Agent {
         }
     }
 
-    fn assign(&mut self, assignment: Assignment) {
+    fn assign(&mut self, mut assignment: Assignment) {
         let Some(attachment) = self.attachment.clone() else { return };
         let id = assignment.endpoint;
         if assignment.deleting {
@@ -263,7 +263,9 @@ impl Agent {
                 self.let_go(assignment);
                 return;
             }
-            // Until then it works as any other: somebody has to answer for its stubs.
+            // Until then it works as any other: somebody has to answer for its stubs. But nothing becomes one any more, so that
+            // none comes between the last look and the end.
+            assignment.tiering = false;
         } else {
             self.leaving.forget(id);
         }

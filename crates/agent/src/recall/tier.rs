@@ -61,7 +61,7 @@ impl Performer {
         }
         let marked: Vec<Result<Marked, NotTiered>> = candidates.iter().map(|candidate| self.mark(candidate)).collect();
         // Without it the content stays, with a record beside it: the next recall takes that away.
-        let synced = self.root.sync();
+        let synced = if marked.iter().any(Result::is_ok) { self.root.sync() } else { Ok(()) };
         let give_up = |marked: Result<Marked, NotTiered>| {
             let Marked { inode, opened } = marked?;
             synced.clone()?;

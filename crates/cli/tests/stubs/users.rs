@@ -92,13 +92,13 @@ fn work(person: usize, known: &[Mutex<Known>], ends: &AtomicBool, (done, excused
             Err(error) if EXCUSES.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error())) => {
                 excused.fetch_add(1, Ordering::Relaxed);
             }
-            Err(error) => panic!("person {person}: {}: {error}; {}", file.path.display(), beside(&file.path)),
+            Err(error) => panic!("person {person}: {}: {error}; {}", file.path.display(), neighbours(&file.path)),
         }
     }
 }
 
 /// What stands where a file should be that is not there, at once and half a second later.
-fn beside(path: &Path) -> String {
+fn neighbours(path: &Path) -> String {
     let stem = path.file_stem().unwrap().to_str().unwrap().to_owned();
     let look = || {
         let names = fs::read_dir(path.parent().unwrap()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
@@ -109,15 +109,18 @@ fn beside(path: &Path) -> String {
     format!("beside it {at_once:?}, then {:?}", look())
 }
 
-/// Something that somebody does to a file. If it fails nothing has changed.
+/// Something that somebody does to a file. If it fails nothing has changed, but that a file may have been emptied.
 fn deed(known: &mut Known, number: u64, dice: &mut Dice) -> Result<(), Error> {
-    match dice.roll(14) {
+    let choice = if known.bytes.is_empty() { 7 } else { dice.roll(14) };
+    match choice {
         0..=4 => read(known),
         5 => read_mapped(known),
         6 => read_a_part(known, dice),
         7 => {
             let bytes = text(number, 10_000 + dice.roll(TEXT_MAX));
             let mut file = File::create(&known.path)?;
+            // What is written next may be refused.
+            known.bytes.clear();
             file.write_all(&bytes)?;
             known.bytes = bytes;
             Ok(())

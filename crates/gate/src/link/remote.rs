@@ -267,6 +267,9 @@ impl Sentry for RemotePost {
     }
 
     fn hold(&self, files: &[FileHandle]) -> bool {
+        if files.is_empty() {
+            return true;
+        }
         let (rounds, life) = {
             let mut state = self.state();
             state.in_hand.extend(files.iter().cloned());
