@@ -48,6 +48,10 @@ fn one_office(office: &mut Office, deaths: usize, dice: &mut Dice) {
         for _ in 0..deaths {
             std::thread::sleep(Duration::from_millis(100 + dice.roll(900) as u64)); // tidy: wait work goes on meanwhile
             let dying = DEATHS[dice.roll(DEATHS.len())];
+            if dying.contains(&Part::Keeper) && dying.contains(&Part::Gate) {
+                // Whoever died before is back by then: with nobody left everybody is let through, which is another story.
+                until("the agent holds the group too", || office.is_whole());
+            }
             dying.iter().for_each(|part| office.kill(*part));
             std::thread::sleep(Duration::from_millis(dice.roll(300) as u64)); // tidy: wait work goes on without them
             dying.iter().rev().for_each(|part| office.start(*part));
