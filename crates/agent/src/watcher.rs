@@ -20,6 +20,9 @@ use crate::volume::handle_of;
 /// Wait after a failure of the watch, so that one that lasts does not take a processor.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
+/// What happens within this time is handed on together. A small part of the quiet time: a change is seen that much later.
+const GATHER: Duration = Duration::from_millis(10);
+
 /// A running watch.
 #[derive(Debug)]
 pub struct Watcher {
@@ -83,7 +86,13 @@ impl<F: Fn(Event)> Listener<F> {
     fn run(mut self, signals: &Signals) {
         loop {
             match self.watch.read_batch(None) {
-                Ok(batch) => self.hand_on(&batch),
+                Ok(batch) => {
+                    self.hand_on(&batch);
+                    if !batch.changes.is_empty() {
+                        // A watch that fails says so when it is read.
+                        let _ = self.watch.gather(GATHER);
+                    }
+                }
                 Err(error) => {
                     tracing::warn!(%error, "Changes may have been missed; everything is looked at");
                     (self.sink)(Event::ScanNeeded);

@@ -163,6 +163,18 @@ impl Watch {
         Ok(batch)
     }
 
+    /// Lets changes come together for so long, unless somebody wakes it: reading one at a time costs a switch of threads for each.
+    ///
+    /// # Errors
+    /// [`WatchError`].
+    pub fn gather(&self, time: Duration) -> Result<(), WatchError> {
+        let timeout = Timespec::try_from(time).ok();
+        match poll(&mut [PollFd::new(&self.wake, PollFlags::IN)], timeout.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(errno) => Err(WatchError::Read(errno.into())),
+        }
+    }
+
     /// Reads until the kernel's queue was empty once, and hands on each batch: all that happened before the call has
     /// then been seen.
     ///

@@ -87,9 +87,12 @@ fn worse(a: Evidence, b: Evidence) -> Evidence {
 
 impl<C: Catalog> Engine<C> {
     pub(in crate::engine) fn changed(&mut self, changes: Vec<Changed>, now: Millis) {
+        // Many changes are in few directories, and most of these may be none of the endpoint's.
+        let mut directories: BTreeMap<Handle, Option<NodeId>> = BTreeMap::new();
         for change in changes {
             self.touched_inode(&change, now);
-            let Some(directory) = self.here_by_handle(&change) else {
+            let known = directories.entry(change.directory.clone()).or_insert_with(|| self.here_by_handle(&change.directory));
+            let Some(directory) = *known else {
                 // Perhaps a directory that a step under way has just made: it is listed when the step's result comes.
                 if self.work.performing != [false, false] {
                     self.local.strays.insert(change.directory);
@@ -159,8 +162,8 @@ impl<C: Catalog> Engine<C> {
         }
     }
 
-    fn here_by_handle(&self, change: &Changed) -> Option<NodeId> {
-        let owners = self.catalog.by_handle(&change.directory).into_iter();
+    fn here_by_handle(&self, directory: &Handle) -> Option<NodeId> {
+        let owners = self.catalog.by_handle(directory).into_iter();
         let known: Vec<Record> = owners.filter_map(|node| self.catalog.record(node)).collect();
         known.iter().find(|record| record.here().is_some()).or(known.first()).map(|record| record.node)
     }
