@@ -167,6 +167,10 @@ impl StubGuard for GuardedVolume {
         }
     }
 
+    fn bring_back(&self, files: Vec<Handle>) {
+        self.recall.want(files);
+    }
+
     fn is_awaited(&self, file: &Handle) -> bool {
         self.recall.is_busy_with(file)
     }

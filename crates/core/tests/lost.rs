@@ -46,6 +46,7 @@ fn a_lost_file_is_nowhere_and_stays_so_while_its_inode_may_be_elsewhere() {
     assert_eq!(resolve_lost(&mut trees, a, Liveness::Linked(1), false), unknown);
     assert!(trees.record(a).unwrap().is_lost());
     // Everything was listed since: it lives outside of the folder.
+    assert_eq!(resolve_lost(&mut trees, a, Liveness::Tiered(1), true), unknown, "outside, and without its content (row 12)");
     assert_eq!(resolve_lost(&mut trees, a, Liveness::Linked(1), true).changed, [a].into());
     assert_eq!(local(&trees, a), None);
     assert_eq!(resolve_lost(&mut trees, a, Liveness::Gone, true), Observed::default(), "it is not lost any more");
@@ -76,7 +77,8 @@ fn a_name_that_all_others_account_for_is_gone_without_a_search() {
     let nodes = ["a", "b", "c"].map(|text| at(&trees, text));
     lose(&mut trees, nodes[0]);
     assert_eq!(resolve_lost(&mut trees, nodes[0], Liveness::Linked(3), false).lost, [nodes[0]].into(), "one name is somewhere");
-    assert_eq!(resolve_lost(&mut trees, nodes[0], Liveness::Linked(2), false).lost, BTreeSet::new());
+    assert_eq!(resolve_lost(&mut trees, nodes[0], Liveness::Tiered(3), true).lost, [nodes[0]].into());
+    assert_eq!(resolve_lost(&mut trees, nodes[0], Liveness::Tiered(2), false).lost, BTreeSet::new());
     assert_eq!(nodes.map(|node| local(&trees, node).is_some()), [false, true, true]);
 }
 

@@ -10,9 +10,9 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use isotherm_gate::guard::{Group, Post, Purpose, Question, Refusal, Told, Touch, purpose};
+use isotherm_gate::guard::{AgentProcess, Group, Post, Purpose, Question, Refusal, Told, Touch, purpose};
 use isotherm_gate::testing::on_each_fs;
-use isotherm_gate::{Root, StubFile};
+use isotherm_gate::{Root, StubFile, Watch};
 
 const LEN: u64 = 300_000;
 
@@ -234,4 +234,63 @@ fn wait_for<T>(mut look: impl FnMut() -> Option<T>) -> T {
         // tidy: wait between two looks of a loop with a deadline
         std::thread::sleep(Duration::from_millis(1));
     }
+}
+
+#[test]
+fn a_watch_ends_while_somebody_waits() {
+    on_each_fs(64, |volume| {
+        let group = Group::new().unwrap();
+        let path = volume.path().join("stub");
+        hollow(&path);
+        let top = File::open(volume.path()).unwrap();
+        group.guard_file_system(&top).unwrap();
+        let file = while_answering(&group, Question::allow, || File::open(&path).unwrap());
+        group.guard_file(&file).unwrap();
+        group.release_file_system(&top).unwrap();
+        drop(file);
+        let root = Root::open(volume.path()).unwrap();
+        let watch = Watch::new(&root).unwrap();
+        let mut caller = Command::new("cat").arg(&path).stdout(std::process::Stdio::null()).spawn().unwrap();
+        let asked = wait_for(|| group.read().unwrap().pop());
+        let (ends, ended) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            drop(watch);
+            ends.send(()).unwrap();
+        });
+        let has_ended = ended.recv_timeout(Duration::from_secs(10)).is_ok();
+        assert!(caller.try_wait().unwrap().is_none());
+        asked.allow();
+        while_answering(&group, Question::allow, || caller.wait().unwrap());
+        assert!(has_ended, "it waited for somebody who waits at another group");
+    });
+}
+
+#[test]
+fn the_agent_is_not_asked_about_its_own_work() {
+    on_each_fs(64, |volume| {
+        let post = Post::of_file_system(Group::new().unwrap());
+        let path = volume.path().join("stub");
+        hollow(&path);
+        post.group().guard_file_system(File::open(volume.path()).unwrap()).unwrap();
+        // Not even while nobody knows what it has in hand.
+        post.expect_agent();
+        post.is_attended_by(AgentProcess::of(i32::try_from(std::process::id()).unwrap()));
+        let opened = std::thread::spawn(move || File::open(path).map(|_| ()));
+        wait_for(|| {
+            assert!(post.read().unwrap().is_empty());
+            opened.is_finished().then_some(())
+        });
+        opened.join().unwrap().unwrap();
+        assert_eq!(post.waiting(), 0);
+        let mut other = Command::new("cat").arg(volume.path().join("stub")).stdout(std::process::Stdio::null()).spawn().unwrap();
+        wait_for(|| {
+            assert!(post.read().unwrap().is_empty(), "nobody is told of him before the agent begins");
+            (post.waiting() > 0).then_some(())
+        });
+        assert!(matches!(post.begin_with(BTreeSet::new())[..], []), "he is let through: the file is whole");
+        wait_for(|| {
+            let _ = post.read().unwrap();
+            other.try_wait().unwrap()
+        });
+    });
 }

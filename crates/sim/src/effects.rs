@@ -45,6 +45,8 @@ impl World {
                 let found = nodes.into_iter().map(|(node, handle)| (node, volume.liveness(ino(&handle)))).collect();
                 self.deliver(number, Event::Probed(found));
             }
+            // Nothing is tiered in these worlds.
+            Effect::BringBack(_) => {}
             Effect::Drain => {
                 let (at, run) = (self.sites[number].reported_until.max(self.now) + 1, self.sites[number].run);
                 self.at(at, Action::Deliver(number, run, Event::Drained));

@@ -44,6 +44,7 @@ pub(super) struct Workers {
     repairing: watch::Sender<bool>,
     threads: Vec<JoinHandle<()>>,
     requests: Vec<AbortHandle>,
+    stubs: Arc<StubRules>,
 }
 
 impl Workers {
@@ -68,7 +69,7 @@ impl Workers {
                 Looking::Probe(nodes) => Event::Probed(looked.probe(&nodes)),
             }
         });
-        let performer = Performer::new(Arc::clone(&volume), Arc::clone(&share) as Arc<_>, stubs);
+        let performer = Performer::new(Arc::clone(&volume), Arc::clone(&share) as Arc<_>, Arc::clone(&stubs));
         let performing = pool(PERFORMERS, &mut threads, &inputs, move |steps| Event::Performed(performer.perform(steps)));
         let uploader = Uploader::new(volume, Arc::clone(&share), Some(known));
         let reading = pool(READERS, &mut threads, &inputs, move |requests| Event::Read(uploader.read(requests)));
@@ -84,6 +85,7 @@ impl Workers {
             repairing,
             threads,
             requests: Vec::new(),
+            stubs,
         }
     }
 
@@ -92,6 +94,7 @@ impl Workers {
         match effect {
             Effect::Look(requests) => hand(self.looking.as_ref(), Looking::Look(requests)),
             Effect::Probe(nodes) => hand(self.looking.as_ref(), Looking::Probe(nodes)),
+            Effect::BringBack(files) => self.stubs.bring_back(files),
             Effect::Perform(steps) => hand(self.performing.as_ref(), steps),
             Effect::Read(requests) => hand(self.reading.as_ref(), requests),
             Effect::Drain => match &self.watcher {

@@ -65,13 +65,16 @@ pub enum Command {
     Servers(BTreeMap<ServerId, String>),
 }
 
-/// Something to do. Each effect is answered by exactly one event of the same name, unless the agent stops.
+/// Something to do. Each effect but `BringBack` is answered by exactly one event of the same name, unless the agent stops.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
     /// Look at names or directories: [`Event::Looked`].
     Look(Vec<LookRequest>),
     /// Ask for inodes: [`Event::Probed`].
     Probe(Vec<(NodeId, Handle)>),
+    /// Bring these contents back, which have left the endpoint: [`Event::Touched`] or [`Event::NotRecalled`], in its time, or
+    /// nothing where nobody can.
+    BringBack(Vec<Handle>),
     /// Say when the watch's queue was empty: [`Event::Drained`].
     Drain,
     /// Read the change feed; with `wait`, until there is something: [`Event::Page`].

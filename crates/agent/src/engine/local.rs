@@ -69,13 +69,15 @@ struct Lost {
     place: Option<Place>,
     scans_begun: u64,
     probed: bool,
+    /// It is tiered and has left the endpoint; its content was asked for when so many scans had begun.
+    left: Option<u64>,
     /// Its inode went without a look at its name: what took the name, if anything did, is still to be seen.
     unseen: bool,
 }
 
 impl Lost {
     fn is_to_be_probed(&self, scans_whole: u64) -> bool {
-        !self.probed || self.scans_begun < scans_whole
+        self.left.map_or(!self.probed || self.scans_begun < scans_whole, |asked| asked < scans_whole)
     }
 }
 

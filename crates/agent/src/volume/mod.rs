@@ -124,10 +124,11 @@ impl Volume {
     }
 
     fn liveness(&self, handle: &Handle) -> Option<Liveness> {
-        let stat = self.inode(handle).and_then(|inode| inode.stat());
-        match stat {
-            Ok(stat) if stat.nlink == 0 => Some(Liveness::Gone),
-            Ok(stat) => Some(Liveness::Linked(stat.nlink)),
+        let found = self.inode(handle).and_then(|inode| Ok((inode.stat()?, inode.stub_record()?.is_some())));
+        match found {
+            Ok((stat, _)) if stat.nlink == 0 => Some(Liveness::Gone),
+            Ok((stat, true)) => Some(Liveness::Tiered(stat.nlink)),
+            Ok((stat, false)) => Some(Liveness::Linked(stat.nlink)),
             Err(error) if error.kind() == ErrorKind::Stale => Some(Liveness::Gone),
             Err(error) => {
                 tracing::warn!(%error, "Cannot tell whether a file still exists");

@@ -157,3 +157,36 @@ fn an_endpoint_with_stubs_is_not_let_go() {
         assert_eq!(number_of(&fs::read(guarded.join(format!("{at}"))).unwrap()), Ok(at));
     }
 }
+
+// semantics.md#moved-out
+/// What leaves the endpoint takes its content along, alone or in a folder, also while the service is away (row 12).
+#[test]
+fn a_stub_that_leaves_its_endpoint_is_whole_before_it_counts_as_deleted() {
+    let Some(mut office) = Office::open(Fs::Ext4) else { return };
+    let (plain, guarded) = (office.plain(), office.guarded());
+    let outside = guarded.parent().unwrap().join("outside");
+    fs::create_dir(&outside).unwrap();
+    fs::create_dir(plain.join("folder")).unwrap();
+    for (at, name) in ["one", "two", "folder/three", "folder/four"].into_iter().enumerate() {
+        fs::write(plain.join(name), text(at as u64, 70_000)).unwrap();
+    }
+    office.settle();
+    fs::rename(guarded.join("one"), outside.join("one")).unwrap();
+    office.settle();
+    assert!(!plain.join("one").exists());
+    assert!(blocks(&outside.join("one")) > 0, "nobody has opened it");
+    assert_eq!(number_of(&fs::read(outside.join("one")).unwrap()), Ok(0));
+
+    office.kill(Part::Service);
+    fs::rename(guarded.join("two"), outside.join("two")).unwrap();
+    fs::rename(guarded.join("folder"), outside.join("folder")).unwrap();
+    office.kill(Part::Munich);
+    office.start(Part::Munich);
+    office.start(Part::Service);
+    office.settle();
+    assert!(!plain.join("two").exists() && !plain.join("folder").exists());
+    office.kill(Part::Munich);
+    for (at, name) in [(1, "two"), (2, "folder/three"), (3, "folder/four")] {
+        assert_eq!(number_of(&fs::read(outside.join(name)).unwrap()), Ok(at), "{name} without anybody who could bring it");
+    }
+}

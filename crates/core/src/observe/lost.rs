@@ -14,6 +14,8 @@ pub enum Liveness {
     Gone,
     /// It has this many names somewhere on the volume.
     Linked(u32),
+    /// So many names, and its content is not here.
+    Tiered(u32),
 }
 
 /// A node is about to be recorded under a name that another one is recorded to have: its file has left the name unseen,
@@ -34,13 +36,15 @@ pub fn lose(trees: &mut impl TreesMut, node: NodeId) {
 }
 
 /// Decides about a lost node once it is known whether its inode lives. `searched` says that the whole endpoint
-/// was listed since the node was lost, so that a living inode is known to be outside (row 12).
+/// was listed since the node was lost, so that a living inode is known to be outside. Outside it is a file like others, once
+/// its content is here: a tiered one stays lost until then, since the share would not keep the content of what is deleted (row 12).
 pub fn resolve_lost(trees: &mut impl TreesMut, node: NodeId, liveness: Liveness, searched: bool) -> Observed {
     let mut out = Observed::default();
     let Some(record) = trees.record(node).filter(Record::is_lost) else { return out };
     let gone = match liveness {
         Liveness::Gone => true,
         Liveness::Linked(links) => searched || other_names(trees, &record) >= links,
+        Liveness::Tiered(links) => other_names(trees, &record) >= links,
     };
     if !gone {
         out.lost.insert(node);
@@ -48,7 +52,7 @@ pub fn resolve_lost(trees: &mut impl TreesMut, node: NodeId, liveness: Liveness,
     }
     let taken = match liveness {
         Liveness::Gone => adopt(trees, &record, &mut out),
-        Liveness::Linked(links) => links > 1 && follow(trees, &record, &mut out),
+        Liveness::Linked(links) | Liveness::Tiered(links) => links > 1 && follow(trees, &record, &mut out),
     };
     if taken {
         return out;

@@ -47,7 +47,7 @@ impl<C: Catalog> Engine<C> {
         let local = self.catalog.record(node).and_then(|record| record.local);
         let place = local.filter(|local| local.kind() != Kind::Directory).map(|local| local.place);
         self.local.vacated.extend(place.clone().map(|place| (place, node)));
-        self.local.lost.insert(node, Lost { place, scans_begun, probed: false, unseen });
+        self.local.lost.insert(node, Lost { place, scans_begun, probed: false, left: None, unseen });
     }
 
     /// A lost node is settled: who was taken for its successor need not wait any more.
@@ -98,21 +98,37 @@ impl<C: Catalog> Engine<C> {
 
     pub(in crate::engine) fn probed(&mut self, found: Vec<(NodeId, Liveness)>, now: Millis) {
         self.local.probing = false;
+        let mut leaving = Vec::new();
         for (node, liveness) in found {
             let Some(lost) = self.local.lost.get(&node).cloned() else { continue };
             let searched = lost.scans_begun < self.local.scans_whole;
             let observed = resolve_lost(&mut self.catalog, node, liveness, searched);
             if observed.lost.contains(&node) {
                 // Alive somewhere. Its new name will be reported, or a scan finds it, or it has left the endpoint.
-                self.local.lost.insert(node, Lost { probed: true, ..lost.clone() });
+                let left = (searched && matches!(liveness, Liveness::Tiered(_))).then_some(self.local.scans_begun);
+                self.local.lost.insert(node, Lost { probed: true, left, ..lost.clone() });
                 // Whatever has its name now is another file.
                 let waiting = lost.place.and_then(|place| self.catalog.local_at(&place));
                 self.wake(waiting);
-                self.scan_by(now + self.settings.limits.search_after_ms);
+                if left.is_some() {
+                    leaving.extend(self.catalog.record(node).and_then(|record| record.local).map(|local| local.handle));
+                } else {
+                    self.scan_by(now + self.settings.limits.search_after_ms);
+                }
             } else {
                 self.settle_lost(node);
             }
             self.take(observed, now);
+        }
+        if !leaving.is_empty() {
+            self.effects.push(Effect::BringBack(leaving));
+        }
+    }
+
+    /// The content of a file came: if it has left the endpoint it counts as deleted from here on.
+    pub(super) fn left_whole(&mut self, node: NodeId) {
+        if let Some(lost) = self.local.lost.get_mut(&node).filter(|lost| lost.left.is_some()) {
+            (lost.left, lost.probed) = (None, false);
         }
     }
 }

@@ -158,6 +158,7 @@ impl<C: Catalog> Engine<C> {
             if let Some(local) = local.filter(|local| local.place.parent != NodeId::PARKED) {
                 self.local.note(local.place.parent, local.place.name, now, evidence);
             }
+            self.left_whole(node);
             self.recalled(node);
         }
     }

@@ -28,6 +28,9 @@ pub trait StubGuard: Send + Sync + std::fmt::Debug {
     /// It has its record, or will not get one.
     fn end_stub(&self, file: &StagedFile);
 
+    /// Asks for the contents of these files, whoever waits for them.
+    fn bring_back(&self, files: Vec<Handle>);
+
     /// Whether somebody waits for the content of a file: then it is not the moment to take it away.
     fn is_awaited(&self, file: &Handle) -> bool;
 }
@@ -51,6 +54,17 @@ impl StubRules {
     /// Whether the volume is guarded now.
     pub fn set_guard(&self, guard: Option<Arc<dyn StubGuard>>) {
         *self.guard.lock().unwrap_or_else(PoisonError::into_inner) = guard;
+    }
+
+    /// Asks for the contents of files that have left the endpoint. Where nobody can bring them, they are asked for again later.
+    pub fn bring_back(&self, files: Vec<Handle>) {
+        match self.guard() {
+            Some(guard) => guard.bring_back(files),
+            None => tracing::warn!(
+                count = files.len(),
+                "Tiered files have left the endpoint, and nobody can bring their content back"
+            ),
+        }
     }
 
     fn guard(&self) -> Option<Arc<dyn StubGuard>> {
