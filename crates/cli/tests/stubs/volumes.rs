@@ -1,6 +1,7 @@
 //! Guarded volumes as an administrator handles them.
 
 use std::fs;
+use std::process::Command;
 
 use isotherm_gate::testing::Fs;
 
@@ -34,6 +35,14 @@ fn volumes_are_added_listed_and_removed_and_come_back_by_themselves() {
     assert!(busy.err.contains("in use"), "{busy:?}");
     drop(open);
     assert_eq!(number_of(&fs::read(guarded.join("stub")).unwrap()), Ok(1));
+
+    // To be seen elsewhere too, where nobody would guard it.
+    let second = office.beside().join("seen here too");
+    fs::create_dir(&second).unwrap();
+    assert!(Command::new("mount").arg("--bind").arg(&guarded).arg(&second).status().unwrap().success());
+    let elsewhere = office.ask_gate(&["volume", "remove", volume.to_str().unwrap()]).expect(4);
+    assert!(elsewhere.err.contains("seen here too"), "{elsewhere:?}");
+    assert!(Command::new("umount").arg(&second).status().unwrap().success());
 
     // The machine goes down and comes up: what was attached is attached again.
     office.kill(Part::Munich);

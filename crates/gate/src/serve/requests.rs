@@ -1,6 +1,8 @@
 //! What administrators ask for, and where an agent's conversation begins.
 
-use std::path::Path;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -89,7 +91,9 @@ fn add(shared: &Shared, settings: VolumeSettings) -> Result<(), GateFailure> {
     if shared.listed().iter().any(|known| known.settings.path == settings.path) {
         return Err(GateFailure::Refused(format!("Another guarded volume belongs at '{}'", settings.path.display())));
     }
-    mounted_elsewhere(&settings)?;
+    if let Some(place) = mounts(&settings.device).first() {
+        return Err(GateFailure::Refused(format!("'{}' is mounted at '{}'", settings.device.display(), place.display())));
+    }
     let listed = Listed { id: IdText(superblock.id), settings };
     let guarded = match shared.guard(listed.clone(), None) {
         Entry::Failed(_, why) => return Err(GateFailure::Refused(why)),
@@ -108,20 +112,38 @@ fn add(shared: &Shared, settings: VolumeSettings) -> Result<(), GateFailure> {
     Ok(())
 }
 
-/// A device that is mounted somewhere else would be seen there without the gate's doing, and after a start before it.
-fn mounted_elsewhere(settings: &VolumeSettings) -> Result<(), GateFailure> {
-    let Ok(real) = std::fs::canonicalize(&settings.device) else { return Ok(()) };
+/// Where a device is mounted. A volume of the gate is seen at one place only: elsewhere it would be seen without the gate's
+/// doing, after a start before it is guarded, and after its end without a guard.
+fn mounts(device: &Path) -> Vec<PathBuf> {
+    let Ok(real) = std::fs::canonicalize(device) else { return Vec::new() };
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let places = mounts.lines().filter_map(|line| {
         let (before, after) = line.split_once(" - ")?;
         let source = after.split_whitespace().nth(1)?;
         let is_it = std::fs::canonicalize(source).is_ok_and(|source| source == real);
-        is_it.then(|| before.split_whitespace().nth(4).unwrap_or_default().to_owned())
+        is_it.then(|| unescaped(before.split_whitespace().nth(4).unwrap_or_default()))
     });
-    match places.into_iter().next() {
-        Some(place) => Err(GateFailure::Refused(format!("'{}' is mounted at '{place}'", settings.device.display()))),
-        None => Ok(()),
+    places.collect()
+}
+
+/// A path as the kernel's tables write it: blanks, line ends and backslashes are three octal digits behind a backslash.
+fn unescaped(path: &str) -> PathBuf {
+    let mut bytes = Vec::new();
+    let mut rest = path.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let octal = after.get(..3).filter(|_| *first == b'\\').and_then(|digits| std::str::from_utf8(digits).ok());
+        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &after[3..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = after;
+            }
+        }
     }
+    PathBuf::from(OsString::from_vec(bytes))
 }
 
 fn remove(shared: &Shared, path: &Path) -> Result<(), GateFailure> {
@@ -137,6 +159,13 @@ fn remove(shared: &Shared, path: &Path) -> Result<(), GateFailure> {
 fn end(shared: &Shared, listed: &Listed) -> Result<(), GateFailure> {
     let mut volumes = shared.volumes();
     if let Some(Entry::Guarded(guarded)) = volumes.get(&listed.id.0) {
+        let path = &listed.settings.path;
+        if let Some(place) = mounts(&listed.settings.device).into_iter().find(|place| place != path) {
+            let (path, place) = (path.display(), place.display());
+            return Err(GateFailure::Refused(format!(
+                "'{path}' is also to be seen at '{place}', where nobody would guard it then"
+            )));
+        }
         guarded.end()?;
         shared.kept().forget(listed.id.0);
         // If it stays on the list it is mounted again soon.
@@ -161,6 +190,7 @@ fn remedy(error: &GateFailure) -> &'static str {
         GateFailure::Refused(text) if text.contains("is mounted at") => {
             "Unmount it there and take it out of /etc/fstab: the gate mounts it from now on"
         }
+        GateFailure::Refused(text) if text.contains("is also to be seen at") => "Unmount it there first",
         GateFailure::Mount(crate::device::MountError::InUse(_)) => {
             "Stop the programs that use it (`fuser -vm PATH`), and try again"
         }
@@ -168,5 +198,23 @@ fn remedy(error: &GateFailure) -> &'static str {
         GateFailure::Mount(_) => "See the kernel's log (`dmesg`), and check device, options and folder",
         GateFailure::Guard(_) => "Run `isotherm doctor`",
         _ => "See `isotherm volume list`",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_of_the_kernels_tables_are_read() {
+        let cases = [
+            ("/srv/plans", "/srv/plans"),
+            (r"/srv/our\040plans\134", "/srv/our plans\\"),
+            (r"/a\9", r"/a\9"),
+            (r"/\04", r"/\04"),
+        ];
+        for (written, meant) in cases {
+            assert_eq!(unescaped(written), Path::new(meant));
+        }
     }
 }
