@@ -60,6 +60,27 @@ fn volumes_are_added_listed_and_removed_and_come_back_by_themselves() {
     assert!(!guarded.exists());
 }
 
+/// The agent lives while its volume is taken away, looked at by somebody else, and given back.
+#[test]
+fn a_volume_that_comes_back_is_answered_for_again() {
+    let Some(office) = Office::open(Fs::Ext4) else { return };
+    let guarded = office.guarded();
+    let volume = guarded.parent().unwrap().to_owned();
+    fs::write(office.plain().join("stub"), text(1, 50_000)).unwrap();
+    office.settle();
+    let device = office.ask_gate(&["volume", "list", "--json"]).json()[0]["device"].as_str().unwrap().to_owned();
+    until("nobody uses the volume", || office.ask_gate(&["volume", "remove", volume.to_str().unwrap()]).code == Some(0));
+    // Without a guard it is a hole, but nobody waits for what does not come.
+    let beside = office.beside().join("looked at");
+    fs::create_dir(&beside).unwrap();
+    assert!(Command::new("mount").arg(&device).arg(&beside).status().unwrap().success());
+    assert_eq!(fs::read(beside.join("plans/stub")).unwrap(), vec![0; 50_000]);
+    assert!(Command::new("umount").arg(&beside).status().unwrap().success());
+    office.ask_gate(&["volume", "add", &device, volume.to_str().unwrap()]).expect(0);
+    until("it is guarded and answered for", || office.is_whole());
+    assert_eq!(number_of(&fs::read(guarded.join("stub")).unwrap()), Ok(1));
+}
+
 /// With an agent the gate goes over to asking about tiered files alone, also when it finds a thousand of them; where it is told to
 /// it goes on asking about all. What programs get is the same.
 #[test]

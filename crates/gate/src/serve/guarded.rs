@@ -242,6 +242,11 @@ impl Guarded {
     pub(super) fn end(&self) -> Result<(), GateFailure> {
         self.mounted().detach(&self.listed.settings.path)?;
         self.ends.store(true, Ordering::Relaxed);
+        // Its conversation ends with its next message, and it looks for another gate. It holds the group as well: with marks left,
+        // whoever mounts the volume without a gate would wait for somebody who does not read.
+        *self.agent() = None;
+        let refused = self.group().abandon();
+        tracing::info!(path = %self.listed.settings.path.display(), refused, "The volume is not guarded any more");
         Ok(())
     }
 }
