@@ -28,8 +28,12 @@ use perform::{Performer, Task};
 
 /// How long a caller waits while nothing gets on (DESIGN 7.4).
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Threads that fetch: as many files are recalled at once.
+/// Threads that fetch: as many small files are recalled at once.
 const FETCHING: usize = 8;
+/// Threads that fetch large files, so that whoever opens a small one does not wait for a film.
+const FETCHING_LARGE: usize = 4;
+/// A file from this size on is large, in bytes.
+const LARGE: u64 = 64 << 20;
 /// Threads for everything else, so that it does not wait for contents that do not come.
 const OTHERS: usize = 2;
 /// Between two looks at who was killed or has returned.
@@ -124,7 +128,7 @@ impl Recall {
             }));
             tasks
         };
-        let (fetches, tasks) = (hands(FETCHING), hands(OTHERS));
+        let (fetches, large, tasks) = (hands(FETCHING), hands(FETCHING_LARGE), hands(OTHERS));
         // Before anything new is read: nobody may be told of twice.
         let waiting = post.begin()?;
         let ends = Arc::new(AtomicBool::new(false));
@@ -132,7 +136,7 @@ impl Recall {
         threads.push(std::thread::spawn(move || read(&*reader, &asks, &until)));
         let machine = Recalls::new(PATIENCE.as_millis() as u64);
         let (performing, wanting) = (Arc::clone(&performer), BTreeMap::new());
-        let desk = Desk { machine, post, fetches, tasks, performer: performing, wanting, started: Instant::now() };
+        let desk = Desk { machine, post, fetches, large, tasks, performer: performing, wanting, started: Instant::now() };
         threads.push(std::thread::spawn(move || desk.run(waiting, &queue)));
         Ok(Self { inputs, threads, problems, performer, ends })
     }
@@ -229,6 +233,7 @@ struct Desk {
     machine: Recalls,
     post: Arc<dyn Sentry>,
     fetches: Sender<Task>,
+    large: Sender<Task>,
     tasks: Sender<Task>,
     performer: Arc<Performer>,
     /// Who waits for the end of which recall.
@@ -349,7 +354,11 @@ impl Desk {
     }
 
     fn perform(&self, task: Task) {
-        let hands = if matches!(task, Task::Fill(..)) { &self.fetches } else { &self.tasks };
+        let hands = match &task {
+            Task::Fill(_, record) if record.size >= LARGE => &self.large,
+            Task::Fill(..) => &self.fetches,
+            _ => &self.tasks,
+        };
         // Those who perform end after this thread.
         let _ = hands.send(task);
     }

@@ -26,6 +26,8 @@ pub(crate) struct Contents {
     pub(crate) given_up: AtomicUsize,
     /// The service is away.
     pub(crate) away: AtomicBool,
+    /// Contents of a mebibyte and more do not come.
+    pub(crate) stuck: AtomicBool,
     pub(crate) pause: Mutex<Duration>,
 }
 
@@ -35,7 +37,9 @@ impl Source for Contents {
         let content = self.known.lock().unwrap().get(&record.content).cloned();
         let content = content.ok_or_else(|| FetchFailure::Content("The share has no such content".to_owned()))?;
         for (at, piece) in content.chunks(100_000).enumerate() {
-            while self.away.load(Ordering::Relaxed) && go_on() {
+            let is_large = content.len() >= 1 << 20;
+            let waits = || self.away.load(Ordering::Relaxed) || is_large && self.stuck.load(Ordering::Relaxed);
+            while waits() && go_on() {
                 std::thread::sleep(Duration::from_millis(2)); // tidy: wait as for a service that is away
             }
             std::thread::sleep(*self.pause.lock().unwrap()); // tidy: wait as a slow network does

@@ -12,7 +12,7 @@ mod volumes;
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::Ordering;
 
 use isotherm_agent::recall::NotTiered;
@@ -196,13 +196,35 @@ fn contents_that_do_not_come_hold_up_nobody_who_needs_none() {
 }
 
 #[test]
+fn whoever_opens_a_small_file_does_not_wait_for_large_ones() {
+    on_each_fs(192, |volume| {
+        let bench = Bench::new(volume);
+        let (large, small) = (vec![7; 64 << 20], noise(100_000, 12));
+        bench.contents.stuck.store(true, Ordering::Relaxed);
+        bench.stub("drawing", &small, 0o644);
+        let names: Vec<String> = (0..9).map(|number| format!("film-{number}")).collect();
+        names.iter().for_each(|name| drop(bench.stub(name, &large, 0o644)));
+        let read = |name: &String| Command::new("head").args(["-c", "1"]).arg(bench.path(name)).stdout(Stdio::null()).spawn();
+        let mut readers: Vec<_> = names.iter().map(|name| read(name).unwrap()).collect();
+        wait_until(|| bench.fetched() > 0);
+        assert!(fs::read(bench.path("drawing")).unwrap() == small);
+        for reader in &mut readers {
+            assert!(reader.try_wait().unwrap().is_none(), "it waits for its film");
+            reader.kill().unwrap();
+            reader.wait().unwrap();
+        }
+        bench.contents.stuck.store(false, Ordering::Relaxed);
+    });
+}
+
+#[test]
 fn a_killed_reader_ends_the_fetch_and_who_comes_later_begins_anew() {
     on_each_fs(96, |volume| {
         let bench = Bench::new(volume);
         let content = noise(500_000, 6);
         let file = bench.stub("slow", &content, 0o644);
         bench.contents.away.store(true, Ordering::Relaxed);
-        let mut reader = Command::new("cat").arg(bench.path("slow")).stdout(std::process::Stdio::null()).spawn().unwrap();
+        let mut reader = Command::new("cat").arg(bench.path("slow")).stdout(Stdio::null()).spawn().unwrap();
         wait_until(|| bench.fetched() == 1);
         reader.kill().unwrap();
         reader.wait().unwrap();

@@ -49,6 +49,15 @@ impl Kept {
         }
     }
 
+    /// What the keeper holds of one volume: an earlier try to go on with it may have failed.
+    pub(super) fn held(&mut self, id: VolumeId) -> Option<Held> {
+        if !self.is_there() {
+            return None;
+        }
+        let held = give(self.link.as_ref()?);
+        held.ok()?.into_iter().find(|(kept, ..)| *kept == id)
+    }
+
     /// Gives a volume to the keeper, and to a new one if there is none. False if nobody holds it now.
     pub(super) fn keep(&mut self, id: VolumeId, group: &Group, mounted: &Mounted) -> bool {
         self.link_or_start().is_some_and(|link| {

@@ -178,6 +178,8 @@ impl Shared {
     }
 
     fn guard(&self, listed: Listed, held: Option<Held>) -> Entry {
+        // With a group of its own it would be guarded as well, but whoever waits at the keeper's would be let through with it.
+        let held = held.or_else(|| self.kept().held(listed.id.0));
         let guarded = match held {
             Some(held) => Guarded::take_over(listed.clone(), held, &self.options.run),
             None => Guarded::begin(listed.clone(), &self.options.run),
