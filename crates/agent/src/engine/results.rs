@@ -113,8 +113,10 @@ impl<C: Catalog> Engine<C> {
     }
 
     pub(super) fn performed(&mut self, results: Vec<(Step, StepResult)>, now: Millis) {
-        self.work.lane_ended(results.iter().map(|(step, _)| step.node));
+        let large = results.first().is_some_and(|(step, _)| self.work.bulk.contains(&step.node));
+        self.work.performing[usize::from(large)] = false;
         for (step, _) in &results {
+            self.work.bulk.remove(&step.node);
             for place in places(step) {
                 self.work.held.remove(&place);
                 self.local.touched.insert(place);
@@ -129,7 +131,7 @@ impl<C: Catalog> Engine<C> {
             self.step_ended(&step, result, now);
             self.around(step.node);
         }
-        if !self.work.is_performing() {
+        if self.work.performing == [false, false] {
             self.forget_strays();
         }
         self.wake_left_over();

@@ -43,15 +43,12 @@ pub(super) struct Work {
     pub(super) committing: bool,
     /// The life of the share in which the latest commit was made.
     pub(super) committing_in: Incarnation,
-    /// Lanes in which steps are under way.
-    performing: [bool; LANES],
-    /// A lane became free since what is left over was last looked at.
-    has_room: bool,
+    pub(super) performing: [bool; 2],
     pub(super) searching: bool,
     /// Nodes whose history was asked for.
     pub(super) searches: BTreeSet<NodeId>,
-    /// Nodes whose steps are under way, and in which lane.
-    lanes: BTreeMap<NodeId, usize>,
+    /// Nodes whose large content is being fetched.
+    pub(super) bulk: BTreeSet<NodeId>,
     /// Nodes whose steps found no room in an effect.
     pub(super) left_over: BTreeSet<NodeId>,
     left_from: Option<NodeId>,
@@ -65,37 +62,12 @@ pub(super) struct Work {
     pub(super) since: BTreeMap<NodeId, Millis>,
 }
 
-/// Effects that perform steps at a time, by lane: while one makes its steps durable, another fetches.
-const LANES: usize = 3;
-/// The lane of large contents, so that small ones need not wait for them.
-const LARGE: usize = LANES - 1;
-
 /// Time between two walks over everything unsettled while nothing happens.
 const ROUND_EVERY_MS: Millis = 1_000;
 
 impl Work {
     pub(super) fn is_quiet(&self) -> bool {
         self.busy.is_empty() && self.wake.is_empty() && self.families.is_empty() && self.outbox.is_empty() && !self.committing
-    }
-
-    /// Whether steps are under way.
-    pub(super) fn is_performing(&self) -> bool {
-        self.performing.contains(&true)
-    }
-
-    /// Steps have ended: their lane is free again.
-    pub(super) fn lane_ended(&mut self, nodes: impl Iterator<Item = NodeId>) {
-        for node in nodes {
-            if let Some(lane) = self.lanes.remove(&node) {
-                self.performing[lane] = false;
-                self.has_room = true;
-            }
-        }
-    }
-
-    /// The lane of small contents that the next steps go to.
-    fn free_lane(&self) -> Option<usize> {
-        (0..LARGE).find(|lane| !self.performing[*lane])
     }
 
     /// Whether the node is left alone for now.
@@ -119,18 +91,13 @@ impl<C: Catalog> Engine<C> {
             }
             self.wake_names(node);
         }
-        if !self.work.is_performing() && self.work.wake.is_empty() {
+        if self.work.performing == [false, false] && self.work.wake.is_empty() {
             self.wake_left_over();
         }
         if self.remote.at_head && !self.guard.paused && self.may_rule(now) {
             // Facts wake nodes again, so a few rounds may follow each other; each shrinks what is open.
             for _ in 0..8 {
                 self.wake_families();
-                if self.work.wake.is_empty() && self.work.has_room && self.work.free_lane().is_some() {
-                    // Until a lane becomes free again, unless something was handed out.
-                    self.work.has_room = false;
-                    self.wake_left_over();
-                }
                 if !self.plan_once(now) {
                     break;
                 }
@@ -290,11 +257,10 @@ impl<C: Catalog> Engine<C> {
         let mut left = Vec::new();
         let (mut ordinary_nodes, mut bulk_nodes) = (BTreeSet::new(), BTreeSet::new());
         let mut taken = [Places::new(), Places::new()];
-        let free = self.work.free_lane();
         for step in steps {
             let large = content_bytes(&step) > limits.bulk_bytes;
             let (place_in, under_way) =
-                if large { (&mut bulk, self.work.performing[LARGE]) } else { (&mut ordinary, free.is_none()) };
+                if large { (&mut bulk, self.work.performing[1]) } else { (&mut ordinary, self.work.performing[0]) };
             let depends = matches!(&step.action, Action::Create { at, .. } if matches!(at.parent, Parent::Planned(_)));
             // A node has work under way in one effect only: what else it needs is planned again after that.
             let other = if large { &ordinary_nodes } else { &bulk_nodes };
@@ -311,18 +277,21 @@ impl<C: Catalog> Engine<C> {
                 place_in.push(step);
             }
         }
-        for (lane, steps) in [(free, ordinary), (Some(LARGE), bulk)] {
-            let Some(lane) = lane.filter(|_| !steps.is_empty()) else { continue };
+        for (lane, steps) in [ordinary, bulk].into_iter().enumerate() {
+            if steps.is_empty() {
+                continue;
+            }
             for step in &steps {
                 self.work.busy.insert(step.node);
                 if matches!(step.action, Action::Move { .. }) {
                     self.about_to_move(step.node);
                 }
                 self.work.held.extend(places(step));
-                self.work.lanes.insert(step.node, lane);
+                if lane == 1 {
+                    self.work.bulk.insert(step.node);
+                }
             }
             self.work.performing[lane] = true;
-            self.work.has_room = true;
             self.begin_placing(&steps);
             self.effects.push(Effect::Perform(steps));
         }

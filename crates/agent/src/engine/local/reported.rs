@@ -94,7 +94,7 @@ impl<C: Catalog> Engine<C> {
             let known = directories.entry(change.directory.clone()).or_insert_with(|| self.here_by_handle(&change.directory));
             let Some(directory) = *known else {
                 // Perhaps a directory that a step under way has just made: it is listed when the step's result comes.
-                if self.work.is_performing() {
+                if self.work.performing != [false, false] {
                     self.local.strays.insert(change.directory);
                 }
                 continue;
