@@ -69,15 +69,24 @@ struct Lost {
     place: Option<Place>,
     scans_begun: u64,
     probed: bool,
-    /// It is tiered and has left the endpoint; its content was asked for when so many scans had begun.
-    left: Option<u64>,
+    /// It is tiered and has left the endpoint.
+    leaving: Option<Leaving>,
     /// Its inode went without a look at its name: what took the name, if anything did, is still to be seen.
     unseen: bool,
 }
 
+/// How far a tiered file is that has left the endpoint: it counts as deleted when its content is here.
+#[derive(Clone, Copy, Debug)]
+enum Leaving {
+    /// Its content was asked for, and is asked for again at this time.
+    Asked(Millis),
+    /// Others come first.
+    Waits,
+}
+
 impl Lost {
     fn is_to_be_probed(&self, scans_whole: u64) -> bool {
-        self.left.map_or(!self.probed || self.scans_begun < scans_whole, |asked| asked < scans_whole)
+        self.leaving.is_none() && (!self.probed || self.scans_begun < scans_whole)
     }
 }
 
@@ -162,6 +171,7 @@ impl<C: Catalog> Engine<C> {
         }
         self.end_scan(now);
         if !self.local.probing {
+            self.turn_of_leaving(now);
             self.probe_lost();
         }
     }

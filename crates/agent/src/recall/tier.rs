@@ -49,6 +49,8 @@ pub enum NotTiered {
 struct Marked {
     inode: Inode,
     opened: StubFile,
+    /// What it was found as.
+    print: Print,
 }
 
 impl Performer {
@@ -63,15 +65,17 @@ impl Performer {
         // Without it the content stays, with a record beside it: the next recall takes that away.
         let synced = if marked.iter().any(Result::is_ok) { self.root.sync() } else { Ok(()) };
         let give_up = |marked: Result<Marked, NotTiered>| {
-            let Marked { inode, opened } = marked?;
+            let Marked { inode, opened, print: Print { size, modified, .. } } = marked?;
             synced.clone()?;
-            if !opened.is_alone()? {
-                // The gate lets nobody come this far; if somebody does, he gets the content that is still there.
+            // Once more, and kept while the content goes: whoever came in between waits at the gate, or, if it let him through by a
+            // fault, has it open. Not kept while the records become durable, since reading a question opens its file and would wait.
+            let is_alone = opened.take_alone()?;
+            let now = print_of(&opened.stat()?);
+            if !is_alone || (now.size, now.modified) != (size, modified) {
                 opened.remove_record()?;
-                return Err(NotTiered::InUse);
+                opened.flush()?;
+                return Err(if is_alone { NotTiered::Changed } else { NotTiered::InUse });
             }
-            // Somebody may have set it since.
-            let modified = print_of(&opened.stat()?).modified;
             opened.give_up()?;
             inode.set_mtime(modified.0)?;
             Ok(())
@@ -79,7 +83,7 @@ impl Performer {
         marked.into_iter().map(give_up).collect()
     }
 
-    /// From the mark on the kernel asks about the file; who has it open already is seen by the lease, and who comes by another way waits for its end.
+    /// From the mark on the kernel asks about the file; who has it open already is seen by the lease.
     fn mark(&self, candidate: &Candidate) -> Result<Marked, NotTiered> {
         let Candidate { file, print, record } = candidate;
         let fd = self.root.open_for_mark(&gate_handle(file)?)?;
@@ -89,8 +93,9 @@ impl Performer {
         let opened = stub_file(&self.root, file);
         let (inode, opened) =
             opened.map_err(|error| if error.kind() == ErrorKind::Busy { NotTiered::InUse } else { error.into() })?;
-        // Kept until the content is gone.
-        if !opened.take_alone()? {
+        let is_idle = opened.take_alone()?;
+        opened.let_others_in()?;
+        if !is_idle {
             return Err(NotTiered::InUse);
         }
         if opened.record()?.is_some() {
@@ -101,6 +106,6 @@ impl Performer {
             return Err(NotTiered::Changed);
         }
         opened.set_record(&StubRecord { bound: Bound::to(file), ..*record }.encode())?;
-        Ok(Marked { inode, opened })
+        Ok(Marked { inode, opened, print: *print })
     }
 }

@@ -24,6 +24,7 @@ use std::sync::{Mutex, PoisonError};
 
 use isotherm_core::ids::{NodeId, Timestamp};
 use isotherm_core::observe::Liveness;
+use isotherm_core::stub::{RecordError, StubRecord};
 use isotherm_core::trees::{Handle, Print};
 use isotherm_gate::{Account, Dir, ErrorKind, FileHandle, GateError, Inode, Owners, Root, Staging, Stat};
 
@@ -124,7 +125,9 @@ impl Volume {
     }
 
     fn liveness(&self, handle: &Handle) -> Option<Liveness> {
-        let found = self.inode(handle).and_then(|inode| Ok((inode.stat()?, inode.stub_record()?.is_some())));
+        // A record that came with a copy stands for nothing.
+        let is_own = |value: &Vec<u8>| !matches!(StubRecord::decode(value, handle), Err(RecordError::Void));
+        let found = self.inode(handle).and_then(|inode| Ok((inode.stat()?, inode.stub_record()?.as_ref().is_some_and(is_own))));
         match found {
             Ok((stat, _)) if stat.nlink == 0 => Some(Liveness::Gone),
             Ok((stat, true)) => Some(Liveness::Tiered(stat.nlink)),

@@ -295,9 +295,12 @@ impl Sentry for RemotePost {
     fn release(&self, files: &[FileHandle]) {
         {
             let mut state = self.state();
-            files.iter().for_each(|file| {
-                state.in_hand.remove(file);
-            });
+            for file in files {
+                // As at the gate: of whoever waits by now it was told after it had said so.
+                if !state.waiting.values().any(|waiting| waiting.file == *file) {
+                    state.in_hand.remove(file);
+                }
+            }
         }
         for part in files.chunks(ENTRIES_MAX) {
             self.send(&ToGate::Release(part.to_vec()));

@@ -77,7 +77,7 @@ impl Guarded {
         }
         let link = self.agent();
         // Another agent has another list.
-        if link.as_ref().is_none_or(|link| link.number != agent) {
+        if self.has_ended() || link.as_ref().is_none_or(|link| link.number != agent) {
             return Ok(None);
         }
         self.group().release_file_system(self.mounted().top())?;

@@ -28,6 +28,10 @@ pub(super) fn attend(volume: &Arc<Guarded>, client: &Channel, in_hand: Vec<FileH
     {
         // The reader of questions waits here: each caller is told of once.
         let mut agent = volume.agent();
+        if volume.has_ended() {
+            // It was taken away meanwhile. If it comes back, that is another one.
+            return Err(LinkError::Ended);
+        }
         let link = AgentLink { number, queue: queue.clone(), heard: Instant::now() };
         volume.post().is_attended_by(client.peer().and_then(AgentProcess::of));
         tell(Some(&link), volume.post().begin_with(in_hand));
@@ -43,6 +47,7 @@ pub(super) fn attend(volume: &Arc<Guarded>, client: &Channel, in_hand: Vec<FileH
     let mut agent = volume.agent();
     if agent.as_ref().is_some_and(|agent| agent.number == number) {
         *agent = None;
+        volume.post().is_attended_by(None);
         // One that lives comes back, and has in hand what it had.
         if !volume.expect_living_agent() {
             volume.settle();

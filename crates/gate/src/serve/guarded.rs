@@ -213,6 +213,11 @@ impl Guarded {
         &self.listed
     }
 
+    /// Whether it was taken away.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ends.load(Ordering::Relaxed)
+    }
+
     pub(super) fn is_by_inode(&self) -> bool {
         self.by_inode.load(Ordering::Relaxed)
     }

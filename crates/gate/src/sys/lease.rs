@@ -24,15 +24,10 @@ pub(crate) fn take_write_lease(fd: impl AsFd) -> Result<bool, Errno> {
     take(fd.as_fd().as_raw_fd(), libc::F_WRLCK)
 }
 
-/// Whether the write lease is still whole: nobody has come to break it.
-pub(crate) fn has_write_lease(fd: impl AsFd) -> Result<bool, Errno> {
-    Ok(fcntl_int(fd.as_fd().as_raw_fd(), libc::F_GETLEASE, 0)? == libc::F_WRLCK)
-}
-
 /// Gives a lease back; none is no error.
 pub(crate) fn give_back(fd: impl AsFd) -> Result<(), Errno> {
     match fcntl_int(fd.as_fd().as_raw_fd(), libc::F_SETLEASE, libc::F_UNLCK) {
-        Ok(_) | Err(Errno::AGAIN) => Ok(()),
+        Ok(()) | Err(Errno::AGAIN) => Ok(()),
         Err(errno) => Err(errno),
     }
 }
@@ -51,14 +46,14 @@ fn take(raw: i32, kind: i32) -> Result<bool, Errno> {
     // somebody asks for it.
     fcntl_int(raw, F_SETSIG, libc::SIGURG)?;
     match fcntl_int(raw, libc::F_SETLEASE, kind) {
-        Ok(_) => Ok(true),
+        Ok(()) => Ok(true),
         Err(Errno::AGAIN) => Ok(false),
         Err(errno) => Err(errno),
     }
 }
 
-fn fcntl_int(raw: i32, command: i32, argument: i32) -> Result<i32, Errno> {
+fn fcntl_int(raw: i32, command: i32, argument: i32) -> Result<(), Errno> {
     // SAFETY: these commands take an integer; no memory is involved, and the descriptor is borrowed by the caller.
     let answer = unsafe { libc::fcntl(raw, command, argument) };
-    if answer < 0 { Err(last_errno()) } else { Ok(answer) }
+    if answer < 0 { Err(last_errno()) } else { Ok(()) }
 }

@@ -84,14 +84,6 @@ impl StubFile {
         sys::lease::take_write_lease(&self.fd).map_err(|errno| self.fail(errno, "probe users of"))
     }
 
-    /// Whether nobody has come since who waits for it.
-    ///
-    /// # Errors
-    /// A failure of the volume.
-    pub fn is_alone(&self) -> Result<bool> {
-        sys::lease::has_write_lease(&self.fd).map_err(|errno| self.fail(errno, "probe users of"))
-    }
-
     /// Lets everybody in again.
     ///
     /// # Errors

@@ -5,10 +5,29 @@ use isotherm_core::node::{Kind, Place};
 use isotherm_core::observe::{Liveness, displace, resolve_lost};
 use isotherm_core::trees::Record;
 
-use super::{LocalSide, Lost};
+use super::{Leaving, LocalSide, Lost};
 use crate::engine::{Catalog, Effect, Engine, Millis, Places};
 
+/// So many contents of files that have left the endpoint are asked for at a time: users who wait for others come in between.
+const LEAVING: usize = 4;
+/// A content that has not come is asked for again after this time.
+const ASK_AGAIN_MS: Millis = 60_000;
+
 impl LocalSide {
+    /// How many contents of files that have left are on their way.
+    fn asked(&self) -> usize {
+        self.lost.values().filter(|lost| matches!(lost.leaving, Some(Leaving::Asked(_)))).count()
+    }
+
+    /// When the next content is asked for again.
+    pub(super) fn next_leaving(&self) -> Option<Millis> {
+        let times = self.lost.values().filter_map(|lost| match lost.leaving? {
+            Leaving::Asked(again) => Some(again),
+            Leaving::Waits => None,
+        });
+        times.min()
+    }
+
     /// A node is not lost any more; returns where it was.
     fn found(&mut self, node: NodeId) -> Option<Place> {
         let place = self.lost.remove(&node)?.place?;
@@ -47,7 +66,7 @@ impl<C: Catalog> Engine<C> {
         let local = self.catalog.record(node).and_then(|record| record.local);
         let place = local.filter(|local| local.kind() != Kind::Directory).map(|local| local.place);
         self.local.vacated.extend(place.clone().map(|place| (place, node)));
-        self.local.lost.insert(node, Lost { place, scans_begun, probed: false, left: None, unseen });
+        self.local.lost.insert(node, Lost { place, scans_begun, probed: false, leaving: None, unseen });
     }
 
     /// A lost node is settled: who was taken for its successor need not wait any more.
@@ -98,37 +117,57 @@ impl<C: Catalog> Engine<C> {
 
     pub(in crate::engine) fn probed(&mut self, found: Vec<(NodeId, Liveness)>, now: Millis) {
         self.local.probing = false;
-        let mut leaving = Vec::new();
+        let mut wanted = Vec::new();
         for (node, liveness) in found {
             let Some(lost) = self.local.lost.get(&node).cloned() else { continue };
             let searched = lost.scans_begun < self.local.scans_whole;
             let observed = resolve_lost(&mut self.catalog, node, liveness, searched);
             if observed.lost.contains(&node) {
                 // Alive somewhere. Its new name will be reported, or a scan finds it, or it has left the endpoint.
-                let left = (searched && matches!(liveness, Liveness::Tiered(_))).then_some(self.local.scans_begun);
-                self.local.lost.insert(node, Lost { probed: true, left, ..lost.clone() });
+                let asks = self.local.asked() < LEAVING;
+                let state = if asks { Leaving::Asked(now + ASK_AGAIN_MS) } else { Leaving::Waits };
+                let leaving = (searched && matches!(liveness, Liveness::Tiered(_))).then_some(state);
+                self.local.lost.insert(node, Lost { probed: true, leaving, ..lost.clone() });
                 // Whatever has its name now is another file.
                 let waiting = lost.place.and_then(|place| self.catalog.local_at(&place));
                 self.wake(waiting);
-                if left.is_some() {
-                    leaving.extend(self.catalog.record(node).and_then(|record| record.local).map(|local| local.handle));
-                } else {
+                if leaving.is_none() {
                     self.scan_by(now + self.settings.limits.search_after_ms);
+                } else if asks {
+                    wanted.extend(self.catalog.record(node).and_then(|record| record.local).map(|local| local.handle));
                 }
             } else {
                 self.settle_lost(node);
             }
             self.take(observed, now);
         }
-        if !leaving.is_empty() {
-            self.effects.push(Effect::BringBack(leaving));
+        if !wanted.is_empty() {
+            self.effects.push(Effect::BringBack(wanted));
         }
     }
 
     /// The content of a file came: if it has left the endpoint it counts as deleted from here on.
     pub(super) fn left_whole(&mut self, node: NodeId) {
-        if let Some(lost) = self.local.lost.get_mut(&node).filter(|lost| lost.left.is_some()) {
-            (lost.left, lost.probed) = (None, false);
+        if let Some(lost) = self.local.lost.get_mut(&node).filter(|lost| lost.leaving.is_some()) {
+            (lost.leaving, lost.probed) = (None, false);
+        }
+    }
+
+    /// Who is due to be asked for once more, and who is next.
+    pub(super) fn turn_of_leaving(&mut self, now: Millis) {
+        let mut room = LEAVING.saturating_sub(self.local.asked());
+        for lost in self.local.lost.values_mut() {
+            let is_due = match lost.leaving {
+                Some(Leaving::Asked(again)) => now >= again,
+                Some(Leaving::Waits) if room > 0 => {
+                    room -= 1;
+                    true
+                }
+                _ => false,
+            };
+            if is_due {
+                (lost.leaving, lost.probed) = (None, false);
+            }
         }
     }
 }

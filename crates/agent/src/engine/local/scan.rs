@@ -97,6 +97,6 @@ impl<C: Catalog> Engine<C> {
         let quiet = names.map(|(_, dirty)| dirty.due(limits)).min();
         let every = if self.settings.watched { limits.scan_every_ms } else { limits.scan_unwatched_ms };
         let scan = self.local.scan_due.or(Some(self.local.last_scan + every)).filter(|_| self.local.scan.is_none());
-        [quiet, scan].into_iter().flatten().min()
+        [quiet, scan, self.local.next_leaving()].into_iter().flatten().min()
     }
 }
