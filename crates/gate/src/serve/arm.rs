@@ -22,7 +22,7 @@ const MARK_BYTES: u64 = 1_300;
 const MEMORY_SHARE: u64 = 10;
 /// A file with a lease is tried again after this time, and given up after that.
 const LEASED: Duration = Duration::from_millis(20);
-const LEASED_MAX: Duration = Duration::from_secs(60);
+const LEASED_MAX: Duration = Duration::from_secs(10);
 
 impl Guarded {
     /// Whether an agent has to mark what may become a stub: then, or later, the file system's mark goes.

@@ -118,15 +118,19 @@ impl<C: Catalog> Engine<C> {
     pub(in crate::engine) fn probed(&mut self, found: Vec<(NodeId, Liveness)>, now: Millis) {
         self.local.probing = false;
         let mut wanted = Vec::new();
+        // Counted once: thousands may be lost.
+        let mut room = LEAVING.saturating_sub(self.local.asked());
         for (node, liveness) in found {
             let Some(lost) = self.local.lost.get(&node).cloned() else { continue };
             let searched = lost.scans_begun < self.local.scans_whole;
             let observed = resolve_lost(&mut self.catalog, node, liveness, searched);
             if observed.lost.contains(&node) {
                 // Alive somewhere. Its new name will be reported, or a scan finds it, or it has left the endpoint.
-                let asks = self.local.asked() < LEAVING;
+                let leaves = searched && matches!(liveness, Liveness::Tiered(_));
+                let asks = leaves && room > 0;
+                room -= usize::from(asks);
                 let state = if asks { Leaving::Asked(now + ASK_AGAIN_MS) } else { Leaving::Waits };
-                let leaving = (searched && matches!(liveness, Liveness::Tiered(_))).then_some(state);
+                let leaving = leaves.then_some(state);
                 self.local.lost.insert(node, Lost { probed: true, leaving, ..lost.clone() });
                 // Whatever has its name now is another file.
                 let waiting = lost.place.and_then(|place| self.catalog.local_at(&place));
