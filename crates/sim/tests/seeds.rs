@@ -107,6 +107,8 @@ const FOUND_APART: &[(u64, &str)] = &[
     (12737, "the same, where they were seen by two looks"),
     (10415, "the same"),
     (12890, "what a step had made, and was deleted and forgotten since, was taken for new"),
+    (7513, "of two runs that ended while steps had the same place for a target, only the later one's step was kept"),
+    (38124, "the same"),
 ];
 
 #[test]

@@ -35,8 +35,9 @@ pub fn contents_on_the_way(kept: Option<&[u8]>, node: NodeId) -> Vec<Content> {
 #[derive(Debug, Default)]
 pub(super) struct Placing {
     under_way: BTreeMap<NodeId, Step>,
-    /// Of an earlier run, by their targets, until everything was looked at once.
-    left: BTreeMap<Place, Step>,
+    /// Of earlier runs, by their targets, until everything was looked at once. One place may be the target of several: a
+    /// run that ended before it saw what its predecessor had left there may have begun another step.
+    left: BTreeMap<Place, Vec<Step>>,
 }
 
 impl Placing {
@@ -47,21 +48,30 @@ impl Placing {
 
     /// Whether it will be known soon what a step of an earlier run has done to the node.
     pub(super) fn is_open(&self, node: NodeId, local: &LocalSide) -> bool {
-        self.left.iter().any(|(place, step)| step.node == node && local.awaits(place))
+        let mut places = self.left.iter().filter(|(_, steps)| steps.iter().any(|step| step.node == node));
+        places.any(|(place, _)| local.awaits(place))
+    }
+
+    /// All steps of earlier runs whose results are not known.
+    fn steps_left(&self) -> impl Iterator<Item = &Step> {
+        self.left.values().flatten()
     }
 }
 
 impl<C: Catalog> Engine<C> {
     pub(super) fn recall_placing(&mut self) {
         let kept = self.catalog.value(PLACING).and_then(|bytes| postcard::from_bytes::<Vec<Step>>(&bytes).ok());
-        let steps = kept.into_iter().flatten();
-        self.placing.left = steps.filter_map(|step| Some((target(&step)?, step))).collect();
+        for step in kept.into_iter().flatten() {
+            if let Some(place) = target(&step) {
+                self.placing.left.entry(place).or_default().push(step);
+            }
+        }
         // Their targets come first: what the start gave back under another name must not be taken for a move of the file
         // that has been replaced.
         let targets: Vec<Place> = self.placing.left.keys().cloned().collect();
         targets.iter().for_each(|place| self.look_at(place));
         let parents: BTreeSet<NodeId> = targets.iter().map(|place| place.parent).collect();
-        let made: BTreeSet<NodeId> = self.placing.left.values().map(|step| step.node).collect();
+        let made: BTreeSet<NodeId> = self.placing.steps_left().map(|step| step.node).collect();
         parents.difference(&made).for_each(|parent| self.go_on_below(*parent));
     }
 
@@ -72,9 +82,11 @@ impl<C: Catalog> Engine<C> {
         for place in below.collect::<Vec<_>>() {
             if here {
                 self.look_at(&place);
-            } else if let Some(step) = self.placing.left.remove(&place) {
-                self.around(step.node);
-                self.go_on_below(step.node);
+            } else {
+                for step in self.placing.left.remove(&place).unwrap_or_default() {
+                    self.around(step.node);
+                    self.go_on_below(step.node);
+                }
             }
         }
     }
@@ -102,12 +114,12 @@ impl<C: Catalog> Engine<C> {
         let left = std::mem::take(&mut self.placing.left);
         if !left.is_empty() {
             self.keep_placing();
-            left.values().for_each(|step| self.around(step.node));
+            left.values().flatten().for_each(|step| self.around(step.node));
         }
     }
 
     fn keep_placing(&mut self) {
-        let steps: Vec<&Step> = self.placing.left.values().chain(self.placing.under_way.values()).collect();
+        let steps: Vec<&Step> = self.placing.steps_left().chain(self.placing.under_way.values()).collect();
         let bytes = (!steps.is_empty()).then(|| postcard::to_allocvec(&steps)).and_then(Result::ok);
         self.catalog.set_value(PLACING, bytes.as_deref());
     }
@@ -122,10 +134,14 @@ impl<C: Catalog> Engine<C> {
         // All are judged by what was known before any is taken: one may stand where another one was moved away.
         let mut found = Vec::new();
         for place in &covered {
-            let Some(step) = self.placing.left.remove(place) else { continue };
             let seen = listing.seen.iter().find(|seen| seen.name == place.name);
-            let local = seen.and_then(|seen| self.left_by(&step, place.clone(), seen));
-            found.push((step, local));
+            // One thing is one step's work; the latest step knows best what the share has there.
+            let mut unclaimed = seen;
+            for step in self.placing.left.remove(place).unwrap_or_default().into_iter().rev() {
+                let local = unclaimed.and_then(|seen| self.left_by(&step, place.clone(), seen));
+                unclaimed = unclaimed.filter(|_| local.is_none());
+                found.push((step, local));
+            }
         }
         for (step, local) in found {
             if let Some(local) = local {
