@@ -34,6 +34,7 @@ first_half() {
     check all-dead 240 who_reads_when_all_are_dead_and_what_the_next_start_repairs
     check all-dead-nfs4 240 nfs_after_all_were_dead
     check store 180 a_descriptor_store_holds_a_group
+    check service-sandbox 200 a_service_that_may_write_only_its_data_goes_on
     check before-restart 240 all_is_as_it_was
     if ! is_wanted restart; then
         say "end"

@@ -26,7 +26,7 @@ is_cut_and_extended() {
 renew_originals() {
     local at
     for ((at = 2; at < 2 + $1; at++)); do head -c 20000 /dev/urandom >"$plain/file-$at"; done
-    (synced) || true
+    isotherm wait --synced --timeout 100 >/dev/null || true
     sums_of_originals
 }
 
@@ -58,5 +58,5 @@ written_over() {
     done
     isotherm conflicts || true
     [ -z "$bad" ] || fail "not what was written:$bad"
-    note "$*"
+    note "${*//is_/}"
 }

@@ -72,6 +72,21 @@ an_agent_restarts_below_readers() {
     note "$count restarts while 4 readers read all files"
 }
 
+# The unit of docs/operations.md as it stands there: the service may write to its data folder and nowhere else.
+a_service_that_may_write_only_its_data_goes_on() {
+    local dropin=/run/systemd/system/isotherm-service.service.d round at
+    mkdir -p $dropin
+    printf '[Service]\nPrivateTmp=no\n' >$dropin/vm.conf
+    trap 'rm -r /run/systemd/system/isotherm-service.service.d; systemctl daemon-reload; systemctl restart isotherm-service; until_true 60 "in sync" isotherm wait --synced --timeout 50; sums_of_originals' EXIT
+    systemctl daemon-reload
+    systemctl restart isotherm-service
+    until_true 30 "the service answers" isotherm status
+    for ((round = 1; round <= 4; round++)); do
+        for ((at = 2; at < 12; at++)); do head -c 20000 /dev/urandom >"$plain/file-$at"; done
+        isotherm wait --synced --timeout 30 >/dev/null || fail "round $round of saves is not in the share: $(journalctl -q -u isotherm-service -o cat | grep -i fault | tail -n 1)"
+    done
+}
+
 # After a restart of the whole machine, by the units alone.
 the_machine_comes_back_by_itself() {
     until_true 90 "guarded and answered for" is_whole
