@@ -15,6 +15,7 @@ mod product;
 mod steps;
 mod test;
 mod tidy;
+mod vm;
 mod watched;
 
 use std::path::{Path, PathBuf};
@@ -35,6 +36,7 @@ cargo xtask COMMAND
   sim [ARGS]...                build the simulation optimised and run it; without ARGS it shows its own help
   bench sync [ARGS]...         measures the released program on data of its own; bench/results keeps the numbers
   campaign [ARGS]...           what tests do in a small form, in the sizes of a release; goes on where it stopped
+  vm [ARGS]...                 checks in a guest with a newer kernel: NFS, systemd, deaths of all holders; by hand, not in CI
   help                         this text
 
 Exit codes: 0 done, 1 failed, 2 usage.
@@ -66,6 +68,7 @@ fn dispatch(command: &str, rest: &[String]) -> Result<ExitCode> {
         "sim" => product::simulate(&root, rest)?,
         "campaign" => campaign::run(&root, rest)?,
         "bench" => bench::run(&root, rest)?,
+        "vm" => vm::run(&root, rest)?,
         "tidy" | "docs" | "packages" if !rest.is_empty() => {
             return Ok(usage(&format!("{command} takes no arguments, got {rest:?}")));
         }

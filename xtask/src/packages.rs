@@ -53,6 +53,13 @@ pub(crate) const FOR_TESTS: &[Package] = &[
     package("smbclient", &["smbclient"]),
 ];
 
+/// To make a guest and run it.
+pub(crate) const FOR_GUESTS: &[Package] = &[
+    package("qemu-system-x86", &["qemu-system-x86_64"]),
+    package("debootstrap", &["debootstrap"]),
+    package("e2fsprogs", &["mke2fs"]),
+];
+
 /// Other products that the benchmark can measure beside ours.
 pub(crate) const SYNCTHING: &[Package] = &[package("syncthing", &["syncthing"])];
 pub(crate) const RCLONE: &[Package] = &[package("rclone", &["rclone"])];
@@ -102,7 +109,7 @@ fn folders() -> Vec<PathBuf> {
 }
 
 /// Whether this process may install packages, read from the kernel's own account of it.
-fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     effective_user(&status) == Some("0")
 }

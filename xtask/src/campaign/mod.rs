@@ -127,11 +127,11 @@ fn show(time: Duration) -> String {
     }
 }
 
-fn commit(root: &Path) -> Result<String> {
+pub(crate) fn commit(root: &Path) -> Result<String> {
     said(std::process::Command::new("git").arg("-C").arg(root).args(["rev-parse", "--short=12", "HEAD"]))
 }
 
-fn today() -> Result<String> {
+pub(crate) fn today() -> Result<String> {
     said(std::process::Command::new("date").args(["-u", "+%F"]))
 }
 
