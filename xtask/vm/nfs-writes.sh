@@ -25,9 +25,21 @@ is_cut_and_extended() {
 # New originals in the place of so many that were written to: what got small would not be tiered.
 renew_originals() {
     local at
+    # A stub that was spoilt is deleted first, so that it is nobody's change.
+    for ((at = 2; at < 2 + $1; at++)); do rm -f "$stubs/file-$at"; done
+    isotherm wait --synced --timeout 100 >/dev/null || true
     for ((at = 2; at < 2 + $1; at++)); do head -c 20000 /dev/urandom >"$plain/file-$at"; done
     isotherm wait --synced --timeout 100 >/dev/null || true
     sums_of_originals
+}
+
+# compare FILE: with what is expected of it; /tmp/compared says what is wrong.
+compare() {
+    local code=0 out
+    out=$(timeout 60 cmp "$1" "/tmp/expected/${1##*/}" 2>&1) || code=$?
+    [ $code = 124 ] && out="a reader gets no answer in a minute"
+    echo "${out##*: }" | head -n 1 | tee /tmp/compared
+    return $code
 }
 
 # written_over VERSION DEED...: each on a stub of its own, and on a copy of its original.
@@ -46,17 +58,16 @@ written_over() {
         "$deed" $expected/$name
         "$deed" "$mounted/plans/$name"
         at=$((at + 1))
-        cmp "$mounted/plans/$name" $expected/$name || bad+=" $deed(nfs)"
-        cmp "$stubs/$name" $expected/$name || bad+=" $deed(here)"
+        compare "$mounted/plans/$name" || bad+="; ${deed#is_}: over NFS $(cat /tmp/compared)"
+        compare "$stubs/$name" || bad+="; ${deed#is_}: here $(cat /tmp/compared)"
     done
-    synced
+    isotherm wait --synced --timeout 60 >/dev/null || bad+="; not in sync"
     at=0
     for deed in "$@"; do
         name=file-$((at + 2))
-        cmp "$plain/$name" $expected/$name || bad+=" $deed(there)"
+        compare "$plain/$name" || bad+="; ${deed#is_}: on the other server $(cat /tmp/compared)"
         at=$((at + 1))
     done
-    isotherm conflicts || true
-    [ -z "$bad" ] || fail "not what was written:$bad"
+    [ -z "$bad" ] || fail "not what was written${bad}"
     note "${*//is_/}"
 }
