@@ -72,7 +72,7 @@ an_agent_restarts_below_readers() {
     note "$count restarts while 4 readers read all files"
 }
 
-# The unit of docs/operations.md as it stands there: the service may write to its data folder and nowhere else.
+# A unit without the private /tmp of docs/operations.md: the service may write to its data folder and nowhere else.
 a_service_that_may_write_only_its_data_goes_on() {
     local dropin=/run/systemd/system/isotherm-service.service.d round at
     mkdir -p $dropin

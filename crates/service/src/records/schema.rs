@@ -109,6 +109,9 @@ pub(super) fn open(file: &Path) -> Result<Connection, Fault> {
     }
     connection.pragma_update(None, "journal_mode", "WAL").map_err(named)?;
     connection.pragma_update(None, "synchronous", "FULL").map_err(named)?;
+    // What a nested transaction would take back is otherwise kept in a file in /tmp, which a hardened unit may not write to:
+    // then no change can be made. It is as large as the pages of one batch.
+    connection.pragma_update(None, "temp_store", "MEMORY").map_err(named)?;
     connection.pragma_update(None, "journal_size_limit", LOG_MAX).map_err(named)?;
     connection.pragma_update(None, "cache_size", -CACHE_KIB).map_err(named)?;
     if is_new {
