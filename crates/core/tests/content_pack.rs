@@ -96,6 +96,23 @@ fn wrong_bytes_are_not_packed() {
 }
 
 #[test]
+fn records_of_one_pack_make_another() {
+    let (_, pack, entries) = pack_of(&small());
+    let record = |entry: &PackEntry| &pack[entry.range().start as usize..entry.range().end as usize];
+    let mut builder = PackBuilder::new();
+    for entry in entries.iter().rev().chain(&entries) {
+        builder.push_record(entry, record(entry)).unwrap();
+    }
+    let wrong = PackEntry { chunk: ChunkId::of(b"this"), ..entries[0] };
+    assert!(matches!(builder.push_record(&wrong, record(&wrong)), Err(PackError::OtherChunk { .. })));
+    assert!(builder.push_record(&entries[0], &record(&entries[0])[1..]).is_err());
+    let (_, again, moved) = builder.finish();
+    assert!(read_all(&again).unwrap().iter().eq(small().iter().rev()));
+    let forms = |entries: &[PackEntry]| entries.iter().map(|entry| (entry.chunk, entry.form)).collect::<Vec<_>>();
+    assert!(forms(&moved).iter().eq(forms(&entries).iter().rev()));
+}
+
+#[test]
 fn a_pack_that_is_not_ripe_takes_any_chunk() {
     let mut builder = PackBuilder::new();
     let mut seed = 0;

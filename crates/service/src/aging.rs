@@ -35,27 +35,29 @@ pub(crate) async fn age(state: &State, ages: Ages) -> Result<Aged, Fault> {
 }
 
 async fn expire(state: &State, group: &Group, time_ms: u64) -> Result<u64, Fault> {
-    let (id, keep) = (group.id, group.keep);
-    let mut expired = 0;
+    let (id, mut after, mut expired) = (group.id, None, 0);
     loop {
-        let expire = move |connection: &rusqlite::Connection| records::expire(connection, id, keep, time_ms, PIECE);
-        let gone = state.database.write(expire, |_| {}).await?;
+        let expire = move |connection: &rusqlite::Connection| records::expire(connection, id, time_ms, after, PIECE);
+        let (next, gone) = state.database.write(expire, |_| {}).await?;
         expired += gone as u64;
-        if gone < PIECE {
+        if next.is_none() {
             return Ok(expired);
         }
+        after = next;
     }
 }
 
 async fn forget_nodes(state: &State, group: &Group, before_ms: u64) -> Result<u64, Fault> {
-    let (id, mut forgotten) = (group.id, 0);
+    let (id, mut after, mut forgotten) = (group.id, None, 0);
     loop {
-        let forget = move |connection: &rusqlite::Connection| records::forget_deleted(connection, id, before_ms, PIECE);
-        let gone = state.database.write(forget, |_| {}).await?;
-        forgotten += gone as u64;
-        if gone < PIECE {
-            return Ok(forgotten);
-        }
+        // To find them all nodes are looked at, which must not keep writers waiting.
+        let connection = state.database.long_reader()?;
+        let find = move || records::long_deleted(&connection, id, before_ms, after, PIECE);
+        let found = tokio::task::spawn_blocking(find).await??;
+        let Some(last) = found.last().copied() else { return Ok(forgotten) };
+        let forget = move |connection: &rusqlite::Connection| records::forget_deleted(connection, id, before_ms, &found);
+        forgotten += state.database.write(forget, |_| {}).await? as u64;
+        after = Some(last);
     }
 }
 

@@ -103,7 +103,7 @@ fn failed(path: &Path, what: &'static str) -> impl FnOnce(std::io::Error) -> Ser
 
 fn check_folders(from: &Path, to: &Path) -> Result<(), ServiceError> {
     folder::require_format(from)?;
-    fs::create_dir_all(to).map_err(failed(to, "cannot be made"))?;
+    folder::make_private(to).map_err(failed(to, "cannot be made"))?;
     let real = |path: &Path| fs::canonicalize(path).map_err(failed(path, "cannot be read"));
     let (from, to) = (real(from)?, real(to)?);
     let inside = |source: &str| ServiceError::Folder {

@@ -11,10 +11,11 @@
 
 mod status;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use futures_util::TryStreamExt as _;
+use futures_util::StreamExt as _;
+use isotherm_api::Code;
 use isotherm_api::check::{CheckPhase, CheckRequest, CheckStatus, FINDINGS_MAX};
 use isotherm_core::content::{ChunkId, ManifestId, PackId};
 use rusqlite::Connection;
@@ -189,7 +190,7 @@ async fn ask_for(state: &Arc<State>, damaged: Arc<BTreeSet<ManifestId>>) -> Resu
 /// Compares the stored packs with the known ones, and remembers the strays; gives those that are wanted and there.
 async fn check_packs(state: &State, damage: &mut Damage, now_ms: u64) -> Result<Vec<(PackId, u64)>, Fault> {
     // Listed before the records are read: what is stored in between is then known and not listed, and is asked for alone.
-    let listed: std::collections::BTreeMap<PackId, u64> = state.content.packs().list_packs().try_collect().await?;
+    let listed = list_packs(state).await?;
     let known = long(state, records::known_packs).await?;
     let strays: Vec<(PackId, u64)> =
         listed.iter().filter(|(pack, _)| !known.contains_key(pack)).map(|(pack, len)| (*pack, *len)).collect();
@@ -206,27 +207,44 @@ async fn check_packs(state: &State, damage: &mut Damage, now_ms: u64) -> Result<
             continue;
         }
         let found = match listed.get(&pack) {
-            Some(found) => Some(*found),
-            None => state.content.packs().len(pack).await?,
+            Some(found) => Ok(Some(*found)),
+            None => state.content.packs().len(pack).await,
         };
-        if found == Some(len) {
-            present.push((pack, len));
-            continue;
-        }
         match found {
-            None => {
+            Ok(Some(found)) if found == len => present.push((pack, len)),
+            Err(error) if error.is_retryable() => return Err(error.into()),
+            Err(error) => look_into(state, pack, &error.to_string(), damage).await?,
+            Ok(None) => {
                 state.checks.find(format!("Pack {pack} is lost: the records know it and the store does not have it"));
                 damage.lost.extend(long(state, move |connection| records::chunks_in(connection, pack)).await?);
             }
-            Some(found) => look_into(state, pack, &format!("it has {found} bytes, and should have {len}"), damage).await?,
+            Ok(Some(found)) => look_into(state, pack, &format!("it has {found} bytes, and should have {len}"), damage).await?,
         }
     }
     Ok(present)
 }
 
+/// The stored packs. A folder that cannot be read is a finding, and its packs are looked for one by one.
+async fn list_packs(state: &State) -> Result<BTreeMap<PackId, u64>, Fault> {
+    let (mut listed, mut listing) = (BTreeMap::new(), state.content.packs().list_packs());
+    while let Some(row) = listing.next().await {
+        match row {
+            Ok((pack, len)) => {
+                listed.insert(pack, len);
+            }
+            Err(error) if error.is_retryable() => return Err(error.into()),
+            Err(error) => state.checks.find(error.to_string()),
+        }
+    }
+    Ok(listed)
+}
+
 async fn check_bytes(state: &State, packs: Vec<(PackId, u64)>, damage: &mut Damage) -> Result<(), Fault> {
     for (pack, len) in packs {
         if let Err(error) = state.content.packs().verify(pack).await {
+            if error.is_retryable() {
+                return Err(error.into());
+            }
             look_into(state, pack, &error.to_string(), damage).await?;
         }
         state.checks.change(|status| status.done_bytes += len);
@@ -238,8 +256,11 @@ async fn check_bytes(state: &State, packs: Vec<(PackId, u64)>, damage: &mut Dama
 async fn look_into(state: &State, pack: PackId, why: &str, damage: &mut Damage) -> Result<(), Fault> {
     let mut lost = Vec::new();
     for chunk in long(state, move |connection| records::chunks_in(connection, pack)).await? {
-        if state.content.chunk(chunk).await.is_err() {
-            lost.push(chunk);
+        match state.content.chunk(chunk).await {
+            // A store that cannot be reached has lost nothing.
+            Err(fault) if fault.code == Code::Unavailable => return Err(fault),
+            Err(_) => lost.push(chunk),
+            Ok(_) => {}
         }
     }
     // A pack may have been rewritten and deleted since it was listed: then nothing is wanted of it.

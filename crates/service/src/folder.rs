@@ -34,7 +34,7 @@ impl DataFolder {
             let path = path.to_owned();
             move |source| ServiceError::Folder { path, what, source }
         };
-        fs::create_dir_all(path).map_err(io("cannot be made"))?;
+        make_private(path).map_err(io("cannot be made"))?;
         let lock = OpenOptions::new().create(true).truncate(false).write(true).open(path.join("lock"));
         let lock = lock.map_err(io("cannot be locked"))?;
         match lock.try_lock() {
@@ -59,6 +59,13 @@ impl DataFolder {
     pub(crate) fn objects(&self) -> PathBuf {
         self.path.join("objects")
     }
+}
+
+/// Makes a folder that only this user can look into: all content of all shares is in it.
+pub(crate) fn make_private(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o700))
 }
 
 /// Refuses what is not a data folder of this format; makes nothing.

@@ -85,11 +85,13 @@ impl ChunkStore for FolderStore {
     fn list<'a>(&'a self, folder: Option<&'a Key>) -> BoxStream<'a, Result<Listed, StoreError>> {
         // One directory is in memory at a time; those not visited yet wait on the stack.
         let stack = vec![folder.map_or(String::new(), ToString::to_string)];
-        let pages = stream::try_unfold(stack, move |mut stack| async move {
-            let Some(folder) = stack.pop() else { return Ok(None) };
-            let (objects, folders) = self.on_disk(move |disk| disk.list_one(&folder)).await?;
-            stack.extend(folders);
-            Ok(Some((objects, stack)))
+        let pages = stream::unfold(stack, move |mut stack| async move {
+            let folder = stack.pop()?;
+            let page = self.on_disk(move |disk| disk.list_one(&folder)).await.map(|(objects, folders)| {
+                stack.extend(folders);
+                objects
+            });
+            Some((page, stack))
         });
         pages.flat_map(|page| stream::iter(rows(page))).boxed()
     }

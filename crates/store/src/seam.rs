@@ -50,7 +50,8 @@ pub trait ChunkStore: fmt::Debug + Send + Sync {
     fn delete_many<'a>(&'a self, keys: &'a [Key]) -> BoxFuture<'a, Result<(), StoreError>>;
 
     /// All objects of a folder at any depth, or of the whole store, in no promised order. An object that is written or
-    /// deleted meanwhile may be there or not. For rebuilding and checking; slow on object stores.
+    /// deleted meanwhile may be there or not. After an error the listing may go on: a folder that cannot be read leaves the
+    /// others. For rebuilding and checking; slow on object stores.
     fn list<'a>(&'a self, folder: Option<&'a Key>) -> BoxStream<'a, Result<Listed, StoreError>>;
 }
 

@@ -32,6 +32,13 @@ async fn write(packs: &PackStore, chunks: &[Bytes]) -> (PackId, Vec<Location>) {
     (pack, entries.into_iter().map(|entry| Location { pack, entry }).collect())
 }
 
+/// The chunks of records.
+async fn read(packs: &PackStore, locations: &[Location]) -> Result<Vec<Bytes>, StoreError> {
+    let records = packs.read_records(locations).await?;
+    let chunk = |(location, record): (&Location, &Bytes)| Bytes::from(location.entry.decode(record).unwrap().into_owned());
+    Ok(locations.iter().zip(&records).map(chunk).collect())
+}
+
 fn assert_names(error: &StoreError, kind: StoreErrorKind, pack: PackId) {
     assert_eq!(error.kind, kind, "{error}");
     assert!(error.to_string().contains(&pack.to_string()), "the pack is not named: {error}");
@@ -48,8 +55,8 @@ async fn chunks_come_back_from_a_folder() {
         assert!(packs.read_chunk(location).await.unwrap() == *chunk);
     }
     let backwards: Vec<Location> = locations.iter().rev().chain(&locations).copied().collect();
-    let read: Vec<Bytes> = packs.read_chunks(&backwards).await.into_iter().map(Result::unwrap).collect();
-    assert!(read.iter().eq(chunks.iter().rev().chain(&chunks)));
+    let all = read(&packs, &backwards).await.unwrap();
+    assert!(all.iter().eq(chunks.iter().rev().chain(&chunks)));
     let entries: Vec<_> = locations.iter().map(|location| location.entry).collect();
     assert_eq!(packs.read_index(pack).await.unwrap(), entries);
     assert_eq!(packs.verify(pack).await.unwrap(), entries);
@@ -72,7 +79,7 @@ async fn a_long_index_takes_a_second_read() {
     assert_eq!(inner.calls() - before, 3, "length, end, longer end");
     // Records that touch are read with one request.
     let before = inner.calls();
-    assert!(packs.read_chunks(&locations).await.into_iter().map(Result::unwrap).eq(chunks));
+    assert_eq!(read(&packs, &locations).await.unwrap(), chunks);
     assert_eq!(inner.calls() - before, 1);
 }
 
@@ -101,11 +108,15 @@ async fn every_flipped_bit_of_a_stored_pack_is_found_and_named() {
         bytes[bit / 8] ^= 1 << (bit % 8);
         store.replace(key.clone(), bytes.into());
         assert_names(&packs.verify(pack).await.unwrap_err(), StoreErrorKind::Corrupt, pack);
-        for (answer, chunk) in packs.read_chunks(&locations).await.into_iter().zip(&chunks) {
-            match answer {
+        for (location, chunk) in locations.iter().zip(&chunks) {
+            match packs.read_chunk(location).await {
                 Ok(bytes) => assert_eq!(bytes, chunk, "bit {bit}"),
                 Err(error) => assert_names(&error, StoreErrorKind::Corrupt, pack),
             }
+        }
+        match read(&packs, &locations).await {
+            Ok(all) => assert_eq!(all, chunks, "bit {bit}"),
+            Err(error) => assert_names(&error, StoreErrorKind::Corrupt, pack),
         }
         if let Err(error) = packs.read_index(pack).await {
             assert_names(&error, StoreErrorKind::Corrupt, pack);
@@ -122,25 +133,24 @@ async fn a_cut_pack_still_gives_the_chunks_it_has() {
     let key = PackStore::key_of(pack);
     let whole = store.get(&key).await.unwrap();
     store.replace(key, whole.slice(..2500));
-    let read = packs.read_chunks(&locations).await;
-    assert_eq!((read[0].as_ref().unwrap(), read[1].as_ref().unwrap()), (&chunks[0], &chunks[1]));
-    assert_names(read[2].as_ref().unwrap_err(), StoreErrorKind::Corrupt, pack);
+    for (location, chunk) in locations.iter().zip(&chunks[..2]) {
+        assert_eq!(packs.read_chunk(location).await.unwrap(), chunk);
+    }
+    assert_names(&packs.read_chunk(&locations[2]).await.unwrap_err(), StoreErrorKind::Corrupt, pack);
+    assert_names(&read(&packs, &locations).await.unwrap_err(), StoreErrorKind::Corrupt, pack);
     assert_names(&packs.read_index(pack).await.unwrap_err(), StoreErrorKind::Corrupt, pack);
 }
 
 #[tokio::test]
-async fn one_pack_that_fails_leaves_the_others() {
+async fn a_read_that_fails_can_be_tried_again() {
     let inner = Arc::new(FaultyStore::new(Arc::new(MemoryStore::new())));
     let packs = PackStore::new(Arc::clone(&inner) as _);
-    let (_, first) = write(&packs, &[noise(1, 500)]).await;
-    let (_, second) = write(&packs, &[noise(2, 500)]).await;
-    inner.fail_at(0, Fault::Before(StoreErrorKind::Unavailable));
-    let read = packs.read_chunks(&[first[0], second[0]]).await;
-    let failed: Vec<&StoreError> = read.iter().filter_map(|answer| answer.as_ref().err()).collect();
-    assert_eq!(failed.len(), 1);
-    assert!(failed[0].is_retryable());
-    let read = packs.read_chunks(&[first[0], second[0]]).await;
-    assert!(read.iter().all(Result::is_ok));
+    let chunks = [noise(1, 500), noise(2, 500)];
+    let (_, first) = write(&packs, &chunks[..1]).await;
+    let (_, second) = write(&packs, &chunks[1..]).await;
+    inner.fail_at(1, Fault::Before(StoreErrorKind::Unavailable));
+    assert!(read(&packs, &[first[0], second[0]]).await.unwrap_err().is_retryable());
+    assert_eq!(read(&packs, &[first[0], second[0]]).await.unwrap(), chunks);
 }
 
 #[tokio::test]
@@ -151,7 +161,7 @@ async fn a_lost_answer_is_made_up_by_writing_again() {
     inner.fail_at(0, Fault::After(StoreErrorKind::Unavailable));
     assert!(packs.write_pack(named(&chunks)).await.unwrap_err().is_retryable());
     let (_, locations) = write(&packs, &chunks).await;
-    assert!(packs.read_chunks(&locations).await.into_iter().map(Result::unwrap).eq(chunks));
+    assert_eq!(read(&packs, &locations).await.unwrap(), chunks);
 }
 
 proptest! {
@@ -173,8 +183,8 @@ proptest! {
             }
             let picked: Vec<_> = picks.iter().map(|pick| known[pick.index(known.len())]).collect();
             let locations: Vec<Location> = picked.iter().map(|(location, _)| *location).collect();
-            let read = packs.read_chunks(&locations).await;
-            assert!(read.into_iter().map(Result::unwrap).eq(picked.into_iter().map(|(_, chunk)| chunk.clone())));
+            let all = read(&packs, &locations).await.unwrap();
+            assert!(all.iter().eq(picked.into_iter().map(|(_, chunk)| chunk)));
         });
     }
 }

@@ -186,22 +186,47 @@ impl PackBuilder {
             return Err(PackError::Length { chunk, len: bytes.len() });
         }
         check_chunk(chunk, bytes)?;
-        if self.known.contains(&chunk) {
-            return Ok(());
+        if self.make_room(chunk, bytes.len())? {
+            let offset = self.bytes.len() as u64;
+            let form = self.append(bytes);
+            let stored_len = (self.bytes.len() as u64 - offset) as u32;
+            self.add(PackEntry { chunk, offset, stored_len, raw_len: bytes.len() as u32, form });
         }
-        if self.entries.len() >= ENTRIES_MAX || self.stored_len() + bytes.len() > PACK_MAX {
+        Ok(())
+    }
+
+    /// Adds a chunk as another pack holds it, after hashing it: `stored` is the record of `entry`. Otherwise as
+    /// [`PackBuilder::push`].
+    pub fn push_record(&mut self, entry: &PackEntry, stored: &[u8]) -> Result<(), PackError> {
+        entry.decode(stored)?;
+        if entry.stored_len > entry.raw_len || (entry.form == Form::Raw) != (entry.stored_len == entry.raw_len) {
+            return Err(PackError::Record { chunk: entry.chunk, why: "has a form and lengths that disagree" });
+        }
+        if self.make_room(entry.chunk, stored.len())? {
+            let offset = self.bytes.len() as u64;
+            self.bytes.extend_from_slice(stored);
+            self.add(PackEntry { offset, ..*entry });
+        }
+        Ok(())
+    }
+
+    /// Whether the chunk is to be added, its record having this many bytes at most; not if the pack has it already.
+    fn make_room(&mut self, chunk: ChunkId, len: usize) -> Result<bool, PackError> {
+        if self.known.contains(&chunk) {
+            return Ok(false);
+        }
+        if self.entries.len() >= ENTRIES_MAX || self.stored_len() + len > PACK_MAX {
             return Err(PackError::Full { chunk });
         }
         if self.bytes.is_empty() {
             self.bytes.extend_from_slice(&footer::HEADER);
         }
-        let offset = self.bytes.len() as u64;
-        let form = self.append(bytes);
-        let stored_len = (self.bytes.len() as u64 - offset) as u32;
-        let raw_len = bytes.len() as u32;
-        self.entries.push(PackEntry { chunk, offset, stored_len, raw_len, form });
-        self.known.insert(chunk);
-        Ok(())
+        Ok(true)
+    }
+
+    fn add(&mut self, entry: PackEntry) {
+        self.known.insert(entry.chunk);
+        self.entries.push(entry);
     }
 
     /// Bytes of the records so far.

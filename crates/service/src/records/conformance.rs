@@ -5,6 +5,8 @@
 //!
 //! **Invariant:** one seed is one run.
 
+mod aging;
+
 use std::collections::BTreeSet;
 
 use isotherm_api::management::NewGroup;
@@ -209,7 +211,7 @@ impl World {
         Batch { server: SERVER, epoch, incarnation, operations }
     }
 
-    fn step(&mut self) {
+    fn step(&mut self, now_ms: u64) {
         if self.dice.roll(10) == 0 {
             let quota = (self.dice.roll(2) == 0).then(|| 20 + self.dice.roll(100));
             self.memory.set_quota(quota);
@@ -218,7 +220,7 @@ impl World {
         let batch = self.some_batch();
         let expected = apply(&mut self.memory, &batch).unwrap();
         let transaction = self.sql.unchecked_transaction().unwrap();
-        let mut records = SqlRecords::open(&transaction, GROUP, 2).unwrap();
+        let mut records = SqlRecords::open(&transaction, GROUP, now_ms).unwrap();
         let answers: Vec<Answer> = apply(&mut records, &batch).unwrap();
         records.flush().unwrap();
         transaction.commit().unwrap();
@@ -264,7 +266,7 @@ fn sqlite_is_what_memory_is() {
         for case in [Case::Sensitive, Case::Insensitive] {
             let mut world = World::new(seed, case);
             for _ in 0..80 {
-                world.step();
+                world.step(2);
             }
             let head = world.memory.share().unwrap().head;
             assert!(head > Version(20), "seed {seed} did something, and came to {head}");

@@ -165,6 +165,12 @@ pub(crate) fn delete_group(connection: &Connection, name: &str, now_ms: u64) -> 
         let message = format!("Group {name} still has {} endpoints; delete them first", group.endpoints);
         return Err(Fault::new(Code::InUse, message));
     }
+    if group.keep.hold {
+        let message = format!(
+            "Group {name} is on hold: nothing of it is to go; end the hold with `isotherm group set {name} --hold off` first"
+        );
+        return Err(Fault::new(Code::InUse, message));
+    }
     let num: i64 = connection.query_row("SELECT num FROM share WHERE id = ?1", [&group.id.0], |row| row.get(0))?;
     for table in ["operation", "revision", "node", "space", "life", "damage"] {
         connection.execute(&format!("DELETE FROM {table} WHERE share = ?1"), [num])?;

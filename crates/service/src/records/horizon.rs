@@ -4,7 +4,7 @@
 //! **Invariant:** a share's horizon lies at or after the last version of every node that was forgotten: a reader before it
 //! starts over.
 
-use isotherm_core::ids::GroupId;
+use isotherm_core::ids::{GroupId, NodeId};
 use isotherm_core::namespace::Records as _;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
@@ -31,23 +31,41 @@ pub(crate) fn advance_clock(connection: &Connection, now_ms: u64) -> Result<u64,
     Ok(time)
 }
 
-/// Forgets nodes that were deleted before a moment and of which no version is kept, at most `limit`; gives how many.
-pub(crate) fn forget_deleted(connection: &Connection, group: GroupId, before_ms: u64, limit: usize) -> Result<usize, Fault> {
+/// Nodes that were deleted before a moment and of which no version is kept, at most `limit` that follow `after` in order of
+/// id. It may look at all nodes of a share.
+pub(crate) fn long_deleted(
+    connection: &Connection,
+    group: GroupId,
+    before_ms: u64,
+    after: Option<NodeId>,
+    limit: usize,
+) -> Result<Vec<NodeId>, Fault> {
+    let num = SqlRecords::open(connection, group, before_ms)?.num();
+    let from = after.map_or_else(Vec::new, |node| node.0.to_vec());
+    let sql = "SELECT id FROM node WHERE share = ?1 AND id > ?2 AND deleted = 1 AND at_ms < ?3
+        AND NOT EXISTS (SELECT 1 FROM revision WHERE revision.share = ?1 AND revision.id = node.id) ORDER BY id LIMIT ?4";
+    let mut statement = connection.prepare_cached(sql)?;
+    let rows = statement.query_map(params![num, from, signed(before_ms), limit as i64], |row| row.get(0).map(NodeId))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Forgets those of some nodes that were deleted before a moment and of which no version is kept; gives how many.
+pub(crate) fn forget_deleted(connection: &Connection, group: GroupId, before_ms: u64, nodes: &[NodeId]) -> Result<usize, Fault> {
     let records = SqlRecords::open(connection, group, before_ms)?;
     let num = records.num();
-    let sql = "SELECT id, last FROM node WHERE share = ?1 AND deleted = 1 AND at_ms < ?2
-        AND NOT EXISTS (SELECT 1 FROM revision WHERE revision.share = ?1 AND revision.id = node.id) LIMIT ?3";
+    // One may have been brought back since it was found.
+    let sql = "DELETE FROM node WHERE share = ?1 AND id = ?2 AND deleted = 1 AND at_ms < ?3
+        AND NOT EXISTS (SELECT 1 FROM revision WHERE share = ?1 AND id = ?2) RETURNING last";
     let mut statement = connection.prepare_cached(sql)?;
-    let rows = statement.query_map(params![num, signed(before_ms), limit as i64], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    let gone: Vec<([u8; 16], i64)> = rows.collect::<Result<_, _>>()?;
-    let Some(newest) = gone.iter().map(|(_, last)| *last).max() else { return Ok(0) };
-    let mut statement = connection.prepare_cached("DELETE FROM node WHERE share = ?1 AND id = ?2")?;
-    for (id, _) in &gone {
-        statement.execute(params![num, id])?;
+    let (mut gone, mut newest) = (0, 0);
+    for node in nodes {
+        let last: Option<i64> = statement.query_row(params![num, node.0, signed(before_ms)], |row| row.get(0)).optional()?;
+        gone += usize::from(last.is_some());
+        newest = newest.max(last.unwrap_or(0));
     }
     debug_assert!(unsigned(newest) <= records.share()?.head.0);
     connection.execute("UPDATE share SET horizon = max(horizon, ?2) WHERE num = ?1", params![num, newest])?;
-    Ok(gone.len())
+    Ok(gone)
 }
 
 /// Where the next page of answers begins, and how many of this one were forgotten.

@@ -44,7 +44,7 @@ pub(crate) use groups::{
     audit, audit_log, begin_life, begin_life_if_behind, change_group, create_group, delete_group, group, group_by_id, groups,
     revision, set_barrier,
 };
-pub(crate) use horizon::{advance_clock, forget_answers, forget_deleted};
+pub(crate) use horizon::{advance_clock, forget_answers, forget_deleted, long_deleted};
 pub(crate) use revisions::{Moment, Revision, expire, kept_since};
 pub(crate) use servers::{ServerRow, attach, check_epoch, delete_server, ever_called, learn_epoch, server_name, servers};
 pub(crate) use share::SqlRecords;

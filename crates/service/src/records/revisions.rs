@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use isotherm_api::management::Keep;
 use isotherm_core::ids::{GroupId, NodeId, Version};
 use isotherm_core::name::Name;
 use isotherm_core::namespace::{Records as _, Revisions};
@@ -86,22 +85,20 @@ impl SqlRecords<'_> {
 
     /// Nodes whose present version is older than `before` and younger than the moment, newest first.
     pub(crate) fn changed_since(&self, moment: Moment, before: Option<Version>, limit: usize) -> Result<Vec<Revision>, Fault> {
-        let sql = "SELECT data, at_ms FROM node WHERE share = ?1 AND last < ?2 ORDER BY last DESC LIMIT ?3";
+        // All of them are looked at: after the clock was set back, a younger version has an earlier time.
+        let sql = "SELECT data, at_ms FROM node WHERE share = ?1 AND last < ?2 AND at_ms > ?4 AND last > ?5
+            ORDER BY last DESC LIMIT ?3";
         let mut statement = self.connection().prepare_cached(sql)?;
         let before = before.map_or(i64::MAX, |before| signed(before.0));
-        let mut rows = statement.query(params![self.num(), before, limit as i64])?;
+        let (after_ms, after) = match moment {
+            Moment::Time(ms) => (signed(ms), i64::MIN),
+            Moment::Version(version) => (i64::MIN, signed(version.0)),
+        };
+        let mut rows = statement.query(params![self.num(), before, limit as i64, after_ms, after])?;
         let mut found = Vec::new();
         while let Some(row) = rows.next()? {
             let node = decode_node(row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?)?;
-            let at_ms = unsigned(row.get(1)?);
-            let is_after = match moment {
-                Moment::Time(ms) => at_ms > ms,
-                Moment::Version(version) => node.versions.last > version,
-            };
-            if !is_after {
-                break;
-            }
-            found.push(Revision { node, at_ms, replaced_ms: None });
+            found.push(Revision { node, at_ms: unsigned(row.get(1)?), replaced_ms: None });
         }
         Ok(found)
     }
@@ -228,33 +225,74 @@ pub(crate) fn kept_since(connection: &Connection, group: GroupId) -> Result<(u64
     found.optional()?.ok_or_else(|| Fault::not_found("Share", group))
 }
 
-/// Lets go what a group does not keep any longer, at most `limit` rows; gives how many went. Their content becomes garbage.
-pub(crate) fn expire(connection: &Connection, group: GroupId, keep: Keep, now_ms: u64, limit: usize) -> Result<usize, Fault> {
+/// Where the next page of what may be let go begins: when a revision was replaced, of which node and which version it is.
+pub(crate) type ExpiryCursor = (i64, [u8; 16], i64);
+
+/// Lets go what a group does not keep any longer, of `limit` revisions that follow `after` in the order in which they were
+/// replaced. Gives where the next page begins, and how many went. Their content becomes garbage.
+pub(crate) fn expire(
+    connection: &Connection,
+    group: GroupId,
+    now_ms: u64,
+    after: Option<ExpiryCursor>,
+    limit: usize,
+) -> Result<(Option<ExpiryCursor>, usize), Fault> {
+    // As it is now, not as it was when the run began: a hold holds at once.
+    let keep = super::groups::group_by_id(connection, group)?.keep;
     if keep.hold {
-        return Ok(0);
+        return Ok((None, 0));
     }
-    let num = SqlRecords::open(connection, group, now_ms)?.num();
+    let records = SqlRecords::open(connection, group, now_ms)?;
     let until = signed(now_ms.saturating_sub(u64::from(keep.days) * DAY_MS));
-    let sql = "SELECT id, last, replaced_ms, coalesce(
-            (SELECT min(newer.last) FROM revision AS newer WHERE newer.share = ?1 AND newer.id = old.id AND newer.last > old.last),
-            (SELECT node.last FROM node WHERE node.share = ?1 AND node.id = old.id), last)
-        FROM revision AS old WHERE share = ?1 AND replaced_ms < ?2
-            AND (SELECT count(*) FROM revision AS newer
-                WHERE newer.share = ?1 AND newer.id = old.id AND newer.last > old.last) >= ?3
-        LIMIT ?4";
-    // The present version is the newest, so one fewer of the others is kept beside it.
-    let beside = i64::from(keep.versions.saturating_sub(1));
+    let sql = "SELECT replaced_ms, id, last FROM revision
+        WHERE share = ?1 AND replaced_ms >= ?3 AND replaced_ms < ?2 AND (replaced_ms, id, last) > (?3, ?4, ?5)
+        ORDER BY replaced_ms, id, last LIMIT ?6";
+    let from = after.unwrap_or((i64::MIN, [0; 16], i64::MIN));
     let mut statement = connection.prepare_cached(sql)?;
-    let rows = statement
-        .query_map(params![num, until, beside, limit as i64], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;
-    let gone: Vec<([u8; 16], i64, i64, i64)> = rows.collect::<Result<_, _>>()?;
-    let mut delete = connection.prepare_cached("DELETE FROM revision WHERE share = ?1 AND id = ?2 AND last = ?3")?;
-    for (id, last, _, _) in &gone {
-        delete.execute(params![num, id, last])?;
+    let values = params![records.num(), until, from.0, from.1, from.2, limit as i64];
+    let rows = statement.query_map(values, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    let page: Vec<ExpiryCursor> = rows.collect::<Result<_, _>>()?;
+    let gone = records.let_go(&page, keep.versions)?;
+    Ok((page.last().copied().filter(|_| page.len() == limit), gone))
+}
+
+impl SqlRecords<'_> {
+    /// Lets go those of a page that are not among the newest `versions` of their nodes, the present version included.
+    fn let_go(&self, page: &[ExpiryCursor], versions: u32) -> Result<usize, Fault> {
+        let next = "SELECT coalesce(
+            (SELECT min(last) FROM revision WHERE share = ?1 AND id = ?2 AND last > ?3),
+            (SELECT last FROM node WHERE share = ?1 AND id = ?2), ?3)";
+        let mut next = self.connection().prepare_cached(next)?;
+        let delete = "DELETE FROM revision WHERE share = ?1 AND id = ?2 AND last = ?3";
+        let mut delete = self.connection().prepare_cached(delete)?;
+        // Once for each node: one that changes all the time has hundreds of thousands of revisions.
+        let mut kept_from: BTreeMap<[u8; 16], i64> = BTreeMap::new();
+        let (mut gone, mut newest) = (0, (0, 0));
+        for (replaced_ms, id, last) in page {
+            let kept_from = match kept_from.get(id) {
+                Some(from) => *from,
+                None => *kept_from.entry(*id).or_insert(self.kept_from(id, versions)?),
+            };
+            if *last >= kept_from {
+                continue;
+            }
+            let after: i64 = next.query_row(params![self.num(), id, last], |row| row.get(0))?;
+            gone += delete.execute(params![self.num(), id, last])?;
+            newest = (replaced_ms.max(&newest.0).to_owned(), after.max(newest.1));
+        }
+        // Whoever asks for what was before these were replaced is told that it is not known any more.
+        let sql = "UPDATE share SET gone_ms = max(gone_ms, ?2), gone_version = max(gone_version, ?3) WHERE num = ?1";
+        self.connection().prepare_cached(sql)?.execute(params![self.num(), newest.0, newest.1])?;
+        Ok(gone)
     }
-    // Whoever asks for what was before these were replaced is told that it is not known any more.
-    let newest = gone.iter().fold((0, 0), |(ms, version), row| (row.2.max(ms), row.3.max(version)));
-    let sql = "UPDATE share SET gone_ms = max(gone_ms, ?2), gone_version = max(gone_version, ?3) WHERE num = ?1";
-    connection.prepare_cached(sql)?.execute(params![num, newest.0, newest.1])?;
-    Ok(gone.len())
+
+    /// The oldest revision of a node that is kept for being among its newest `versions`; beyond all of them where none is.
+    fn kept_from(&self, id: &[u8; 16], versions: u32) -> Result<i64, Fault> {
+        // The present version is the newest, so one fewer of the others is kept beside it.
+        let Some(skipped) = versions.checked_sub(2) else { return Ok(i64::MAX) };
+        let sql = "SELECT last FROM revision WHERE share = ?1 AND id = ?2 ORDER BY last DESC LIMIT 1 OFFSET ?3";
+        let found = self.connection().prepare_cached(sql)?.query_row(params![self.num(), id, skipped], |row| row.get(0));
+        // Fewer than are kept.
+        Ok(found.optional()?.unwrap_or(i64::MIN))
+    }
 }

@@ -84,6 +84,31 @@ async fn a_pack_that_is_lost_is_named_and_strays_are_counted() {
     world.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_that_cannot_be_read_is_a_finding_and_the_rest_is_checked() {
+    let _no_forks = FORKS.read().await;
+    let mut world = World::new().await;
+    world.writer.create(b"a", &noise(1, 100_000)).await;
+    world.writer.create(b"b", &noise(3, 100_000)).await;
+    let all = packs(world.folder.path());
+    let [shut, other] = [&all[0], &all[1]].map(|pack| pack.parent().unwrap().to_owned());
+    assert_ne!(shut, other);
+    // No symlink is followed, so what lies behind this one cannot be read.
+    let aside = shut.with_extension("aside");
+    std::fs::rename(&shut, &aside).unwrap();
+    std::os::unix::fs::symlink(&aside, &shut).unwrap();
+    flip(&all[1]);
+    let status = check(world.client(), true).await;
+    assert_eq!((status.hurt_count, status.failed.as_deref()), (2, None), "{status:?}");
+    let name = shut.file_name().unwrap().to_str().unwrap();
+    let is_named = |finding: &String| finding.contains(&format!("packs/{name}")) && finding.contains("cannot be opened");
+    assert!(status.findings.iter().any(is_named), "{status:?}");
+    std::fs::remove_file(&shut).unwrap();
+    std::fs::rename(&aside, &shut).unwrap();
+    assert_eq!(check(world.client(), true).await.hurt_count, 1, "it can be read again");
+    world.stop().await;
+}
+
 pub(crate) fn flip(pack: &Path) {
     let mut stored = std::fs::read(pack).unwrap();
     stored[1_000] ^= 1;

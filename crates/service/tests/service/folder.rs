@@ -33,6 +33,24 @@ async fn everything_survives_a_restart() {
     again.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_else_looks_into_the_folder_or_its_backup() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let _no_forks = FORKS.read().await;
+    let folder = tempfile::tempdir().unwrap();
+    let (data, backup) = (folder.path().join("new/data"), folder.path().join("backup"));
+    let open = std::fs::Permissions::from_mode(0o755);
+    for path in [&data, &backup] {
+        std::fs::create_dir_all(path).unwrap();
+        std::fs::set_permissions(path, open.clone()).unwrap();
+    }
+    Running::start(&data).await.stop().await;
+    isotherm_service::backup(&data, &backup, false, &|_, _| {}).await.unwrap();
+    for path in [&data, &backup] {
+        assert_eq!(std::fs::metadata(path).unwrap().permissions().mode() & 0o7777, 0o700, "{}", path.display());
+    }
+}
+
 /// Restarting a service is no restore, and each run says where the one before ended.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_goes_over_into_the_next_runs_life() {

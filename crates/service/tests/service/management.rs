@@ -1,6 +1,6 @@
 //! Groups, servers, endpoints, status, barriers, conflicts, problems and the audit log.
 
-use isotherm_api::management::{EndpointChange, GroupChange, NewEndpoint, Quota};
+use isotherm_api::management::{EndpointChange, GroupChange, KeepChange, NewEndpoint, Quota};
 use isotherm_api::sync::{
     Attach, Counts, Direction, EndpointReport, EndpointState, InitialUpload, Problem, RecentChange, Report, Watch,
 };
@@ -75,13 +75,18 @@ async fn groups_have_one_name_each_and_go_without_endpoints() {
     assert_eq!(code(client.delete_group("plans")).await, Code::InUse);
     assert_eq!(code(client.delete_server("munich")).await, Code::InUse);
     client.forget_endpoint(made.id).await.unwrap();
+    let hold = |hold| GroupChange { keep: KeepChange { hold: Some(hold), ..KeepChange::default() }, ..GroupChange::default() };
+    client.change_group("plans", &hold(true)).await.unwrap();
+    assert_eq!(code(client.delete_group("plans")).await, Code::InUse);
+    client.change_group("plans", &hold(false)).await.unwrap();
     client.delete_group("plans").await.unwrap();
     assert_eq!(code(client.group("plans")).await, Code::NotFound);
     assert_eq!(code(client.snapshot(world.writer.group)).await, Code::NotFound);
     client.delete_server("munich").await.unwrap();
     assert!(client.servers().await.unwrap().is_empty());
     let actions: Vec<String> = client.audit(None, 100).await.unwrap().into_iter().rev().map(|entry| entry.action).collect();
-    let wanted = "group.create server.register group.set endpoint.create endpoint.forget group.delete server.delete";
+    let wanted =
+        "group.create server.register group.set endpoint.create endpoint.forget group.set group.set group.delete server.delete";
     assert_eq!(actions.join(" "), wanted);
     world.stop().await;
 }

@@ -1,25 +1,21 @@
-//! Reads chunks out of packs, many with few requests.
+//! Reads chunks out of packs, and records, many with few requests.
 //!
 //! It does not cache and does not repeat failed requests.
 //!
-//! Invariant: one chunk that cannot be had does not take the others of its request along.
+//! Invariant: whatever leaves was hashed.
 
 use std::ops::Range;
 
 use bytes::Bytes;
-use futures_util::stream::{self, StreamExt};
 
 use super::{Location, PackStore, pack_error, stopped};
-use crate::error::{StoreError, StoreErrorKind};
+use crate::error::StoreError;
 
 /// Bytes between two records that are read along rather than asked around: about what a request's latency is worth.
 const GAP_MAX: u64 = 64 * 1024;
 
-/// Longest range of one request in bytes. Together with [`REQUESTS_MAX`] it bounds what is in flight.
+/// Longest range of one request in bytes.
 const SPAN_MAX: u64 = 16 * 1024 * 1024;
-
-/// Requests of one call that run at once.
-const REQUESTS_MAX: usize = 4;
 
 /// Records of one pack that one request reads.
 #[derive(Debug)]
@@ -27,6 +23,14 @@ struct Span {
     range: Range<u64>,
     /// Places in the caller's list, with what lies there. Never empty, all of one pack.
     wanted: Vec<(usize, Location)>,
+}
+
+impl Span {
+    /// A record of the span, out of the span's bytes.
+    fn record(&self, location: &Location, bytes: &Bytes) -> Bytes {
+        let start = (location.entry.offset - self.range.start) as usize;
+        bytes.slice(start..start + location.entry.stored_len as usize)
+    }
 }
 
 impl PackStore {
@@ -38,44 +42,24 @@ impl PackStore {
         tokio::task::spawn_blocking(move || decode(&location, &record)).await.map_err(stopped)?
     }
 
-    /// Many chunks, hashed, in the order of the list. Records that lie close together are read with one request. All
-    /// chunks are in memory at the end; the caller bounds the list.
-    pub async fn read_chunks(&self, locations: &[Location]) -> Vec<Result<Bytes, StoreError>> {
-        let mut chunks: Vec<Option<Result<Bytes, StoreError>>> = locations.iter().map(|_| None).collect();
-        let requests = spans(locations).into_iter().map(|span| self.read_span(span));
-        let mut answers = stream::iter(requests).buffer_unordered(REQUESTS_MAX);
-        while let Some(answer) = answers.next().await {
-            for (place, chunk) in answer {
-                chunks[place] = Some(chunk);
+    /// The records of many chunks as they are stored, each hashed, in the order of the list. Of the chunks themselves one
+    /// after the other is in memory, of the records all; the caller bounds these.
+    pub async fn read_records(&self, locations: &[Location]) -> Result<Vec<Bytes>, StoreError> {
+        let mut records: Vec<Bytes> = vec![Bytes::new(); locations.len()];
+        for span in spans(locations) {
+            let bytes = self.store.get_range(&Self::key_of(span.wanted[0].1.pack), span.range.clone()).await?;
+            let cutting = tokio::task::spawn_blocking(move || {
+                let record = |(place, location): &(usize, Location)| {
+                    let record = span.record(location, &bytes);
+                    decode(location, &record).map(|_| (*place, record))
+                };
+                span.wanted.iter().map(record).collect::<Result<Vec<_>, _>>()
+            });
+            for (place, record) in cutting.await.map_err(stopped)?? {
+                records[place] = record;
             }
         }
-        chunks.into_iter().map(|chunk| chunk.expect("every location is in one span")).collect()
-    }
-
-    async fn read_span(&self, span: Span) -> Vec<(usize, Result<Bytes, StoreError>)> {
-        let key = Self::key_of(span.wanted[0].1.pack);
-        match self.store.get_range(&key, span.range.clone()).await {
-            Ok(bytes) => {
-                let places: Vec<usize> = span.wanted.iter().map(|(place, _)| *place).collect();
-                let decoding = tokio::task::spawn_blocking(move || decode_span(&span, &bytes));
-                match decoding.await {
-                    Ok(chunks) => chunks,
-                    Err(error) => same_for_all(&places, &stopped(error)),
-                }
-            }
-            // A pack that ends too early may still hold some of them.
-            Err(error) if error.kind == StoreErrorKind::Corrupt && span.wanted.len() > 1 => {
-                let mut chunks = Vec::new();
-                for (place, location) in span.wanted {
-                    chunks.push((place, self.read_chunk(&location).await));
-                }
-                chunks
-            }
-            Err(error) => {
-                let places: Vec<usize> = span.wanted.iter().map(|(place, _)| *place).collect();
-                same_for_all(&places, &error)
-            }
-        }
+        Ok(records)
     }
 }
 
@@ -100,16 +84,6 @@ fn spans(locations: &[Location]) -> Vec<Span> {
     spans
 }
 
-fn decode_span(span: &Span, bytes: &Bytes) -> Vec<(usize, Result<Bytes, StoreError>)> {
-    let chunk = |(place, location): &(usize, Location)| {
-        let range = location.entry.range();
-        let start = (range.start - span.range.start) as usize;
-        let record = bytes.slice(start..start + location.entry.stored_len as usize);
-        (*place, decode(location, &record))
-    };
-    span.wanted.iter().map(chunk).collect()
-}
-
 /// The chunk of a record; a raw one without a copy.
 fn decode(location: &Location, record: &Bytes) -> Result<Bytes, StoreError> {
     let failed = |error| pack_error(PackStore::key_of(location.pack), error);
@@ -117,16 +91,4 @@ fn decode(location: &Location, record: &Bytes) -> Result<Bytes, StoreError> {
         std::borrow::Cow::Borrowed(chunk) => Ok(record.slice_ref(chunk)),
         std::borrow::Cow::Owned(chunk) => Ok(chunk.into()),
     }
-}
-
-/// One failed request is the failure of each chunk that it was to bring.
-fn same_for_all(places: &[usize], error: &StoreError) -> Vec<(usize, Result<Bytes, StoreError>)> {
-    let copy = || {
-        let copy = StoreError::new(error.kind, &error.key, &error.what);
-        match &error.source {
-            Some(source) => copy.because(source.to_string()),
-            None => copy,
-        }
-    };
-    places.iter().map(|place| (*place, Err(copy()))).collect()
 }
