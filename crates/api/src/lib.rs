@@ -7,6 +7,7 @@
 
 pub mod check;
 pub mod client;
+pub mod collect;
 pub mod error;
 pub mod folder;
 pub mod limits;

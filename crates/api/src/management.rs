@@ -10,6 +10,7 @@ use isotherm_core::name::Case;
 use isotherm_core::node::Kind;
 use serde::{Deserialize, Serialize};
 
+use crate::collect::CollectionWait;
 use crate::path::ShownPath;
 use crate::sync::{Counts, Direction, EndpointReport, EndpointState, InitialUpload, Watch};
 
@@ -230,6 +231,9 @@ pub struct Status {
     pub groups: Vec<GroupStatus>,
     /// All servers, by name.
     pub servers: Vec<Server>,
+    /// Garbage is not collected, and for whom that waits.
+    #[serde(default)]
+    pub collection_waits: Option<CollectionWait>,
 }
 
 /// A group with its endpoints.

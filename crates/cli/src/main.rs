@@ -12,6 +12,7 @@ mod agents;
 mod args;
 mod backup;
 mod check;
+mod collect;
 mod demo;
 mod doctor;
 mod endpoint;
@@ -39,6 +40,7 @@ use std::process::ExitCode;
 use clap::{ArgMatches, CommandFactory, FromArgMatches};
 use isotherm_api::Client;
 use isotherm_api::check::CheckRequest;
+use isotherm_api::collect::CollectRequest;
 
 use args::{Arguments, Command, ServiceCommand};
 use failure::Failure;
@@ -108,6 +110,9 @@ async fn ask(url: String, command: Command) -> Result<Answer, Failure> {
         Command::Problems(of) => problems::problems(&client()?, of).await,
         Command::Service(ServiceCommand::Check { deep, delete_strays, format }) => {
             check::run(&client()?, CheckRequest { deep, delete_strays }, format).await
+        }
+        Command::Service(ServiceCommand::Gc { waive, format }) => {
+            collect::run(&client()?, CollectRequest { waive }, format).await
         }
         Command::Versions(of) => versions::run(&client()?, of).await,
         Command::Restore(wanted) => restore::run(&client()?, wanted).await,

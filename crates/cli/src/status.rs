@@ -19,7 +19,9 @@ use crate::size;
 pub(crate) async fn run(client: &Client, format: Format) -> Result<Answer, Failure> {
     let status = client.status().await?;
     let is_damaged = status.groups.iter().any(|group| group.damaged > 0);
-    let needs_attention = is_damaged || status.groups.iter().flat_map(|group| &group.endpoints).any(needs_attention);
+    let needs_attention = is_damaged
+        || status.collection_waits.is_some()
+        || status.groups.iter().flat_map(|group| &group.endpoints).any(needs_attention);
     Ok(Answer::new(format.json, &status, || show(&status)).with_problems(needs_attention))
 }
 
@@ -74,6 +76,16 @@ fn show(status: &Status) -> String {
         }
         (items, None) => format!("Not yet in the share: {}.\n", plural(items, "item")),
     });
+    if let Some(wait) = &status.collection_waits {
+        let mut servers: Vec<&str> = wait.missing.iter().map(|one| one.server.as_str()).collect();
+        servers.dedup();
+        let whom = if servers.is_empty() { "the next run".to_owned() } else { text(&servers.join(", ")) };
+        out.push_str(&format!(
+            "Records were put back {} ago. Garbage is not collected until every server has offered what it has; that waits for \
+             {whom}.\n",
+            size::age(status.now_ms, wait.since_ms)
+        ));
+    }
     if problems > 0 {
         out.push_str(&format!("{}: see `isotherm problems`.\n", plural(problems, "problem")));
     }

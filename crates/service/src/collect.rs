@@ -7,18 +7,24 @@
 //! **Invariants:** a run that is cut off anywhere has lost nothing, and the next one goes on; an object is deleted after
 //! its rows, and while no pack is being stored.
 
+mod status;
+pub(crate) mod waiting;
+
 use std::sync::Arc;
 use std::time::Duration;
 
+use isotherm_api::Code;
+use isotherm_api::collect::{CollectRequest, Collected};
 use isotherm_core::content::ChunkId;
 use isotherm_core::content::pack::{PACK_TARGET, records_len_min};
-use serde::{Deserialize, Serialize};
 
 use crate::State;
 use crate::clock::now_ms;
 use crate::fault::Fault;
 use crate::records::{self, Ages, Mark, PackRow, PackUse};
 use crate::rewrite;
+
+pub(crate) use status::Collections;
 
 /// Revisions that one transaction lets go, and chunks that one looks at: writers wait no longer than for this.
 const PIECE: usize = 2_000;
@@ -30,27 +36,6 @@ const LIVE_PART: f64 = 0.5;
 const SMALL: u64 = PACK_TARGET as u64 / 8;
 /// So many small packs are worth being made one.
 const SMALL_MIN: usize = 16;
-
-/// What a run has done.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Collected {
-    /// Versions that were not to be kept any longer.
-    pub expired_versions: u64,
-    /// Nodes that were deleted so long ago that every server has heard of it, or starts over.
-    pub forgotten_nodes: u64,
-    /// Answers to operations that nobody repeats any more.
-    pub forgotten_answers: u64,
-    /// Contents that nothing names any more.
-    pub forgotten_contents: u64,
-    /// Chunks that nothing names any more.
-    pub condemned_chunks: u64,
-    /// Packs that were deleted.
-    pub deleted_packs: u64,
-    /// Their bytes.
-    pub deleted_bytes: u64,
-    /// Packs whose chunks were put into others.
-    pub rewritten_packs: u64,
-}
 
 /// After the start of a service, until its agents have found it again.
 const FIRST_AFTER: Duration = Duration::from_secs(10 * 60);
@@ -66,21 +51,47 @@ pub(crate) async fn run_regularly(state: Arc<State>) {
             () = tokio::time::sleep(pause) => {}
         }
         pause = EVERY;
-        tokio::select! {
-            // What is cut off goes on in the next run.
-            () = state.live.stopped() => return,
-            outcome = collect(&state, Ages::default()) => {
-                if let Err(fault) = outcome {
-                    tracing::error!(%fault, "Garbage cannot be collected");
-                }
-            }
+        match run(&state, Ages::default()).await {
+            Err(fault) if fault.code == Code::InUse => tracing::warn!(%fault, "No garbage is collected"),
+            Err(fault) => tracing::error!(%fault, "Garbage cannot be collected"),
+            Ok(_) => {}
         }
     }
 }
 
+/// Starts a run in the background, as an administrator asks for it.
+pub(crate) async fn start(state: &Arc<State>, wanted: CollectRequest) -> Result<(), Fault> {
+    let alone = state.content.collecting()?;
+    waiting::check(state, wanted.waive).await?;
+    state.collections.begin();
+    let state = Arc::clone(state);
+    tokio::spawn(async move {
+        to_the_end(&state, Ages::default()).await.ok();
+        drop(alone);
+    });
+    Ok(())
+}
+
 /// One run.
-pub(crate) async fn collect(state: &Arc<State>, ages: Ages) -> Result<Collected, Fault> {
-    let _alone = state.content.collecting().await?;
+pub(crate) async fn run(state: &Arc<State>, ages: Ages) -> Result<Collected, Fault> {
+    let _alone = state.content.collecting()?;
+    waiting::check(state, false).await?;
+    state.collections.begin();
+    to_the_end(state, ages).await
+}
+
+/// To the end of a run, or until the service stops.
+async fn to_the_end(state: &Arc<State>, ages: Ages) -> Result<Collected, Fault> {
+    let outcome = tokio::select! {
+        // What is cut off goes on in the next run.
+        () = state.live.stopped() => Err(Fault::stopping()),
+        outcome = collect(state, ages) => outcome,
+    };
+    state.collections.end(&outcome);
+    outcome
+}
+
+async fn collect(state: &Arc<State>, ages: Ages) -> Result<Collected, Fault> {
     let aged = crate::aging::age(state, ages).await?;
     let mut done = Collected {
         expired_versions: aged.versions,
@@ -129,21 +140,27 @@ async fn condemn(state: &State, mark: &Arc<Mark>, marked_ms: u64, ages: Ages) ->
     }
 }
 
-async fn delete(state: &State, ages: Ages) -> Result<(u64, u64), Fault> {
+async fn delete(state: &Arc<State>, ages: Ages) -> Result<(u64, u64), Fault> {
     let (mut packs, mut bytes) = (0, 0);
     loop {
-        // Until its objects are gone, the same pack must not be stored again.
-        let _nobody_stores = state.content.no_stores().await;
-        let forget = move |connection: &rusqlite::Connection| records::forget_packs(connection, now_ms(), ages, PACKS_PIECE);
-        let gone: Vec<PackRow> = state.database.write(forget, |_| {}).await?;
-        let ids: Vec<_> = gone.iter().map(|pack| pack.id).collect();
-        state.content.packs().delete_packs(&ids).await?;
+        // On its own, so that it ends also where the run is cut off: what it has begun to delete must not be stored meanwhile.
+        let gone = tokio::spawn(delete_piece(Arc::clone(state), ages)).await??;
         packs += gone.len() as u64;
         bytes += gone.iter().map(|pack| pack.len).sum::<u64>();
         if gone.len() < PACKS_PIECE {
             return Ok((packs, bytes));
         }
     }
+}
+
+async fn delete_piece(state: Arc<State>, ages: Ages) -> Result<Vec<PackRow>, Fault> {
+    // Until its objects are gone, the same pack must not be stored again.
+    let _nobody_stores = state.content.no_stores().await;
+    let forget = move |connection: &rusqlite::Connection| records::forget_packs(connection, now_ms(), ages, PACKS_PIECE);
+    let gone: Vec<PackRow> = state.database.write(forget, |_| {}).await?;
+    let ids: Vec<_> = gone.iter().map(|pack| pack.id).collect();
+    state.content.packs().delete_packs(&ids).await?;
+    Ok(gone)
 }
 
 /// Puts what is left of mostly dead packs, and many small ones, into new ones.

@@ -32,7 +32,7 @@ pub(crate) struct ContentStore {
     uploads: Semaphore,
     /// Held for reading while a pack is stored and made known, for writing while packs are deleted.
     stores: RwLock<()>,
-    collecting: Mutex<()>,
+    collecting: Arc<Mutex<()>>,
 }
 
 /// A manifest that is checked and waits to be kept.
@@ -52,7 +52,7 @@ impl ContentStore {
             packs,
             uploads: Semaphore::new(UPLOADS_MAX),
             stores: RwLock::default(),
-            collecting: Mutex::default(),
+            collecting: Arc::default(),
         }
     }
 
@@ -77,9 +77,9 @@ impl ContentStore {
     }
 
     /// One collection at a time.
-    pub(crate) async fn collecting(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, Fault> {
+    pub(crate) fn collecting(&self) -> Result<tokio::sync::OwnedMutexGuard<()>, Fault> {
         let busy = |_| Fault::new(isotherm_api::Code::InUse, "Garbage is being collected already".to_owned());
-        self.collecting.try_lock().map_err(busy)
+        Arc::clone(&self.collecting).try_lock_owned().map_err(busy)
     }
 
     /// To be held from before a pack is stored until its chunks are known.

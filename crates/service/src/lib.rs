@@ -25,7 +25,6 @@ mod rewrite;
 mod strays;
 
 pub use backup::{Backup, Progress, backup};
-pub use collect::Collected;
 pub use fault::Fault;
 pub use records::Ages;
 
@@ -37,6 +36,7 @@ use std::time::Duration;
 
 use axum::serve::ListenerExt as _;
 use isotherm_api::check::{CheckRequest, CheckStatus};
+use isotherm_api::collect::Collected;
 use isotherm_store::{ChunkStore, FolderStore, StoreError};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -125,9 +125,10 @@ pub struct Service {
 pub(crate) struct State {
     pub(crate) database: Arc<Database>,
     pub(crate) content: ContentStore,
-    pub(crate) live: Live,
+    pub(crate) live: Arc<Live>,
     pub(crate) lives: OwnLives,
     pub(crate) checks: check::Checks,
+    pub(crate) collections: collect::Collections,
     /// After the database and the packs, so that it is given free when both are closed.
     pub(crate) folder: DataFolder,
     /// Last of all.
@@ -156,7 +157,8 @@ impl Service {
         let state = State {
             database,
             content,
-            live: Live::new(),
+            live: Arc::new(Live::new()),
+            collections: collect::Collections::default(),
             lives: OwnLives::default(),
             checks: check::Checks::default(),
             folder,
@@ -168,9 +170,9 @@ impl Service {
     /// Collects garbage now. A running service does so by itself every few hours.
     ///
     /// # Errors
-    /// `in_use`: it is being done already; those of the database and the store.
+    /// `in_use`: it is being done already, or servers are waited for; those of the database and the store.
     pub async fn collect(&self, ages: Ages) -> Result<Collected, ServiceError> {
-        Ok(collect::collect(&self.state, ages).await?)
+        Ok(collect::run(&self.state, ages).await?)
     }
 
     /// Checks now, to the end. A running service does so when it is asked to. Of the ages, the grace counts for strays.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use isotherm_api::limits::{ONLINE_MS, WAIT_MAX_MS};
 use isotherm_api::sync::{EndpointReport, Report};
-use isotherm_core::ids::{EndpointId, GroupId, ServerId};
+use isotherm_core::ids::{Cursor, EndpointId, GroupId, ServerId};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -37,6 +37,13 @@ pub(crate) struct Reported {
     pub(crate) report: EndpointReport,
 }
 
+/// What an endpoint said when it last had nothing left to do.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Agreed {
+    pub(crate) barrier: u64,
+    pub(crate) cursor: Cursor,
+}
+
 /// The state of a running service.
 #[derive(Debug)]
 pub(crate) struct Live {
@@ -47,6 +54,7 @@ pub(crate) struct Live {
     stopping: watch::Sender<bool>,
     servers: Mutex<BTreeMap<ServerId, Seen>>,
     endpoints: Mutex<BTreeMap<EndpointId, Reported>>,
+    agreed: Mutex<BTreeMap<EndpointId, Agreed>>,
 }
 
 impl Live {
@@ -59,6 +67,7 @@ impl Live {
             stopping: watch::Sender::new(false),
             servers: Mutex::default(),
             endpoints: Mutex::default(),
+            agreed: Mutex::default(),
         }
     }
 
@@ -119,17 +128,21 @@ impl Live {
         let at_ms = now_ms();
         let seen = Seen { last_seen_ms: Some(at_ms), agent_version: Some(report.agent_version) };
         lock(&self.servers).insert(server, seen);
-        let mut endpoints = lock(&self.endpoints);
+        let (mut endpoints, mut agreed) = (lock(&self.endpoints), lock(&self.agreed));
         for report in report.endpoints {
+            if report.agreed {
+                agreed.insert(report.endpoint, Agreed { barrier: report.barrier, cursor: report.cursor });
+            }
             endpoints.insert(report.endpoint, Reported { at_ms, report });
         }
-        drop(endpoints);
+        drop((endpoints, agreed));
         self.reports.send_replace(());
     }
 
     /// Forgets an endpoint that was removed.
     pub(crate) fn endpoint_removed(&self, endpoint: EndpointId) {
         lock(&self.endpoints).remove(&endpoint);
+        lock(&self.agreed).remove(&endpoint);
         self.reports.send_replace(());
     }
 
@@ -141,6 +154,11 @@ impl Live {
     /// An endpoint's latest report.
     pub(crate) fn endpoint(&self, endpoint: EndpointId) -> Option<Reported> {
         lock(&self.endpoints).get(&endpoint).cloned()
+    }
+
+    /// What an endpoint said when it last had nothing left to do; on a busy share that is a moment now and then.
+    pub(crate) fn agreed(&self, endpoint: EndpointId) -> Option<Agreed> {
+        lock(&self.agreed).get(&endpoint).copied()
     }
 
     /// When a poll that may wait this long is answered at the latest.

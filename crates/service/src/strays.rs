@@ -6,6 +6,8 @@
 //! **Invariants:** nothing is deleted while a pack is being stored, and nothing that is known by then; an object goes before
 //! what is remembered of it, so a deletion that is cut off is found again.
 
+use std::sync::Arc;
+
 use isotherm_core::content::PackId;
 use rusqlite::Connection;
 
@@ -33,23 +35,31 @@ pub(crate) async fn remember(state: &State, strays: Vec<(PackId, u64)>, now_ms: 
 }
 
 /// Deletes what checks before `until_ms` have seen and still nothing names.
-pub(crate) async fn delete(state: &State, until_ms: u64) -> Result<Deleted, Fault> {
+pub(crate) async fn delete(state: &Arc<State>, until_ms: u64) -> Result<Deleted, Fault> {
     let mut deleted = Deleted::default();
     loop {
-        let _nobody_stores = state.content.no_stores().await;
-        // Through the writer, behind all that was stored before: an upload whose client went away is still made known there.
-        let look = move |connection: &Connection| records::old_strays(connection, until_ms, PIECE);
-        let strays = state.database.write(look, |_| {}).await?;
-        let ids: Vec<PackId> = strays.iter().map(|(pack, _)| *pack).collect();
-        if ids.is_empty() {
+        // On its own, so that it ends also where the check is cut off: what it has begun to delete must not be stored meanwhile.
+        let strays = tokio::spawn(delete_piece(Arc::clone(state), until_ms)).await??;
+        if strays.is_empty() {
             return Ok(deleted);
         }
-        state.content.packs().delete_packs(&ids).await?;
-        deleted.packs += ids.len() as u64;
+        deleted.packs += strays.len() as u64;
         deleted.bytes += strays.iter().map(|(_, len)| len).sum::<u64>();
+    }
+}
+
+async fn delete_piece(state: Arc<State>, until_ms: u64) -> Result<Vec<(PackId, u64)>, Fault> {
+    let _nobody_stores = state.content.no_stores().await;
+    // Through the writer, behind all that was stored before: an upload whose client went away is still made known there.
+    let look = move |connection: &Connection| records::old_strays(connection, until_ms, PIECE);
+    let strays = state.database.write(look, |_| {}).await?;
+    let ids: Vec<PackId> = strays.iter().map(|(pack, _)| *pack).collect();
+    if !ids.is_empty() {
+        state.content.packs().delete_packs(&ids).await?;
         tracing::info!(packs = ids.len(), "Packs that no record names were deleted");
         state.database.write(move |connection| records::forget_strays(connection, &ids), |()| {}).await?;
     }
+    Ok(strays)
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use reqwest::Method;
 
 use super::Client;
 use crate::check::{CheckRequest, CheckStatus};
+use crate::collect::{CollectRequest, CollectStatus};
 use crate::error::{ApiError, Code};
 use crate::limits::name_problem;
 use crate::management::{
@@ -84,6 +85,22 @@ impl Client {
     /// None of its own.
     pub async fn check(&self) -> Result<Option<CheckStatus>, ApiError> {
         self.json(Method::GET, "/v1/check", NOTHING).await
+    }
+
+    /// Starts a garbage collection.
+    ///
+    /// # Errors
+    /// `in_use`: one is running, or servers are waited for.
+    pub async fn start_collection(&self, wanted: CollectRequest) -> Result<Option<CollectStatus>, ApiError> {
+        self.json(Method::POST, "/v1/collection", Some(&wanted)).await
+    }
+
+    /// The collection that runs, or the last one since the service was started.
+    ///
+    /// # Errors
+    /// None of its own.
+    pub async fn collection(&self) -> Result<Option<CollectStatus>, ApiError> {
+        self.json(Method::GET, "/v1/collection", NOTHING).await
     }
 
     /// All servers, by name.

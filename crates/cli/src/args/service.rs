@@ -56,4 +56,15 @@ pub(crate) enum ServiceCommand {
         #[command(flatten)]
         format: Format,
     },
+    /// Collects garbage in the running service: old versions that are not kept any longer, and what nothing names any more
+    ///
+    /// The service does so by itself every six hours. After a backup was put back it waits until every server has offered what
+    /// it has.
+    Gc {
+        /// Do not wait for servers that have not come back since a backup was put back. What only they know of may be lost
+        #[arg(long)]
+        waive: bool,
+        #[command(flatten)]
+        format: Format,
+    },
 }

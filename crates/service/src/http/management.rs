@@ -9,6 +9,7 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use globset::Glob;
 use isotherm_api::check::CheckRequest;
+use isotherm_api::collect::CollectRequest;
 use isotherm_api::limits::name_problem;
 use isotherm_api::management::{
     Endpoint, EndpointChange, EndpointStatus, Group, GroupChange, GroupStatus, NewEndpoint, NewGroup, Problems, Server,
@@ -119,6 +120,16 @@ pub(super) async fn start_check(State(state): Shared, request: Body) -> Answered
 
 pub(super) async fn check(State(state): Shared) -> Answered {
     Ok(body::json(&state.checks.status()))
+}
+
+pub(super) async fn start_collection(State(state): Shared, request: Body) -> Answered {
+    let wanted: CollectRequest = body::from_json(request).await?;
+    crate::collect::start(&state, wanted).await?;
+    collection(State(state)).await
+}
+
+pub(super) async fn collection(State(state): Shared) -> Answered {
+    Ok(body::json(&state.collections.status()))
 }
 
 fn shown_servers(state: &Service, connection: &Connection) -> Result<Vec<Server>, Fault> {
@@ -235,6 +246,7 @@ pub(super) async fn status(State(state): Shared) -> Answered {
             now_ms: now_ms(),
             groups: records::groups(connection)?.into_iter().map(with_endpoints).collect::<Result<_, _>>()?,
             servers: shown_servers(&live, connection)?,
+            collection_waits: crate::collect::waiting::read(connection, &live.live)?,
         })
     })
     .await

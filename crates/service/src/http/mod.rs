@@ -98,6 +98,7 @@ pub(crate) fn router(state: Arc<State>) -> Router {
         .route("/v1/endpoints/{id}/confirm-deletes", post(management::confirm_deletes))
         .route("/v1/problems", get(management::problems))
         .route("/v1/check", get(management::check).post(management::start_check))
+        .route("/v1/collection", get(management::collection).post(management::start_collection))
         .route("/v1/audit", get(management::audit));
     sync.merge(management)
         .method_not_allowed_fallback(no_method)

@@ -110,6 +110,7 @@ async fn begin_anew_if_set_back(state: &Arc<crate::State>, group: GroupId, reade
         if *has_begun {
             own.lives.begun(group);
             own.live.share_changed(group);
+            own.live.assignments_changed();
         }
     };
     if state.database.write(begin, after).await? {

@@ -28,7 +28,9 @@ pub(crate) fn copy(from: &Path, to: &Path) -> Result<(), Fault> {
         let to = ToSqlOutput::Borrowed(ValueRef::Text(to.as_os_str().as_bytes()));
         connection.execute("VACUUM INTO ?1", [to])
     };
-    copy().map(drop).map_err(|error| named(from, error))
+    copy().map_err(|error| named(from, error))?;
+    let mark = || super::waiting::mark_as_copy(&Connection::open_with_flags(to, flags)?);
+    mark().map_err(|error| named(to, error))
 }
 
 /// A database that nobody serves.

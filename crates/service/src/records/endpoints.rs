@@ -147,9 +147,11 @@ pub(crate) fn change_endpoint(
     Ok(endpoint(connection, id)?.endpoint)
 }
 
-/// Confirms the deletes that the endpoint's agent waits with.
+/// Confirms the deletes that the endpoint's agent waits with. The number is that of the moment, so that it is none that the
+/// agent has heard of: a backup that was put back may lack some.
 pub(crate) fn confirm_deletes(connection: &Connection, id: EndpointId, now_ms: u64) -> Result<Endpoint, Fault> {
-    connection.execute("UPDATE endpoint SET confirmed_deletes = confirmed_deletes + 1 WHERE id = ?1", [&id.0])?;
+    let sql = "UPDATE endpoint SET confirmed_deletes = max(confirmed_deletes + 1, ?2) WHERE id = ?1";
+    connection.execute(sql, params![id.0, signed(now_ms)])?;
     note(connection, id, "endpoint.confirm-deletes", now_ms)?;
     Ok(endpoint(connection, id)?.endpoint)
 }

@@ -154,6 +154,7 @@ pub(crate) fn begin_life_if_behind(
         // common past ended.
         let common = if is_own { Version(0) } else { group.head };
         end_life(connection, &group, common, fresh, now_ms)?;
+        super::waiting::wait_for_all(connection, now_ms)?;
     }
     Ok(is_behind)
 }
@@ -195,7 +196,7 @@ pub(crate) fn revision(connection: &Connection) -> Result<u64, Fault> {
     Ok(unsigned(connection.prepare_cached(sql)?.query_row([], |row| row.get(0))?))
 }
 
-fn bump(connection: &Connection) -> Result<(), Fault> {
+pub(super) fn bump(connection: &Connection) -> Result<(), Fault> {
     connection.execute("UPDATE meta SET value = value + 1 WHERE key = 'revision'", [])?;
     Ok(())
 }

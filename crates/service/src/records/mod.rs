@@ -24,6 +24,7 @@ mod share;
 pub(crate) mod space;
 mod strays;
 mod tree;
+mod waiting;
 mod writer;
 
 pub(crate) use audit::{check_names, chunks_in, contents_with, hurt_files, known_packs};
@@ -50,6 +51,7 @@ pub(crate) use servers::{ServerRow, attach, check_epoch, delete_server, ever_cal
 pub(crate) use share::SqlRecords;
 pub(crate) use strays::{any_strays, forget_strays, old_strays, remember_strays};
 pub(crate) use tree::{Found, conflicts, find, list, snapshot};
+pub(crate) use waiting::{end_wait, waits_since};
 
 use std::path::Path;
 

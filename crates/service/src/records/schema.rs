@@ -13,7 +13,7 @@ use isotherm_core::name::Case;
 use rusqlite::{Connection, OpenFlags, params};
 
 use super::codec::decode_node;
-use crate::clock::random;
+use crate::clock::{now_ms, random};
 use crate::fault::Fault;
 
 /// Number in the database's header: "isoT".
@@ -129,6 +129,7 @@ pub(super) fn open(file: &Path) -> Result<Connection, Fault> {
     check_fold(&connection, file)?;
     upgrade(&connection, tables).map_err(|fault| Fault::new(fault.code, format!("{}: {}", file.display(), fault.message)))?;
     identify(&connection)?;
+    super::waiting::wait_if_copy(&connection, now_ms())?;
     Ok(connection)
 }
 

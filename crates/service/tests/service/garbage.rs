@@ -2,12 +2,13 @@
 
 use std::path::Path;
 
+use isotherm_api::collect::Collected;
 use isotherm_api::management::{GroupChange, KeepChange};
 use isotherm_core::content::ChunkId;
 use isotherm_core::ids::{NodeId, Version};
 use isotherm_core::namespace::{Answer, Based, Change};
 use isotherm_core::node::Content;
-use isotherm_service::{Ages, Collected, Options, Service};
+use isotherm_service::{Ages, Options, Service};
 
 use crate::world::{Data, FORKS, Running, World, create, noise, read};
 

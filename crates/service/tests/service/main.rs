@@ -22,4 +22,5 @@ mod raw;
 mod revisions;
 mod undelete;
 mod undo;
+mod waiting;
 mod world;
