@@ -12,10 +12,13 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use isotherm_agent::engine::{ReadRequest, ReadResult, StepResult};
-use isotherm_agent::remote::{Attachment, Share, Uploader};
+use isotherm_agent::engine::{Away, ReadRequest, ReadResult, StepResult};
+use isotherm_agent::remote::{Attachment, Sender, Share, Uploader};
 use isotherm_agent::volume::{Performer, Volume};
+use isotherm_api::collect::CollectRequest;
+use isotherm_core::content::{ChunkId, Manifest, Part};
 use isotherm_core::ids::{Epoch, NodeId, ServerId};
 use isotherm_core::name::Name;
 use isotherm_core::node::{Content, FileContent};
@@ -84,6 +87,43 @@ fn id(number: u32) -> NodeId {
     let mut id = [1; 16];
     id[..4].copy_from_slice(&number.to_be_bytes());
     NodeId(id)
+}
+
+/// An upload that takes longer than the service keeps what nothing names: a second here, a day in life.
+#[test]
+fn an_upload_may_take_longer_than_unnamed_content_is_kept() {
+    let data = tempfile::tempdir().unwrap();
+    let ages = isotherm_service::Ages { pin_ms: 1_500, grace_ms: 0, ..isotherm_service::Ages::default() };
+    let service = Service::start_with(data.path(), ages);
+    service.group("plans");
+    let group = service.wait(service.client.group("plans")).unwrap().id;
+    let attachment = Attachment::new(service.client.clone(), ServerId([1; 16]), Epoch(1));
+    let share = Share::new(Arc::new(attachment), group, service.runtime.handle().clone());
+    // Each a pack and a bit.
+    let windows: Vec<Vec<Vec<u8>>> =
+        (0..3).map(|window| (0..9).map(|part| noise(9 * window + part, 4 << 20)).collect()).collect();
+    let upload = |renew_after| {
+        let mut sender = Sender::renewing_after(&share, renew_after);
+        let mut parts = Vec::new();
+        for window in &windows {
+            let chunks: Vec<_> = window.iter().map(|bytes| (ChunkId::of(bytes), bytes.clone())).collect();
+            parts.extend(chunks.iter().map(|(chunk, bytes)| Part::Data { chunk: *chunk, len: bytes.len() as u32 }));
+            sender.send(chunks)?;
+            std::thread::sleep(Duration::from_millis(800)); // tidy: wait so that the upload takes its time
+            service.wait(service.client.start_collection(CollectRequest::default())).unwrap();
+            while !service.wait(service.client.collection()).unwrap().unwrap().ended {
+                std::thread::sleep(Duration::from_millis(5)); // tidy: wait for the next question
+            }
+        }
+        let manifest = Manifest::new(parts).unwrap();
+        sender.name(&manifest);
+        sender.finish()?;
+        let chunks: Vec<ChunkId> = manifest.chunks().map(|(chunk, _)| chunk).collect();
+        Ok::<_, Away>(service.wait(service.client.have(group, &chunks)).unwrap())
+    };
+    // What was sent first is gone when the last part comes, and nobody knows.
+    assert!(upload(Duration::MAX).unwrap().contains(&false));
+    assert_eq!(upload(Duration::from_millis(400)).unwrap(), [true; 27]);
 }
 
 #[test]

@@ -65,7 +65,7 @@ pub(crate) async fn open_service(data: PathBuf, listen: SocketAddr) -> Result<(S
         Failure::failed(format!("Cannot listen on {listen}: {error}"))
             .with_remedy("Stop what listens there, or give another port with --listen")
     })?;
-    let service = Service::open(Options { data }).await?;
+    let service = Service::open(Options::at(data)).await?;
     Ok((service, listener))
 }
 

@@ -51,7 +51,7 @@ pub(crate) async fn run_regularly(state: Arc<State>) {
             () = tokio::time::sleep(pause) => {}
         }
         pause = EVERY;
-        match run(&state, Ages::default()).await {
+        match run(&state, state.ages).await {
             Err(fault) if fault.code == Code::InUse => tracing::warn!(%fault, "No garbage is collected"),
             Err(fault) => tracing::error!(%fault, "Garbage cannot be collected"),
             Ok(_) => {}
@@ -66,7 +66,7 @@ pub(crate) async fn start(state: &Arc<State>, wanted: CollectRequest) -> Result<
     state.collections.begin();
     let state = Arc::clone(state);
     tokio::spawn(async move {
-        to_the_end(&state, Ages::default()).await.ok();
+        to_the_end(&state, state.ages).await.ok();
         drop(alone);
     });
     Ok(())

@@ -18,7 +18,7 @@ use tokio::sync::{Mutex, RwLock, Semaphore};
 
 use crate::clock::now_ms;
 use crate::fault::Fault;
-use crate::records::{self, Database, PackRow};
+use crate::records::{self, Ages, Database, PackRow};
 
 /// Most packs that are received at once: each may take [`PACK_BODY_MAX`] of memory.
 const UPLOADS_MAX: usize = 8;
@@ -32,6 +32,7 @@ pub(crate) struct ContentStore {
     uploads: Semaphore,
     /// Held for reading while a pack is stored and made known, for writing while packs are deleted.
     stores: RwLock<()>,
+    ages: Ages,
     collecting: Arc<Mutex<()>>,
 }
 
@@ -44,7 +45,7 @@ struct Checked {
 }
 
 impl ContentStore {
-    pub(crate) fn new(database: Arc<Database>, objects: Arc<dyn ChunkStore>) -> Self {
+    pub(crate) fn new(database: Arc<Database>, objects: Arc<dyn ChunkStore>, ages: Ages) -> Self {
         let packs = PackStore::new(Arc::clone(&objects));
         Self {
             database,
@@ -52,6 +53,7 @@ impl ContentStore {
             packs,
             uploads: Semaphore::new(UPLOADS_MAX),
             stores: RwLock::default(),
+            ages,
             collecting: Arc::default(),
         }
     }
@@ -113,7 +115,8 @@ impl ContentStore {
     pub(crate) async fn have(&self, chunks: Vec<ChunkId>) -> Result<Vec<bool>, Fault> {
         let chunks = Arc::new(chunks);
         let asked = Arc::clone(&chunks);
-        let (found, to_pin) = self.database.read(move |connection| records::present(connection, &asked, now_ms())).await?;
+        let ages = self.ages;
+        let (found, to_pin) = self.database.read(move |connection| records::present(connection, &asked, now_ms(), ages)).await?;
         if !to_pin {
             return Ok(found);
         }

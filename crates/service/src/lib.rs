@@ -55,6 +55,15 @@ const GRACE: Duration = Duration::from_secs(10);
 pub struct Options {
     /// The data folder; it is made where there is none.
     pub data: PathBuf,
+    /// How long things live that nothing names, in the collections that the service does by itself or is asked for.
+    pub ages: Ages,
+}
+
+impl Options {
+    /// The defaults for this data folder.
+    pub fn at(data: impl Into<PathBuf>) -> Self {
+        Self { data: data.into(), ages: Ages::default() }
+    }
 }
 
 /// Why a service does not start, or ended.
@@ -127,6 +136,7 @@ pub(crate) struct State {
     pub(crate) content: ContentStore,
     pub(crate) live: Arc<Live>,
     pub(crate) lives: OwnLives,
+    pub(crate) ages: Ages,
     pub(crate) checks: check::Checks,
     pub(crate) collections: collect::Collections,
     /// After the database and the packs, so that it is given free when both are closed.
@@ -144,6 +154,7 @@ impl Service {
     /// # Errors
     /// Another service uses it, it is of another format, or it is damaged.
     pub async fn open(options: Options) -> Result<Self, ServiceError> {
+        let ages = options.ages;
         let opening = tokio::task::spawn_blocking(move || {
             let folder = DataFolder::open(&options.data)?;
             let database = Database::open(&folder.database())?;
@@ -152,7 +163,7 @@ impl Service {
         let (folder, database) = opening.await.map_err(Fault::from)??;
         let objects: Arc<dyn ChunkStore> = Arc::new(FolderStore::open(folder.objects()).await?);
         let database = Arc::new(database);
-        let content = ContentStore::new(Arc::clone(&database), objects);
+        let content = ContentStore::new(Arc::clone(&database), objects, ages);
         let (sender, released) = watch::channel(());
         let state = State {
             database,
@@ -160,6 +171,7 @@ impl Service {
             live: Arc::new(Live::new()),
             collections: collect::Collections::default(),
             lives: OwnLives::default(),
+            ages,
             checks: check::Checks::default(),
             folder,
             _released: sender,

@@ -76,7 +76,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn a_stray_that_is_being_made_known_is_not_deleted() {
         let folder = tempfile::tempdir().unwrap();
-        let service = Service::open(Options { data: folder.path().to_owned() }).await.unwrap();
+        let service = Service::open(Options::at(folder.path())).await.unwrap();
         let state = std::sync::Arc::clone(&service.state);
         let mut builder = PackBuilder::new();
         builder.push(ChunkId::of(b"bytes"), b"bytes").unwrap();

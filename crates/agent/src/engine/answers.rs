@@ -55,6 +55,7 @@ impl<C: Catalog> Engine<C> {
                     let commit = Commit { author, operation: *operation, version };
                     settle::committed(&mut self.catalog, &sent.intent, change, commit);
                     self.work.waits.remove(&change.node());
+                    self.work.unkept.remove(&change.node());
                     self.resolved(change.node());
                     self.uploaded(change, now);
                     match before {
@@ -142,7 +143,22 @@ impl<C: Catalog> Engine<C> {
                 self.around(node);
             }
         }
-        self.back_off(node, now);
+        self.not_kept(node, now);
+    }
+
+    /// The share lacks what was brought to it. Once that is chance: it was collected at that moment. What goes on is told.
+    fn not_kept(&mut self, node: NodeId, now: Millis) {
+        let times = self.work.unkept.entry(node).or_default();
+        *times += 1;
+        let (first, most) = self.settings.limits.retry_ms;
+        let pause = if *times == 1 { first / 10 } else { (first << (*times).min(10)).min(most) };
+        if *times > 1 {
+            let text = format!("The share has lost its content after it was sent, {times} times");
+            let remedy = "It is sent again and again; if it is tiered, restore it with `isotherm restore`. See the service's log, \
+                          and run `isotherm service check --deep`";
+            self.problem(node, "content_unavailable", &text, remedy, now);
+        }
+        self.wait(node, now, pause);
     }
 
     pub(super) fn histories(&mut self, histories: Result<Vec<(NodeId, Vec<ManifestId>)>, Away>, now: Millis) {

@@ -12,6 +12,7 @@ use isotherm_core::node::{Content, Kind, Metadata, Node, Place, Versions};
 use isotherm_core::observe::{Listing, Seen};
 use isotherm_core::plan::settle;
 use isotherm_core::plan::{Action, Step};
+use isotherm_core::stored;
 use isotherm_core::trees::{Local, LocalContent, Record, same_metadata};
 
 use super::local::LocalSide;
@@ -23,12 +24,25 @@ pub const PLACING: &str = "placing";
 /// The contents that kept steps were bringing to a node. They came from the share, which may have newer ones by now.
 #[must_use]
 pub fn contents_on_the_way(kept: Option<&[u8]>, node: NodeId) -> Vec<Content> {
-    let steps = kept.and_then(|bytes| postcard::from_bytes::<Vec<Step>>(bytes).ok()).into_iter().flatten();
+    let steps = kept.map(kept_steps).into_iter().flatten();
     let contents = steps.filter(|step| step.node == node).filter_map(|step| match step.action {
         Action::Create { content, .. } | Action::Replace { content, .. } => Some(content),
         _ => None,
     });
     contents.collect()
+}
+
+/// Version of the form in which steps are kept: postcard, sealed. The form of earlier releases had neither seal nor number.
+const FORMAT: u8 = 1;
+
+/// The steps of a kept value. What cannot be read is as if there were none: then what they left on the volume is taken for a
+/// user's work, which loses nothing.
+fn kept_steps(bytes: &[u8]) -> Vec<Step> {
+    let steps = stored::open(FORMAT, bytes).ok().and_then(|body| postcard::from_bytes(body).ok());
+    steps.or_else(|| postcard::from_bytes(bytes).ok()).unwrap_or_else(|| {
+        tracing::warn!("Steps that were under way when the agent ended cannot be read");
+        Vec::new()
+    })
 }
 
 /// Steps whose results are not known.
@@ -60,8 +74,8 @@ impl Placing {
 
 impl<C: Catalog> Engine<C> {
     pub(super) fn recall_placing(&mut self) {
-        let kept = self.catalog.value(PLACING).and_then(|bytes| postcard::from_bytes::<Vec<Step>>(&bytes).ok());
-        for step in kept.into_iter().flatten() {
+        let kept = self.catalog.value(PLACING);
+        for step in kept.as_deref().map(kept_steps).into_iter().flatten() {
             if let Some(place) = target(&step) {
                 self.placing.left.entry(place).or_default().push(step);
             }
@@ -121,7 +135,8 @@ impl<C: Catalog> Engine<C> {
     fn keep_placing(&mut self) {
         let steps: Vec<&Step> = self.placing.steps_left().chain(self.placing.under_way.values()).collect();
         let bytes = (!steps.is_empty()).then(|| postcard::to_allocvec(&steps)).and_then(Result::ok);
-        self.catalog.set_value(PLACING, bytes.as_deref());
+        let sealed = bytes.map(|bytes| stored::seal(FORMAT, &bytes));
+        self.catalog.set_value(PLACING, sealed.as_deref());
     }
 
     /// Takes what steps of an earlier run have left, before the listing is compared with what is known.
@@ -258,5 +273,45 @@ fn target(step: &Step) -> Option<Place> {
         Action::Replace { expected, .. } => Some(expected.spot.place()),
         Action::Move { to, .. } => Some(to.place()),
         Action::SetMetadata { .. } | Action::Remove { .. } => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use isotherm_core::content::ManifestId;
+    use isotherm_core::ids::Timestamp;
+    use isotherm_core::name::Name;
+    use isotherm_core::node::FileContent;
+    use isotherm_core::plan::{Parent, Spot};
+    use isotherm_core::trees::Handle;
+
+    use super::*;
+
+    /// As releases without a format number kept one step.
+    const RAW: &[u8] = include_bytes!("../../tests/formats/steps-0");
+    const SEALED: &[u8] = include_bytes!("../../tests/formats/steps-1");
+
+    fn step() -> Step {
+        let name = Name::new("Pläne.dwg".as_bytes()).unwrap();
+        let at = Spot { node: NodeId([7; 16]), parent: Parent::Inode(Handle(vec![1, 2, 3].into())), name };
+        let manifest = ManifestId::from_bytes([9; 32]);
+        let content = Content::File(FileContent { manifest, size: 300, modified: Timestamp(-5), link: None });
+        let action = Action::Create { at, content, metadata: Metadata { mode: 0o640, ..Metadata::default() }, link_to: None };
+        Step { node: NodeId([8; 16]), action }
+    }
+
+    #[test]
+    fn steps_of_every_format_are_read_and_damaged_ones_are_none() {
+        let body = postcard::to_allocvec(&[step()][..]).unwrap();
+        assert!(body == RAW && stored::seal(FORMAT, &body) == SEALED, "a change of the form is a new format");
+        assert_eq!(kept_steps(RAW), [step()]);
+        assert_eq!(kept_steps(SEALED), [step()]);
+        for at in 0..SEALED.len() {
+            let mut damaged = SEALED.to_vec();
+            damaged[at] ^= 0x40;
+            assert_eq!(kept_steps(&damaged), [], "byte {at}");
+            assert_eq!(kept_steps(&SEALED[..at]), []);
+        }
     }
 }

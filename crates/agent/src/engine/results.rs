@@ -30,7 +30,10 @@ impl<C: Catalog> Engine<C> {
                         self.catalog.record(node).and_then(|record| record.local).is_some_and(|local| local.handle == handle);
                     if same && (!stale || restless) {
                         self.work.waits.remove(&node);
-                        self.resolved(node);
+                        // That it can be read says nothing about whether the share keeps it.
+                        if !self.work.unkept.contains_key(&node) {
+                            self.resolved(node);
+                        }
                         self.take_content(node, content, print, restless && moved_on, now);
                     }
                 }

@@ -53,6 +53,8 @@ pub(super) struct Work {
     pub(super) left_over: BTreeSet<NodeId>,
     left_from: Option<NodeId>,
     pub(super) waits: BTreeMap<NodeId, Wait>,
+    /// How often the share lacked the content of a change that had just been sent to it.
+    pub(super) unkept: BTreeMap<NodeId, u32>,
     /// How far the walk over everything unsettled has come, and whether it found anything.
     round: Option<NodeId>,
     round_found: bool,

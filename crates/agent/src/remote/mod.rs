@@ -6,7 +6,7 @@
 mod content;
 mod upload;
 
-pub use upload::Uploader;
+pub use upload::{Sender, Uploader};
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

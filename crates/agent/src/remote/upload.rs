@@ -21,7 +21,7 @@ use crate::catalog::CatalogReader;
 use crate::engine::{Away, ReadRequest, ReadResult};
 use crate::hashing::hash;
 use crate::volume::{Volume, print_of};
-use send::Sender;
+pub use send::Sender;
 
 /// Files up to this many bytes are held in memory until all of a batch is sent.
 const SMALL_MAX: u64 = 4 << 20;

@@ -13,6 +13,7 @@ use isotherm_api::Client;
 use isotherm_api::management::{Endpoint, NewEndpoint, NewGroup};
 use isotherm_api::sync::InitialUpload;
 use isotherm_core::name::Case;
+use isotherm_service::Ages;
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 
@@ -31,13 +32,17 @@ pub struct Service {
 
 impl Service {
     pub fn start(data: &Path) -> Self {
-        Self::start_at(data, "127.0.0.1:0")
+        Self::start_with(data, Ages::default())
     }
 
-    fn start_at(data: &Path, address: &str) -> Self {
+    pub fn start_with(data: &Path, ages: Ages) -> Self {
+        Self::start_at(data, "127.0.0.1:0", ages)
+    }
+
+    fn start_at(data: &Path, address: &str, ages: Ages) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
-        let options = isotherm_service::Options { data: data.to_owned() };
+        let options = isotherm_service::Options { ages, ..isotherm_service::Options::at(data) };
         let (service, listener) = runtime.block_on(async {
             let service = isotherm_service::Service::open(options).await.unwrap();
             (service, tokio::net::TcpListener::bind(address).await.unwrap())
@@ -60,7 +65,7 @@ impl Service {
         let address = self.url.trim_start_matches("http://").to_owned();
         let data = self.data.clone();
         drop(self);
-        Self::start_at(&data, &address)
+        Self::start_at(&data, &address, Ages::default())
     }
 
     fn end(&mut self) {

@@ -9,6 +9,7 @@ use isotherm_store::Location;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::codec::{id, signed, unsigned};
+use super::garbage::Ages;
 use crate::fault::Fault;
 
 /// How long a chunk that was uploaded, or found by `have`, is safe from collection: the longest that an upload may
@@ -52,15 +53,15 @@ pub(crate) fn index_pack(connection: &Connection, pack: PackRow, entries: &[Pack
     Ok(())
 }
 
-/// Which chunks are there, and whether one of these is to be pinned anew.
-pub(crate) fn present(connection: &Connection, chunks: &[ChunkId], now_ms: u64) -> Result<(Vec<bool>, bool), Fault> {
+/// Which chunks are there, and whether one of these is to be pinned anew, where pins count for so long.
+pub(crate) fn present(connection: &Connection, chunks: &[ChunkId], now_ms: u64, ages: Ages) -> Result<(Vec<bool>, bool), Fault> {
     let mut statement = connection.prepare_cached("SELECT pinned_until_ms FROM chunk WHERE id = ?1 AND condemned = 0")?;
     let mut to_pin = false;
     let mut found = Vec::with_capacity(chunks.len());
     for chunk in chunks {
         let pinned: Option<i64> = statement.query_row([chunk.as_bytes()], |row| row.get(0)).optional()?;
         // Half of the time is left to whoever asked before; writing it for each question would cost a commit.
-        to_pin |= pinned.is_some_and(|until| unsigned(until) < now_ms + PIN_MS / 2);
+        to_pin |= pinned.is_some_and(|until| unsigned(until) + ages.pin_ms.min(PIN_MS) / 2 < now_ms + PIN_MS);
         found.push(pinned.is_some());
     }
     Ok((found, to_pin))

@@ -293,7 +293,7 @@ fn content_is_missing_while_any_chunk_is_absent_or_condemned() {
     world.sql.execute(condemn, [chunk_of(1).as_bytes()]).unwrap();
     world.sql.execute("UPDATE meta SET value = value + 1 WHERE key = 'condemnations'", []).unwrap();
     assert_eq!(records.missing(encoded.id).unwrap(), [chunk_of(1)]);
-    assert_eq!(super::present(&world.sql, &chunks, 1).unwrap().0, [true, false, true]);
+    assert_eq!(super::present(&world.sql, &chunks, 1, super::Ages::default()).unwrap().0, [true, false, true]);
     assert_eq!(super::pin(&world.sql, &chunks, 1).unwrap(), [true, false, true]);
     // Uploaded again, in another pack, it is as good as new.
     let again = PackEntry { chunk: chunk_of(1), ..entry };

@@ -250,7 +250,7 @@ async fn an_old_version_stays_damaged_until_its_pack_is_put_back() {
 async fn check_strays(folder: &Path, grace_ms: u64) -> CheckStatus {
     // Ages count in whole milliseconds.
     tokio::time::sleep(std::time::Duration::from_millis(5)).await; // tidy: wait for the next millisecond
-    let service = Service::open(Options { data: folder.to_owned() }).await.unwrap();
+    let service = Service::open(Options::at(folder)).await.unwrap();
     let wanted = CheckRequest { deep: true, delete_strays: true };
     service.check(wanted, Ages { grace_ms, ..Ages::default() }).await.unwrap()
 }

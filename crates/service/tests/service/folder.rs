@@ -8,7 +8,7 @@ use isotherm_service::{Options, Service, ServiceError};
 use crate::world::{FORKS, Running, World};
 
 async fn open_error(data: &std::path::Path) -> ServiceError {
-    match Service::open(Options { data: data.to_owned() }).await {
+    match Service::open(Options::at(data)).await {
         Ok(_) => panic!("this folder must be refused"),
         Err(error) => error,
     }
@@ -137,7 +137,7 @@ async fn a_second_service_on_the_folder_is_refused() {
     assert!(matches!(error, ServiceError::InUse { .. }), "{error}");
     assert!(error.to_string().contains("in use by another service"));
     let folder = world.stop().await;
-    Service::open(Options { data: folder.path().to_owned() }).await.unwrap();
+    Service::open(Options::at(folder.path())).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -175,7 +175,7 @@ async fn a_damaged_database_is_named() {
 #[tokio::test(flavor = "multi_thread")]
 async fn other_machines_are_not_served() {
     let folder = tempfile::tempdir().unwrap();
-    let service = Service::open(Options { data: folder.path().to_owned() }).await.unwrap();
+    let service = Service::open(Options::at(folder.path())).await.unwrap();
     let listener = tokio::net::TcpListener::bind("0.0.0.0:0").await.unwrap();
     let error = service.serve(listener, std::future::pending()).await.unwrap_err();
     assert!(matches!(error, ServiceError::NotLoopback(_)));

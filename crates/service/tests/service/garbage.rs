@@ -17,7 +17,7 @@ pub(crate) const AT_ONCE: Ages = Ages { pin_ms: 0, grace_ms: 0, horizon_ms: u64:
 pub(crate) async fn collect(folder: &Path, ages: Ages) -> Collected {
     // Ages count in whole milliseconds.
     tokio::time::sleep(std::time::Duration::from_millis(5)).await; // tidy: wait for the next millisecond
-    let service = Service::open(Options { data: folder.to_owned() }).await.unwrap();
+    let service = Service::open(Options::at(folder)).await.unwrap();
     service.collect(ages).await.unwrap()
 }
 

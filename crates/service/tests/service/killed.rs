@@ -23,7 +23,7 @@ const LISTENS: &str = "listens on ";
 #[tokio::test(flavor = "multi_thread")]
 async fn service_process() {
     let Some(data) = std::env::var_os(DATA) else { return };
-    let service = Service::open(Options { data: data.into() }).await.unwrap();
+    let service = Service::open(Options::at(data)).await.unwrap();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     println!("\n{LISTENS}{}", listener.local_addr().unwrap());
     service.serve(listener, std::future::pending()).await.unwrap();

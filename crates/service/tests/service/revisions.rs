@@ -223,7 +223,7 @@ async fn records_with_tables_of_version_3_are_brought_forward() {
 async fn records_with_tables_of_version_2_are_brought_forward() {
     let _no_forks = FORKS.read().await;
     let folder = kept(2);
-    let service = Service::open(Options { data: folder.path().to_owned() }).await.unwrap();
+    let service = Service::open(Options::at(folder.path())).await.unwrap();
     service.collect(Ages::default()).await.unwrap();
     drop(service);
     let running = Running::start(folder.path()).await;

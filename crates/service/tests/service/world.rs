@@ -32,7 +32,7 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) async fn start(data: &Path) -> Self {
-        let service = Service::open(Options { data: data.to_owned() }).await.unwrap();
+        let service = Service::open(Options::at(data)).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = Client::new(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
         let (stop, stopped) = oneshot::channel();

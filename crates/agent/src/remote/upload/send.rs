@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use isotherm_api::limits::{BODY_MAX, IDS_MAX, MANIFESTS_MAX};
 use isotherm_api::share::ManifestAnswer;
@@ -21,9 +22,18 @@ const WINDOW: usize = 8 << 20;
 /// Bytes of manifests in one request, well below what a body may have.
 const MANIFEST_BYTES: usize = BODY_MAX / 2;
 
+/// What was sent is asked for again this often: the service keeps what nothing names for a day after it came or was asked
+/// for, and half of that is left to whoever asked before.
+const RENEW_AFTER: Duration = Duration::from_secs(6 * 60 * 60);
+
 /// One upload.
-pub(super) struct Sender<'a> {
+#[derive(Debug)]
+pub struct Sender<'a> {
     share: &'a Share,
+    /// All that the share has of this upload, 32 bytes for each chunk.
+    sent: BTreeSet<ChunkId>,
+    renewed: Instant,
+    renew_after: Duration,
     window: Vec<(ChunkId, Vec<u8>)>,
     window_bytes: usize,
     pack: PackBuilder,
@@ -34,9 +44,20 @@ pub(super) struct Sender<'a> {
 }
 
 impl<'a> Sender<'a> {
-    pub(super) fn new(share: &'a Share) -> Self {
+    /// An upload to this share.
+    #[must_use]
+    pub fn new(share: &'a Share) -> Self {
+        Self::renewing_after(share, RENEW_AFTER)
+    }
+
+    /// The same, which asks for what was sent so often.
+    #[must_use]
+    pub fn renewing_after(share: &'a Share, renew_after: Duration) -> Self {
         Self {
             share,
+            sent: BTreeSet::new(),
+            renewed: Instant::now(),
+            renew_after,
             window: Vec::new(),
             window_bytes: 0,
             pack: PackBuilder::new(),
@@ -47,7 +68,10 @@ impl<'a> Sender<'a> {
     }
 
     /// Takes a chunk that is to be in the share.
-    pub(super) fn push(&mut self, chunk: ChunkId, bytes: &[u8]) -> Result<(), Away> {
+    ///
+    /// # Errors
+    /// The share cannot be reached, or has let go of what was sent.
+    pub fn push(&mut self, chunk: ChunkId, bytes: &[u8]) -> Result<(), Away> {
         self.window_bytes += bytes.len();
         self.window.push((chunk, bytes.to_vec()));
         if self.window_bytes < WINDOW {
@@ -59,22 +83,22 @@ impl<'a> Sender<'a> {
     }
 
     /// Takes a manifest that is to be in the share once all chunks are.
-    pub(super) fn name(&mut self, manifest: &Manifest) {
+    pub fn name(&mut self, manifest: &Manifest) {
         let encoded = manifest.encode();
         self.extra.extend(encoded.extra_chunks);
         self.manifests.insert(encoded.id, encoded.bytes);
     }
 
     /// Puts into packs what the share lacks of these chunks.
-    pub(super) fn send(&mut self, chunks: Vec<(ChunkId, Vec<u8>)>) -> Result<(), Away> {
+    ///
+    /// # Errors
+    /// As those of [`Sender::push`].
+    pub fn send(&mut self, chunks: Vec<(ChunkId, Vec<u8>)>) -> Result<(), Away> {
         self.share.go_on()?;
+        self.renew()?;
         let ids: BTreeSet<ChunkId> = chunks.iter().map(|(chunk, _)| *chunk).collect();
-        let ids: Vec<ChunkId> = ids.into_iter().collect();
-        let mut lacking = BTreeSet::new();
-        for part in ids.chunks(IDS_MAX) {
-            let have = self.wait(self.client().have(self.group(), part))?;
-            lacking.extend(part.iter().zip(have).filter(|(_, has)| !has).map(|(id, _)| *id));
-        }
+        let mut lacking = self.lacking(&ids)?;
+        self.sent.extend(ids);
         for (chunk, bytes) in chunks {
             if !lacking.remove(&chunk) {
                 continue;
@@ -84,6 +108,35 @@ impl<'a> Sender<'a> {
                 self.seal()?;
             }
         }
+        Ok(())
+    }
+
+    /// Which chunks the share does not have; those that it has stay there for a while.
+    fn lacking(&self, chunks: &BTreeSet<ChunkId>) -> Result<BTreeSet<ChunkId>, Away> {
+        let ids: Vec<ChunkId> = chunks.iter().copied().collect();
+        let mut lacking = BTreeSet::new();
+        for part in ids.chunks(IDS_MAX) {
+            let have = self.wait(self.client().have(self.group(), part))?;
+            lacking.extend(part.iter().zip(have).filter(|(_, has)| !has).map(|(id, _)| *id));
+        }
+        Ok(lacking)
+    }
+
+    /// Sees to it, in an upload that takes long, that the share does not let go of what was sent first.
+    fn renew(&mut self) -> Result<(), Away> {
+        if self.renewed.elapsed() < self.renew_after {
+            return Ok(());
+        }
+        // What has not arrived yet cannot be asked for.
+        self.seal()?;
+        self.arrive()?;
+        if !self.lacking(&self.sent)?.is_empty() {
+            return Err(Away {
+                text: "The service has let go of what was sent first; the file is sent again".to_owned(),
+                retry: true,
+            });
+        }
+        self.renewed = Instant::now();
         Ok(())
     }
 
@@ -111,12 +164,16 @@ impl<'a> Sender<'a> {
     }
 
     /// Everything that is left, then the manifests.
-    pub(super) fn finish(mut self) -> Result<(), Away> {
+    ///
+    /// # Errors
+    /// As those of [`Sender::push`].
+    pub fn finish(mut self) -> Result<(), Away> {
         let mut rest = std::mem::take(&mut self.window);
         rest.append(&mut self.extra);
         self.send(rest)?;
         self.seal()?;
         self.arrive()?;
+        self.renew()?;
         let manifests: Vec<Vec<u8>> = std::mem::take(&mut self.manifests).into_values().collect();
         for part in parts(manifests) {
             let answers = self.wait(self.client().put_manifests(self.group(), part))?;

@@ -129,7 +129,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn what_one_plan_does_not_hold_is_told() {
         let folder = tempfile::tempdir().unwrap();
-        let service = Service::open(Options { data: folder.path().to_owned() }).await.unwrap();
+        let service = Service::open(Options::at(folder.path())).await.unwrap();
         let work = |connection: &Connection| {
             let new = serde_json::from_str(r#"{"name":"plans"}"#).unwrap();
             records::create_group(connection, GROUP, Incarnation(1), &new, 1)?;
