@@ -20,7 +20,7 @@ pub(crate) async fn run(client: &Client, format: Format) -> Result<Answer, Failu
     let status = client.status().await?;
     let is_damaged = status.groups.iter().any(|group| group.damaged > 0);
     let needs_attention = is_damaged
-        || status.collection_waits.is_some()
+        || status.collection_waits.as_ref().is_some_and(|wait| !wait.missing.is_empty())
         || status.groups.iter().flat_map(|group| &group.endpoints).any(needs_attention);
     Ok(Answer::new(format.json, &status, || show(&status)).with_problems(needs_attention))
 }

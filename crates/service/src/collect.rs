@@ -52,7 +52,11 @@ pub(crate) async fn run_regularly(state: Arc<State>) {
         }
         pause = EVERY;
         match run(&state, state.ages).await {
-            Err(fault) if fault.code == Code::InUse => tracing::warn!(%fault, "No garbage is collected"),
+            // Whoever is waited for may come at any moment.
+            Err(fault) if fault.code == Code::InUse => {
+                pause = FIRST_AFTER;
+                tracing::warn!(%fault, "No garbage is collected");
+            }
             Err(fault) => tracing::error!(%fault, "Garbage cannot be collected"),
             Ok(_) => {}
         }
