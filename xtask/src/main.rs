@@ -15,6 +15,7 @@ mod product;
 mod steps;
 mod test;
 mod tidy;
+mod tools;
 mod vm;
 mod watched;
 

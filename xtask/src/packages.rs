@@ -51,6 +51,8 @@ pub(crate) const FOR_TESTS: &[Package] = &[
     package("qemu-utils", &["qemu-img"]),
     package("samba", &["smbd"]),
     package("smbclient", &["smbclient"]),
+    // Holds up system calls of the exerciser.
+    package("strace", &["strace"]),
 ];
 
 /// To make a guest and run it.

@@ -10,7 +10,7 @@ use anyhow::{Result, bail};
 
 use crate::product::cargo;
 use crate::steps::{self, Outcome, Step};
-use crate::{packages, tidy, watched};
+use crate::{packages, tidy, tools, watched};
 
 /// Worlds of the simulation that every run checks: seeds 0 to this, next to all recorded bad seeds.
 const SIMULATED_SEEDS: &str = "500";
@@ -55,7 +55,11 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
 fn plan(root: &Path, options: &Options) -> Vec<Step> {
     let mut steps = Vec::new();
     if !options.fast {
-        steps.push(Step::new("packages", || packages::ensure(packages::FOR_TESTS).map(Outcome::note)));
+        let root = root.to_owned();
+        steps.push(Step::new("packages", move || {
+            tools::fsx(&root)?;
+            packages::ensure(packages::FOR_TESTS).map(Outcome::note)
+        }));
     }
     steps.push(format_step(root, &options.crates));
     steps.push(tidy_step(root));
@@ -124,6 +128,7 @@ fn tests_step(root: &Path, options: &Options) -> Step {
     if options.fast {
         command.args(["--lib", "--bins"]);
     }
+    command.env(tools::FSX_VARIABLE, tools::fsx_path(root));
     // libtest hides what passing tests print, and with it the reasons why a test could not run here.
     command.args(["--", "--show-output"]);
     Step::new("tests", move || {

@@ -88,5 +88,6 @@ pub(super) const CAMPAIGNS: &[Campaign] = &[
     ),
     rounds("lost", 30, 3, &["lost::what_was_called_safe_is_read_back_after_its_server_is_lost"]),
     of_stubs("stub-kills", 200, 5, &["kills::whoever_dies_nobody_reads_a_wrong_byte"]),
+    of_stubs("stub-fsx", 60, 3, &["fsx::the_exerciser_finds_every_byte_while_its_files_come_and_go"]),
     of_stubs("stub-power", 60, 5, &["power::after_a_power_cut_every_file_is_whole_or_a_valid_stub"]),
 ];

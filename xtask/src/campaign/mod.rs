@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::packages;
+use crate::{packages, tools};
 use list::{CAMPAIGNS, Campaign};
 use piece::Programs;
 use record::Record;
@@ -22,7 +22,7 @@ use record::Record;
 pub(crate) const HELP: &str = "\
 cargo xtask campaign [--only NAME]... [--rounds N] [--again]
 
-  --only NAME  one campaign of: seeds, apart, kills, power, network, full, errors, lost, stub-kills, stub-power; repeat it for more (all)
+  --only NAME  one campaign of: seeds, apart, kills, power, network, full, errors, lost, stub-kills, stub-fsx, stub-power; repeat it for more (all)
   --rounds N   of each at most so many rounds or seeds in this call (what is left)
   --again      forgets what was done before
 
@@ -40,6 +40,7 @@ struct Options {
 pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<()> {
     let options = parse(arguments)?;
     packages::ensure(packages::FOR_TESTS)?;
+    tools::fsx(root)?;
     let is_wanted = |one: &&Campaign| options.only.is_empty() || options.only.iter().any(|name| name == one.name);
     let wanted: Vec<&Campaign> = CAMPAIGNS.iter().filter(is_wanted).collect();
     let programs = Programs::build(root, &wanted)?;

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 
 use super::list::{Campaign, Work};
 use crate::product::{self, cargo};
-use crate::watched;
+use crate::{tools, watched};
 
 /// Lines of a failure that are kept with the result.
 const LINES_MAX: usize = 12;
@@ -62,7 +62,7 @@ impl Programs {
                 let mut command = Command::new(self.tests.get(program).context("The tests were not built")?);
                 command.args(["--exact", test, "--nocapture"]).current_dir(root.join("crates/cli"));
                 command.env("ISOTHERM_CAMPAIGN", "1").env("ISOTHERM_ROUNDS", count.to_string());
-                command.env("ISOTHERM_SEED", piece.to_string());
+                command.env("ISOTHERM_SEED", piece.to_string()).env(tools::FSX_VARIABLE, tools::fsx_path(root));
                 (command, format!("{test} with ISOTHERM_SEED={piece} ISOTHERM_ROUNDS={count} ISOTHERM_CAMPAIGN=1"))
             }
         };

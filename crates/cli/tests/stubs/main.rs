@@ -11,6 +11,7 @@
 mod copies;
 #[path = "../volumes/dice.rs"]
 mod dice;
+mod fsx;
 mod kills;
 mod office;
 mod power;

@@ -119,7 +119,7 @@ fn neighbours(path: &Path) -> String {
 
 /// Something that somebody does to a file. If it fails nothing has changed, but that a file may have been emptied.
 fn deed(known: &mut Known, number: u64, dice: &mut Dice) -> Result<(), Error> {
-    let choice = if known.bytes.is_empty() { 7 } else { dice.roll(14) };
+    let choice = if known.bytes.is_empty() { 7 } else { dice.roll(15) };
     match choice {
         0..=4 => read(known),
         5 => read_mapped(known),
@@ -160,9 +160,21 @@ fn deed(known: &mut Known, number: u64, dice: &mut Dice) -> Result<(), Error> {
             known.path = to;
             Ok(())
         }
-        12 => fs::set_permissions(&known.path, fs::Permissions::from_mode(0o600 + dice.roll(8) as u32)),
+        12 => move_by_link(known),
+        13 => fs::set_permissions(&known.path, fs::Permissions::from_mode(0o600 + dice.roll(8) as u32)),
         _ => save_by_rename(known, number, dice),
     }
+}
+
+/// A second name, and the first one goes: a file with two names is never tiered, and was one before.
+fn move_by_link(known: &mut Known) -> Result<(), Error> {
+    known.renames += 1;
+    let stem = known.path.file_name().unwrap().to_str().unwrap().split('.').next().unwrap().to_owned();
+    let to = known.path.with_file_name(format!("{stem}.{}", known.renames));
+    fs::hard_link(&known.path, &to)?;
+    let first = std::mem::replace(&mut known.path, to);
+    read(known)?;
+    fs::remove_file(first)
 }
 
 fn save_by_rename(known: &mut Known, number: u64, dice: &mut Dice) -> Result<(), Error> {
