@@ -104,6 +104,33 @@ fn replaces_moves_removes_and_changes_metadata() {
     });
 }
 
+/// The catalog may forget a node as soon as a step is done. What had its name and lay in staging must not be there after a power
+/// cut then: nobody would know it, and it would be given back as a user's file.
+#[test]
+fn what_was_displaced_is_gone_for_good_once_a_step_is_done() {
+    on_each_fs(64, |volume| {
+        let bench = Bench::new(volume.path());
+        for name in ["replaced", "removed"] {
+            fs::write(volume.path().join(name), "old").unwrap();
+        }
+        let content = Content::File(bench.share.put(&[Ok(b"old")]));
+        let action = Action::Remove { expected: bench.expected(b"removed"), content };
+        let steps = vec![bench.replace(bench.expected(b"replaced"), b"new"), Step { node: node(9), action }];
+        assert!(bench.perform(steps).iter().all(is_done));
+        // What the disk has at this moment.
+        let (image, cut) = (volume.outside().join("image"), volume.outside().join("cut"));
+        run("cp", &["--sparse=always", image.to_str().unwrap()], &cut);
+        drop(bench);
+        run("umount", &[], volume.path());
+        run("mount", &["-o", "loop", cut.to_str().unwrap()], volume.path());
+        let staging = volume.path().join(".isotherm/staging");
+        let left: Vec<_> = fs::read_dir(staging).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert!(left.is_empty(), "{left:?} on {}", volume.fs().name());
+        assert_eq!(fs::read(volume.path().join("replaced")).unwrap(), b"new");
+        assert!(!volume.path().join("removed").exists());
+    });
+}
+
 #[test]
 fn a_step_does_nothing_where_it_finds_something_else() {
     on_each_fs(64, |volume| {

@@ -145,12 +145,24 @@ impl Batch<'_> {
             results.iter_mut().filter(|result| matches!(result, StepResult::Done(_))).for_each(|result| *result = failed.clone());
             return results;
         }
+        self.let_go(displaced, &mut results);
+        results
+    }
+
+    fn let_go(&self, displaced: Vec<(usize, Displaced)>, results: &mut [StepResult]) {
+        if displaced.is_empty() {
+            return;
+        }
         for (at, left) in displaced {
             if let Some(result) = left.let_go(self.volume()) {
                 results[at] = result.into();
             }
         }
-        results
+        // Whoever hears of the results may forget the nodes, and that may be durable before this is: after a power cut nobody
+        // would know what lies in staging, and it would be given back as a user's file.
+        if let Err(error) = self.volume().staging().dir().sync() {
+            tracing::warn!(%error, "After a power cut displaced files may come back under other names");
+        }
     }
 
     fn step(&mut self, step: &Step, staged: Option<Result<Staged, Refusal>>) -> (StepResult, Option<Displaced>) {
