@@ -17,6 +17,9 @@ const SIMULATED_SEEDS: &str = "500";
 /// Worlds in which nobody touches what others made, the same way.
 const SIMULATED_APART: &str = "300";
 
+/// Worlds in which files give up their content, the same way.
+const SIMULATED_TIERS: &str = "300";
+
 /// What the caller asked for.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Options {
@@ -150,10 +153,11 @@ fn simulation_step(root: &Path) -> Step {
         command.args(["-p", "isotherm-sim", "--", "run", "--from", "0", "--count"]).args(more);
         command
     };
-    let mut commands = [simulate(&[SIMULATED_SEEDS]), simulate(&[SIMULATED_APART, "--apart"])];
+    let mut commands =
+        [simulate(&[SIMULATED_SEEDS]), simulate(&[SIMULATED_APART, "--apart"]), simulate(&[SIMULATED_TIERS, "--tiers"])];
     Step::new("simulation", move || {
         commands.iter_mut().try_for_each(watched::run_plain)?;
-        Ok(Outcome::note(format!("{SIMULATED_SEEDS} and {SIMULATED_APART} seeds")))
+        Ok(Outcome::note(format!("{SIMULATED_SEEDS}, {SIMULATED_APART} and {SIMULATED_TIERS} seeds")))
     })
 }
 

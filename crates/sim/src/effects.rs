@@ -12,6 +12,7 @@ use isotherm_core::trees::{Handle, Record, Trees as _};
 
 use crate::faults::live_files;
 use crate::perform::{content_entry, look, perform};
+use crate::tiering::comes_as_stub;
 use crate::users::User;
 use crate::volume::{Bytes, Ino, Volume, handle, ino};
 use crate::world::{Action, World};
@@ -45,8 +46,7 @@ impl World {
                 let found = nodes.into_iter().map(|(node, handle)| (node, volume.liveness(ino(&handle)))).collect();
                 self.deliver(number, Event::Probed(found));
             }
-            // Nothing is tiered in these worlds.
-            Effect::BringBack(_) => {}
+            Effect::BringBack(files) => self.bring_back(number, &files),
             Effect::Drain => {
                 let (at, run) = (self.sites[number].reported_until.max(self.now) + 1, self.sites[number].run);
                 self.at(at, Action::Deliver(number, run, Event::Drained));
@@ -54,7 +54,10 @@ impl World {
             Effect::Fetch { reader, wait } => self.fetch(number, reader, wait),
             Effect::FetchSnapshot => self.snapshot(number),
             Effect::Read(requests) => {
-                let results = requests.into_iter().map(|request| (request.node, self.read(number, &request.handle))).collect();
+                let results = requests
+                    .into_iter()
+                    .map(|request| (request.node, self.read(number, request.node, &request.handle)))
+                    .collect();
                 self.deliver(number, Event::Read(results));
             }
             Effect::Commit(operations) => self.send(number, operations),
@@ -70,7 +73,7 @@ impl World {
         }
     }
 
-    fn read(&mut self, number: usize, handle: &Handle) -> ReadResult {
+    fn read(&mut self, number: usize, asked: NodeId, handle: &Handle) -> ReadResult {
         if self.lost(number) {
             return ReadResult::Away(away());
         }
@@ -83,6 +86,9 @@ impl World {
         let (Some(inode), Some(print)) = (volume.inode(ino(handle)).cloned(), volume.print(ino(handle))) else {
             return ReadResult::Gone;
         };
+        if let Some(node) = inode.stub {
+            return self.read_stub(number, &inode, [node, asked], print);
+        }
         // What is uploaded was made durable first (row 7).
         volume.sync();
         let (manifest, bytes) = content_entry(inode.bytes);
@@ -235,7 +241,14 @@ impl World {
             _ => None,
         };
         // What was replaced long ago cannot be fetched any more; the feed tells what is there instead.
-        let collected = steps.iter().filter_map(content).any(|manifest| !self.records.has_content(manifest));
+        let (there, tiers) = (self.recallable(number), self.sites[number].tiers);
+        let volume = &self.sites[number].volume;
+        let is_fetched = |step: &&Step| {
+            let bytes = content(step).and_then(|manifest| self.contents.get(&manifest)).copied();
+            bytes.is_some_and(|bytes| !comes_as_stub(volume, tiers, step, bytes))
+        };
+        let fetched = steps.iter().filter(is_fetched).filter_map(content);
+        let collected = fetched.into_iter().any(|manifest| !self.records.has_content(manifest));
         if self.lost(number) || collected {
             let results = steps.iter().map(|step| (step.clone(), StepResult::Away(away()))).collect();
             self.deliver(number, Event::Performed(results));
@@ -245,11 +258,13 @@ impl World {
         let before = live_files(&self.sites[number].volume);
         let (ledger, rng, apart) = (&mut self.ledger, &mut self.rng, self.options.apart);
         let trace = self.options.trace;
-        let (mut reports, mut notes) = (Vec::new(), Vec::new());
+        let (mut reports, mut notes, mut recalled) = (Vec::new(), Vec::new(), Vec::new());
         let mut between = |volume: &mut Volume| {
             if disturbed && rng.chance(6) {
-                let mut user = User { site: number, volume, ledger, rng, apart, reports: Vec::new() };
+                let mut user =
+                    User { site: number, volume, ledger, rng, apart, there: &there, recalled: Vec::new(), reports: Vec::new() };
                 user.act();
+                recalled.extend(user.recalled);
                 reports.extend(user.reports);
                 if trace {
                     notes.push(format!("       between two moves: {:?}", reports.last()));
@@ -261,7 +276,8 @@ impl World {
             }
             disturbed && rng.chance(1)
         };
-        let done = perform(&mut self.sites[number].volume, steps, &self.contents, &mut between);
+        let done = perform(&mut self.sites[number].volume, steps, (&self.contents, tiers), &mut between);
+        self.touched(number, recalled);
         self.note_moved_before(number, &before);
         self.report(number, reports);
         self.outcome.trace.append(&mut notes);

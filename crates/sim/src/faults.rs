@@ -154,7 +154,8 @@ impl World {
             }
         }
         let mut put_back = None;
-        if !self.options.apart && rng.chance(10) {
+        // What was tiered since the copy would be lost with it (see semantics.md#tiering-and-backups).
+        if !self.options.apart && !self.options.tiers && rng.chance(10) {
             let (copied, length) = (rng.below(CALM_AFTER), rng.below(20_000));
             self.at(copied, Action::Backup);
             self.at((copied + length).min(CALM_AFTER), Action::PutBack);
@@ -235,6 +236,10 @@ impl World {
 
     /// The share forgets what was deleted: whoever has not heard of it starts over.
     pub(crate) fn forget(&mut self) {
+        // Of what is tiered versions are kept for longer, and so are the nodes.
+        if self.options.tiers {
+            return;
+        }
         let Ok(share) = self.records.share();
         let before = isotherm_core::ids::Version(share.head.0.saturating_sub(self.rng.below(30)));
         self.records.forget_deleted(before);
@@ -255,6 +260,8 @@ pub(crate) fn live_files(volume: &Volume) -> BTreeMap<Ino, u32> {
 fn kept_files(site: &Site) -> BTreeMap<Ino, u32> {
     let mut files = live_files(&site.volume);
     let steps = site.catalog.as_ref().and_then(|catalog| catalog.value(PLACING));
+    // Nor is what only the share holds.
+    files.retain(|ino, _| site.volume.inode(*ino).is_some_and(|inode| !inode.is_stub()));
     for (name, ino) in site.volume.entries(STAGING).into_iter().filter(|(_, ino)| site.volume.links(*ino) == 1) {
         let node = String::from_utf8_lossy(name.as_bytes()).strip_prefix("full-").and_then(|id| id.parse().ok());
         let brought = node.map(|node| contents_on_the_way(steps.as_deref(), node)).unwrap_or_default();

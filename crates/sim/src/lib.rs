@@ -11,6 +11,7 @@ mod faults;
 pub mod perform;
 pub mod restore;
 mod rng;
+mod tiering;
 pub mod users;
 pub mod verify;
 pub mod volume;

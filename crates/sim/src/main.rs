@@ -7,7 +7,7 @@ use isotherm_sim::{Options, run};
 
 const USAGE: &str = "Runs simulated worlds; each seed is one run.
 
-Usage: isotherm-sim run [--from N] [--count M] [--agents A] [--actions U] [--calm] [--apart] [--trace [--watch S:I]]
+Usage: isotherm-sim run [--from N] [--count M] [--agents A] [--actions U] [--calm] [--apart] [--tiers] [--trace [--watch S:I]]
 
   --from N     the first seed (0)
   --count M    how many (500)
@@ -15,6 +15,7 @@ Usage: isotherm-sim run [--from N] [--count M] [--agents A] [--actions U] [--cal
   --actions U  user actions in each world (60)
   --calm       no crashes, no lost messages
   --apart      people leave alone what others made, and nothing is put back: no conflict copies
+  --tiers      files give up their content and get it back
   --trace      write down what happens in failing seeds
   --watch S:I  with --trace: after each event of server S, what its catalog says of inode I
 ";
@@ -26,13 +27,23 @@ struct Wanted {
     actions: u64,
     faults: bool,
     apart: bool,
+    tiers: bool,
     trace: bool,
     watch: Option<(usize, u64)>,
 }
 
 fn parse(mut arguments: impl Iterator<Item = String>) -> Option<Wanted> {
-    let mut wanted =
-        Wanted { from: 0, count: 500, agents: 3, actions: 60, faults: true, apart: false, trace: false, watch: None };
+    let mut wanted = Wanted {
+        from: 0,
+        count: 500,
+        agents: 3,
+        actions: 60,
+        faults: true,
+        apart: false,
+        tiers: false,
+        trace: false,
+        watch: None,
+    };
     if arguments.next()? != "run" {
         return None;
     }
@@ -43,6 +54,10 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Option<Wanted> {
         }
         if flag == "--apart" {
             wanted.apart = true;
+            continue;
+        }
+        if flag == "--tiers" {
+            wanted.tiers = true;
             continue;
         }
         if flag == "--trace" {
@@ -73,8 +88,8 @@ fn main() -> ExitCode {
         eprint!("{USAGE}");
         return ExitCode::from(2);
     };
-    let (next, failed, conflicts, crashes, events) =
-        (AtomicU64::new(wanted.from), AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+    let [next, failed, conflicts, crashes, events, tiered, recalled] = std::array::from_fn(|_| AtomicU64::new(0));
+    next.store(wanted.from, Ordering::Relaxed);
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
         for _ in 0..workers {
@@ -90,6 +105,7 @@ fn main() -> ExitCode {
                         actions: wanted.actions,
                         faults: wanted.faults,
                         apart: wanted.apart,
+                        tiers: wanted.tiers,
                         trace: wanted.trace,
                         watch: wanted.watch,
                     };
@@ -104,6 +120,8 @@ fn main() -> ExitCode {
                     conflicts.fetch_add(outcome.conflicts as u64, Ordering::Relaxed);
                     crashes.fetch_add(outcome.crashes, Ordering::Relaxed);
                     events.fetch_add(outcome.events, Ordering::Relaxed);
+                    tiered.fetch_add(outcome.tiered, Ordering::Relaxed);
+                    recalled.fetch_add(outcome.recalled, Ordering::Relaxed);
                     if !outcome.wrong.is_empty() {
                         failed.fetch_add(1, Ordering::Relaxed);
                         println!(
@@ -118,12 +136,14 @@ fn main() -> ExitCode {
     });
     let failed = failed.into_inner();
     println!(
-        "seeds {}..{}: {} events, {} crashes, {} conflict copies",
+        "seeds {}..{}: {} events, {} crashes, {} conflict copies, {} tiered, {} recalled",
         wanted.from,
         wanted.from + wanted.count,
         events.into_inner(),
         crashes.into_inner(),
-        conflicts.into_inner()
+        conflicts.into_inner(),
+        tiered.into_inner(),
+        recalled.into_inner()
     );
     println!("{} passed, {failed} failed", wanted.count - failed);
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }

@@ -10,6 +10,7 @@ use isotherm_core::node::{Content, Kind, Metadata};
 use isotherm_core::observe::{Listing, Scope};
 use isotherm_core::plan::{Action, Expected, Parent, Step};
 
+use crate::tiering::comes_as_stub;
 use crate::volume::{At, Ino, STAGING, Volume, handle, ino, manifest};
 
 /// What happens between two moves. It may change the volume, and says whether the machine fails now.
@@ -51,10 +52,10 @@ pub type Contents = BTreeMap<isotherm_core::content::ManifestId, u32>;
 pub fn perform(
     volume: &mut Volume,
     steps: &[Step],
-    contents: &Contents,
+    (contents, tiers): (&Contents, bool),
     between: Between<'_>,
 ) -> Result<Vec<(Step, StepResult)>, Crashed> {
-    let mut hands = Hands { volume, contents, between, made: BTreeMap::new(), aside: Vec::new() };
+    let mut hands = Hands { volume, contents, tiers, between, made: BTreeMap::new(), aside: Vec::new() };
     let mut results = Vec::new();
     for step in steps {
         hands.pause()?;
@@ -88,6 +89,8 @@ fn renew(volume: &Volume, step: &Step, result: &mut StepResult) {
 struct Hands<'a, 'b> {
     volume: &'a mut Volume,
     contents: &'a Contents,
+    /// New files come as stubs.
+    tiers: bool,
     between: Between<'b>,
     made: BTreeMap<NodeId, Ino>,
     aside: Vec<At>,
@@ -120,7 +123,7 @@ impl Hands<'_, '_> {
         match &step.action {
             Action::Create { at, content, metadata, link_to } => {
                 let Some(directory) = self.directory(&at.parent) else { return Ok(StepResult::Surprise) };
-                let Some(staged) = self.stage(step.node, content, metadata, link_to.as_ref()) else {
+                let Some(staged) = self.stage(step, content, metadata, link_to.as_ref()) else {
                     return Ok(StepResult::Surprise);
                 };
                 self.pause()?;
@@ -185,7 +188,8 @@ impl Hands<'_, '_> {
         }
     }
 
-    fn stage(&mut self, node: NodeId, content: &Content, metadata: &Metadata, link_to: Option<&Expected>) -> Option<At> {
+    fn stage(&mut self, step: &Step, content: &Content, metadata: &Metadata, link_to: Option<&Expected>) -> Option<At> {
+        let node = step.node;
         let at = (STAGING, Name::new(format!("full-{node}").as_bytes()).ok()?);
         if self.volume.at(&at).is_some() {
             self.volume.unlink(&at);
@@ -203,8 +207,10 @@ impl Hands<'_, '_> {
             Content::File(file) => *self.contents.get(&file.manifest)?,
             Content::Symlink { target } => u32::from_be_bytes(target.as_slice().try_into().ok()?),
         };
+        let as_stub = comes_as_stub(self.volume, self.tiers, step, bytes);
         let made = self.volume.make(content.kind(), bytes);
         self.volume.alter(made, |inode, _| {
+            inode.stub = as_stub.then_some(node);
             inode.metadata = metadata.clone();
             if let Some(file) = content.file() {
                 inode.modified = file.modified.0;
@@ -227,7 +233,7 @@ impl Hands<'_, '_> {
         if self.volume.print(ino(&expected.handle)) != Some(expected.print) {
             return Ok(StepResult::Surprise);
         }
-        let Some(staged) = self.stage(step.node, content, metadata, link_to) else { return Ok(StepResult::Surprise) };
+        let Some(staged) = self.stage(step, content, metadata, link_to) else { return Ok(StepResult::Surprise) };
         // Durable before it gets the name.
         self.volume.sync();
         self.pause()?;

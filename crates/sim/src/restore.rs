@@ -52,7 +52,9 @@ impl World {
     /// Lets old versions go, and then the content that nothing needs.
     pub(crate) fn collect(&mut self) {
         let Ok(share) = self.records.share();
-        let before = Version(share.head.0.saturating_sub(self.rng.below(30)));
+        // Where files are tiered old versions are kept for longer than anybody is away: what a stub stands for may be one.
+        let ago = if self.options.tiers { share.head.0 } else { self.rng.below(30) };
+        let before = Version(share.head.0.saturating_sub(ago));
         self.records.expire(before);
         let is_kept = |node: &&Node| self.records.revisions(node.id).last() == Some(*node);
         let torn: Vec<NodeId> = self.records.nodes().filter(|node| !is_kept(node)).map(|node| node.id).collect();

@@ -3,11 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use isotherm_agent::engine::Changed;
+use isotherm_core::content::ManifestId;
 use isotherm_core::name::Name;
 use isotherm_core::node::Kind;
+use isotherm_core::trees::Handle;
 
 use crate::rng::Rng;
-use crate::volume::{At, Bytes, Ino, Inode, ROOT, Volume, handle};
+use crate::volume::{At, Bytes, Ino, Inode, ROOT, Volume, handle, manifest};
 
 /// Contents that somebody wrote and nobody who saw them has replaced or deleted. A user sees what is on his volume.
 #[derive(Clone, Debug, Default)]
@@ -121,6 +123,10 @@ pub struct User<'a> {
     pub rng: &'a mut Rng,
     /// He leaves alone what others made; then nothing can be in conflict.
     pub apart: bool,
+    /// Contents of stubs that come when he opens one.
+    pub there: &'a BTreeSet<ManifestId>,
+    /// Stubs whose content came.
+    pub recalled: Vec<Handle>,
     /// What the kernel reports.
     pub reports: Vec<Changed>,
 }
@@ -209,7 +215,21 @@ impl User<'_> {
         self.write_to(&at, ino);
     }
 
+    /// Opens a file for writing; false if its content cannot be had.
+    fn opens(&mut self, ino: Ino) -> bool {
+        let Some(inode) = self.volume.inode(ino).filter(|inode| inode.is_stub()) else { return true };
+        if !self.there.contains(&manifest(inode.bytes)) {
+            return false;
+        }
+        self.volume.alter(ino, |inode, _| inode.stub = None);
+        self.recalled.push(handle(ino));
+        true
+    }
+
     fn write_to(&mut self, at: &At, ino: Ino) {
+        if !self.opens(ino) {
+            return;
+        }
         if let Some(inode) = self.volume.inode(ino) {
             self.ledger.owed.remove(&inode.bytes);
         }

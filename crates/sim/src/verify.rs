@@ -90,6 +90,10 @@ pub(crate) fn verify(world: &mut World) {
     if !collected.is_empty() {
         wrong.push(format!("contents of live nodes were collected: {collected:?}"));
     }
+    let dead = world.dead_stubs();
+    if !dead.is_empty() {
+        wrong.push(format!("stubs whose content is gone, as site, inode, content: {dead:?}"));
+    }
     if all != first.len() {
         wrong.push(format!("the share has {all} live nodes, volume 0 has {}", first.len()));
     }
@@ -110,6 +114,10 @@ fn copies_of_files(world: &World) -> Vec<Name> {
 pub(crate) fn describe(world: &mut World) {
     let now = world.now();
     let mut texts = Vec::new();
+    let dead = world.dead_stubs();
+    if !dead.is_empty() {
+        texts.push(format!("stubs whose content is gone, as site, inode, content: {dead:?}"));
+    }
     for (number, site) in world.sites.iter_mut().enumerate() {
         let Some(engine) = site.engine.as_mut() else {
             texts.push(format!("engine {number} does not run"));

@@ -42,6 +42,16 @@ pub struct Inode {
     pub changed: i64,
     /// Mode and the rest.
     pub metadata: Metadata,
+    /// Of a stub: the node that its record names. Its content is not here.
+    pub stub: Option<NodeId>,
+}
+
+impl Inode {
+    /// Whether its content is not here.
+    #[must_use]
+    pub fn is_stub(&self) -> bool {
+        self.stub.is_some()
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -123,7 +133,7 @@ impl Volume {
         self.next += 1;
         let now = self.tick();
         let metadata = Metadata { mode: 0o644, ..Metadata::default() };
-        self.live.inodes.insert(ino, Inode { kind, bytes, modified: now, changed: now, metadata });
+        self.live.inodes.insert(ino, Inode { kind, bytes, modified: now, changed: now, metadata, stub: None });
         ino
     }
 
@@ -268,6 +278,7 @@ impl Volume {
     pub fn liveness(&self, ino: Ino) -> Liveness {
         match self.links(ino) {
             0 => Liveness::Gone,
+            links if self.inode(ino).is_some_and(Inode::is_stub) => Liveness::Tiered(links),
             links => Liveness::Linked(links),
         }
     }

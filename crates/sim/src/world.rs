@@ -32,6 +32,8 @@ pub struct Options {
     pub faults: bool,
     /// People at one server leave alone what others made, and nothing is put back: then there must be no conflict copy.
     pub apart: bool,
+    /// Files give up their content and get it back.
+    pub tiers: bool,
     /// Write down what happens.
     pub trace: bool,
     /// With `trace`: after each event of this server, what its catalog says of this inode.
@@ -51,6 +53,10 @@ pub struct Outcome {
     pub events: u64,
     /// Crashes and power cuts that happened.
     pub crashes: u64,
+    /// Files that gave up their content, or came without it.
+    pub tiered: u64,
+    /// Stubs that were opened.
+    pub recalled: u64,
     /// What happened, where it was asked for.
     pub trace: Vec<String>,
 }
@@ -77,6 +83,10 @@ pub(crate) enum Action {
     Start(usize),
     Part(usize, bool),
     RollBack(usize),
+    /// Some files give up their content.
+    Tier(usize),
+    /// Somebody opens a file that has given it up.
+    Open(usize),
     /// An administrator restores something.
     Restore,
     /// Old versions and garbage go.
@@ -95,6 +105,8 @@ pub(crate) enum Action {
 pub(crate) struct Site {
     pub(crate) id: ServerId,
     pub(crate) volume: Volume,
+    /// New files come without their content.
+    pub(crate) tiers: bool,
     pub(crate) engine: Option<Engine<MemoryCatalog>>,
     pub(crate) catalog: Option<MemoryCatalog>,
     /// Counts the runs of the agent; what belongs to an earlier one is dropped.
@@ -140,6 +152,7 @@ pub(crate) struct World {
 pub fn run(options: Options) -> Outcome {
     let mut world = World::new(options);
     world.plan_faults();
+    world.plan_tiering();
     world.live();
     if world.outcome.wrong.is_empty() {
         crate::verify::verify(&mut world);
@@ -159,6 +172,7 @@ impl World {
             Site {
                 id,
                 volume: Volume::new((1_000_000 + skew) * TICK + i64::try_from(number).unwrap_or(0)),
+                tiers: false,
                 engine: None,
                 catalog: Some(MemoryCatalog::new(case)),
                 run: 0,
@@ -213,12 +227,15 @@ impl World {
     }
 
     fn scribble(&mut self, number: usize, ino: Option<Ino>, until: Time) {
+        let there = self.recallable(number);
         let site = &mut self.sites[number];
         let before = live_files(&site.volume);
         let (volume, ledger, rng, apart) = (&mut site.volume, &mut self.ledger, &mut self.rng, self.options.apart);
-        let mut user = User { site: number, volume, ledger, rng, apart, reports: Vec::new() };
+        let mut user =
+            User { site: number, volume, ledger, rng, apart, there: &there, recalled: Vec::new(), reports: Vec::new() };
         let ino = user.scribble(ino);
-        let reports = user.reports;
+        let (reports, recalled) = (user.reports, user.recalled);
+        self.touched(number, recalled);
         self.note_moved_before(number, &before);
         self.trace_image(number);
         self.report(number, reports);
@@ -256,6 +273,8 @@ impl World {
             Action::Crash(number, power) => self.crash(number, power),
             Action::Part(number, parted) => self.sites[number].parted = parted,
             Action::RollBack(number) => self.roll_back(number),
+            Action::Tier(number) => self.tier(number),
+            Action::Open(number) => self.open(number),
             Action::Restore => self.restore_something(),
             Action::Collect => self.collect(),
             Action::Service(runs) => self.service(runs),
@@ -331,12 +350,15 @@ impl World {
 
     /// A user does something on a volume.
     pub(crate) fn user(&mut self, number: usize) -> Vec<isotherm_agent::engine::Changed> {
+        let there = self.recallable(number);
         let site = &mut self.sites[number];
         let before = live_files(&site.volume);
         let (volume, ledger, rng, apart) = (&mut site.volume, &mut self.ledger, &mut self.rng, self.options.apart);
-        let mut user = User { site: number, volume, ledger, rng, apart, reports: Vec::new() };
+        let mut user =
+            User { site: number, volume, ledger, rng, apart, there: &there, recalled: Vec::new(), reports: Vec::new() };
         user.act();
-        let reports = user.reports;
+        let (reports, recalled) = (user.reports, user.recalled);
+        self.touched(number, recalled);
         self.note_moved_before(number, &before);
         self.trace_image(number);
         // Some of what users do is durable at once.

@@ -37,6 +37,7 @@ const fn of_stubs(name: &'static str, wanted: u64, piece: u64, tests: &'static [
 pub(super) const CAMPAIGNS: &[Campaign] = &[
     Campaign { name: "seeds", unit: "seeds", wanted: 100_000, piece: 2_000, work: Work::Seeds(&[]) },
     Campaign { name: "apart", unit: "seeds", wanted: 40_000, piece: 2_000, work: Work::Seeds(&["--apart"]) },
+    Campaign { name: "tiers", unit: "seeds", wanted: 40_000, piece: 2_000, work: Work::Seeds(&["--tiers"]) },
     rounds(
         "kills",
         200,

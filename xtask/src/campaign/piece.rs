@@ -109,7 +109,7 @@ fn read(lines: &[String]) -> Outcome {
             for (name, value) in words.split(' ').filter_map(|word| word.split_once('=')) {
                 *outcome.numbers.entry(name.to_owned()).or_default() += value.parse().unwrap_or(0);
             }
-        } else if line.starts_with("seeds ") && line.ends_with("conflict copies") {
+        } else if line.starts_with("seeds ") && line.contains(" conflict copies") {
             let counts = line.split_once(": ").map_or("", |(_, counts)| counts).split(", ");
             for (value, name) in counts.filter_map(|count| count.split_once(' ')) {
                 *outcome.numbers.entry(name.replace(' ', "_")).or_default() += value.parse().unwrap_or(0);
@@ -136,8 +136,9 @@ mod tests {
     fn numbers_of_tests_and_of_the_simulation_are_added_up() {
         let outcome = of("running 1 test\nCAMPAIGN rounds=1 files=20\nCAMPAIGN rounds=1 files=5\ntest a ... ok");
         assert_eq!(outcome.numbers, BTreeMap::from([("rounds".into(), 2), ("files".into(), 25)]));
-        let outcome = of("seeds 0..500: 70 events, 3 crashes, 12 conflict copies\n500 passed, 0 failed");
-        let expected = [("events", 70), ("crashes", 3), ("conflict_copies", 12)].map(|(name, number)| (name.to_owned(), number));
+        let outcome = of("seeds 0..500: 70 events, 3 crashes, 12 conflict copies, 4 tiered\n500 passed, 0 failed");
+        let expected = [("events", 70), ("crashes", 3), ("conflict_copies", 12), ("tiered", 4)]
+            .map(|(name, number)| (name.to_owned(), number));
         assert_eq!(outcome.numbers, BTreeMap::from(expected));
         assert!(outcome.failures.is_empty());
     }

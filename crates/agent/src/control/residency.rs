@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use isotherm_api::path::ShownPath;
 use isotherm_core::ids::{EndpointId, NodeId};
-use isotherm_core::node::{Content, Kind};
+use isotherm_core::node::Kind;
 use isotherm_core::stub::{Bound, ContentPrefix, StubRecord};
-use isotherm_core::trees::{Record, State};
+use isotherm_core::trees::Record;
 use isotherm_gate::{ErrorKind, Root};
 use serde::{Deserialize, Serialize};
 
@@ -182,16 +182,14 @@ impl Run {
             self.moved.unsuited += 1;
             return;
         }
-        let remote = record.live().and_then(|node| Some((node.versions.content, node.content.file()?.clone())));
-        let Some((version, content)) = remote.filter(|_| self.way == Way::Recall || record.state() == State::Settled) else {
+        let wanted = match self.way {
+            Way::Tier => record.stands_for().map(|(version, content)| (version, content.clone())),
+            Way::Recall => record.live().and_then(|node| Some((node.versions.content, node.content.file()?.clone()))),
+        };
+        let Some((version, content)) = wanted else {
             self.leave(&record, "it is not safe in the share yet");
             return;
         };
-        let is_its = local.known().and_then(Content::file).is_some_and(|known| known.manifest == content.manifest);
-        if self.way == Way::Tier && !is_its {
-            self.leave(&record, "it is not safe in the share yet");
-            return;
-        }
         let stands_for = StubRecord {
             node: record.node,
             version,

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use crate::content::ManifestId;
 use crate::ids::{LinkId, NodeId, Version};
 use crate::name::Name;
-use crate::node::{Content, Kind, Metadata, Node, Place};
+use crate::node::{Content, FileContent, Kind, Metadata, Node, Place};
 
 /// What is known of one node.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -136,6 +136,16 @@ impl Record {
         let changed_here = known.is_none_or(|known| base.is_none_or(|base| base.manifest != known.manifest));
         let up = if changed_here { local.print.size } else { 0 };
         (up, there.map_or(0, |there| there.size))
+    }
+
+    /// What this server's file is to stand for if its content goes: the share has exactly that, and it is known to be here. The
+    /// version is that of the content. None where the content is not safe in the share.
+    #[must_use]
+    pub fn stands_for(&self) -> Option<(Version, &FileContent)> {
+        let node = self.live().filter(|_| self.state() == State::Settled)?;
+        let content = node.content.file()?;
+        let is_its = self.here()?.known()?.file().is_some_and(|known| known.manifest == content.manifest);
+        is_its.then_some((node.versions.content, content))
     }
 
     /// Whether all three observations agree, or nothing at all is left of the node.
