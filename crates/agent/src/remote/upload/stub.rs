@@ -5,7 +5,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use isotherm_core::content::ManifestId;
-use isotherm_core::ids::Timestamp;
+use isotherm_core::ids::{NodeId, Timestamp};
 use isotherm_core::node::{Content, FileContent};
 use isotherm_core::stub::{ContentPrefix, RecordError, StubRecord};
 use isotherm_core::trees::Record;
@@ -32,19 +32,30 @@ impl Uploader {
             Ok(record) if record.size != stat.size => Ok(failed(
                 "It is tiered, and was changed without its content; restore it with `isotherm restore`, or write it anew",
             )),
-            Ok(record) => self.content_of(known, &record, &stat),
+            Ok(record) => self.content_of(known, &record, request.node, &stat),
             Err(RecordError::Void) => without_copied_record(inode),
             Err(error) => Ok(failed(&format!("{error}; restore it with `isotherm restore`, or write it anew"))),
         }
     }
 
-    /// The content that a record stands for: what is known here first, then what the share knows.
-    fn content_of(&self, known: &Mutex<CatalogReader>, record: &StubRecord, stat: &Stat) -> Result<ReadError, ReadError> {
-        let known = known.lock().unwrap_or_else(PoisonError::into_inner).record(record.node);
-        let manifest = match known.as_ref().and_then(|known| manifest_of(known, record.content)) {
+    /// The content that a record stands for: what is known here first, then what the share knows. The file may belong to another
+    /// node by now than the record names: after a conflict, or in another life of the share.
+    fn content_of(
+        &self,
+        known: &Mutex<CatalogReader>,
+        record: &StubRecord,
+        asked: NodeId,
+        stat: &Stat,
+    ) -> Result<ReadError, ReadError> {
+        let mut nodes = vec![record.node, asked];
+        nodes.dedup();
+        let reader = known.lock().unwrap_or_else(PoisonError::into_inner);
+        let here = nodes.iter().filter_map(|node| reader.record(*node)).find_map(|known| manifest_of(&known, record.content));
+        drop(reader);
+        let manifest = match here {
             Some(manifest) => manifest,
             None => {
-                let histories = self.share.runtime().block_on(self.share.history(vec![record.node]));
+                let histories = self.share.runtime().block_on(self.share.history(nodes));
                 let histories = histories.map_err(ReadError::Away)?;
                 let mut all = histories.into_iter().flat_map(|(_, manifests)| manifests);
                 let Some(found) = all.find(|manifest| ContentPrefix::of(manifest) == record.content) else {
