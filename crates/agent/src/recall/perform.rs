@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use isotherm_core::stub::{Event, Failure, Found, RecordError, StubRecord};
+use isotherm_core::stub::{Event, Failure, Found, RecordError, StubRecord, Trouble};
 use isotherm_core::trees::Handle;
 use isotherm_gate::guard::Sentry;
 use isotherm_gate::{ErrorKind, GateError, Liveness, Root};
 
+use super::seals::Seals;
 use super::{News, RecallProblem, Tell, stub_file, stub_to_look};
 use crate::volume::gate_handle;
 
@@ -46,6 +47,7 @@ pub enum FetchFailure {
 #[derive(Debug)]
 pub(super) enum Task {
     Look(Handle),
+    Mend(Handle, StubRecord),
     Fill(Handle, StubRecord),
     Flush(Handle),
     Forget(Handle),
@@ -119,6 +121,10 @@ impl Performer {
                 });
                 Event::Looked(vec![(file, found)])
             }
+            Task::Mend(file, record) => {
+                let result = self.mend(&file, &record);
+                Event::Mended(vec![(file.clone(), self.told(&file, result))])
+            }
             Task::Fill(file, record) => {
                 let result = self.fill(&file, &record, &|| done(Event::Progress(vec![file.clone()])));
                 self.give_up(&file);
@@ -146,6 +152,15 @@ impl Performer {
         Ok(Found { record, size: opened.stat()?.size, has_blocks: opened.has_data()? })
     }
 
+    /// Gives a stub whose length was changed the right one again. What it may hold came with a recall that was broken off: it goes,
+    /// since after a cut nobody knows which of it is still the content's.
+    fn mend(&self, file: &Handle, record: &StubRecord) -> Result<(), GateError> {
+        let (_, opened) = stub_file(&self.root, file)?;
+        opened.flush()?;
+        opened.give_up()?;
+        opened.set_len(record.size)
+    }
+
     /// Fills a file, or leaves it as it was.
     fn fill(&self, file: &Handle, record: &StubRecord, progress: &dyn Fn()) -> Result<(), Failure> {
         let opened = stub_file(&self.root, file);
@@ -154,16 +169,23 @@ impl Performer {
         let Ok(stat) = stat else { return self.told(file, stat.map(|_| ())) };
         if stat.size != record.size {
             // Whoever changed it did so without being asked about; filling it would bring back what he has cut.
-            self.show(file, &format!("The file has {} bytes now, and its content {}", stat.size, record.size));
+            self.show(file, &Trouble::Size { found: stat.size, recorded: record.size }.to_string());
             return Err(Failure::Other);
         }
+        let mut seals = Seals::default();
         let mut take = |offset: u64, piece: &[u8]| {
             opened.fill(offset, piece)?;
+            seals.add(offset, piece);
             progress();
             Ok(())
         };
         let fetched = self.source.fetch(record, &mut take, &|| self.wanted().contains(file));
-        let fetched = fetched.and_then(|()| Ok(inode.set_mtime(stat.mtime_ns)?));
+        let fetched = fetched.and_then(|()| {
+            if opened.stat()?.size != record.size || !seals.hold(&opened)? {
+                return Err(FetchFailure::Content("The file was cut, without being opened, while its content came".to_owned()));
+            }
+            Ok(inode.set_mtime(stat.mtime_ns)?)
+        });
         let Err(failure) = fetched else { return Ok(()) };
         // The record may not be durable yet, and without it nobody knows what the holes stand for.
         let left = opened.flush().and_then(|()| opened.give_up()).and_then(|()| inode.set_mtime(stat.mtime_ns));

@@ -73,6 +73,7 @@ fn listen(volume: &Guarded, client: &Channel, number: u64, answer: &dyn Fn(FromG
                 files.iter().for_each(|file| volume.post().hold(file));
                 answer(FromGate::Held(round));
             }
+            ToGate::NotCome(file, why) => volume.post().not_come(&file, why),
             ToGate::Release(files) => files.iter().for_each(|file| volume.post().release(file)),
             ToGate::Alive => {}
             _ => return Err(LinkError::NotUnderstood),
