@@ -38,6 +38,7 @@ pub(super) fn attend(volume: &Arc<Guarded>, client: &Channel, in_hand: Vec<FileH
         *agent = Some(link);
     }
     volume.arm(number);
+    volume.want_open_stubs();
     // An agent that does not read must not make the kernel's questions wait.
     std::thread::spawn(move || write(&writer, &messages));
     let ended = listen(volume, client, number, &|message| {
