@@ -3,15 +3,20 @@
 use std::collections::BTreeSet;
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use isotherm_core::stub::{Event, Failure, Found, RecordError, StubRecord, Trouble};
 use isotherm_core::trees::Handle;
 use isotherm_gate::guard::Sentry;
-use isotherm_gate::{ErrorKind, GateError, Liveness, Root};
+use isotherm_gate::{ErrorKind, GateError, Inode, Liveness, Root, StubFile};
 
 use super::seals::Seals;
 use super::{News, RecallProblem, Tell, stub_file, stub_to_look};
 use crate::volume::gate_handle;
+
+/// How long somebody may take to give back a lease, and how often he is asked.
+const FREE_WITHIN: Duration = Duration::from_secs(10);
+const FREE_AGAIN: Duration = Duration::from_millis(20);
 
 /// Takes a piece of content at its offset.
 pub type Take<'a> = dyn FnMut(u64, &[u8]) -> Result<(), GateError> + 'a;
@@ -163,7 +168,7 @@ impl Performer {
 
     /// Fills a file, or leaves it as it was.
     fn fill(&self, file: &Handle, record: &StubRecord, progress: &dyn Fn()) -> Result<(), Failure> {
-        let opened = stub_file(&self.root, file);
+        let opened = self.open_to_fill(file);
         let Ok((inode, opened)) = opened else { return self.told(file, opened.map(|_| ())) };
         let stat = opened.stat();
         let Ok(stat) = stat else { return self.told(file, stat.map(|_| ())) };
@@ -198,6 +203,21 @@ impl Performer {
             FetchFailure::Content(text) | FetchFailure::Unknown(text) => {
                 self.show(file, &text);
                 Err(Failure::Other)
+            }
+        }
+    }
+
+    /// Opened for the first time, a file that a client of NFS has in his charge is asked back from him, and is free in a moment.
+    fn open_to_fill(&self, file: &Handle) -> Result<(Inode, StubFile), GateError> {
+        let begun = Instant::now();
+        loop {
+            match stub_file(&self.root, file) {
+                Err(error)
+                    if error.kind() == ErrorKind::Busy && begun.elapsed() < FREE_WITHIN && self.wanted().contains(file) =>
+                {
+                    std::thread::sleep(FREE_AGAIN);
+                }
+                opened => return opened,
             }
         }
     }
