@@ -28,7 +28,8 @@ first_half() {
     check nfs4-tier 400 what_nfs_has_read_is_tiered_again
     check nfs4-write 300 what_nfs_writes_is_what_arrives
     check nfs3-write 300 what_nfs_version_3_writes_is_what_arrives
-    check nfs3-cut 600 a_cut_by_nfs_version_3_keeps_the_beginning
+    check nfs4-cut 600 cuts_by_nfs_version_4_are_told_and_undone
+    check nfs3-cut 900 cuts_by_nfs_version_3_are_told_and_undone
     check nfs4-end 300 waiting_over_nfs_has_an_end
     check agent-lives 180 the_agent_holds_what_gate_and_keeper_held
     check all-dead 240 who_reads_when_all_are_dead_and_what_the_next_start_repairs

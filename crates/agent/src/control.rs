@@ -29,6 +29,7 @@ use residency::Way;
 
 use crate::agent::{AgentError, Overview};
 use crate::guarded::GuardedVolumes;
+use crate::recall::Lengths;
 
 /// Name of the socket in the state folder.
 pub const SOCKET: &str = "control.sock";
@@ -63,6 +64,9 @@ pub enum Request {
     Recall {
         /// Where.
         path: ShownPath,
+        /// Also of files whose length was changed while they were tiered; that is undone.
+        #[serde(default)]
+        mend: bool,
     },
 }
 
@@ -195,8 +199,9 @@ fn answer(request: &Request, (overview, guarded): &Known, tell: &mut dyn FnMut(&
         Request::Tier { path } => {
             move_content(path, Way::Tier).map_or_else(Answer::Error, |moved| Answer::Moved(Box::new(moved)))
         }
-        Request::Recall { path } => {
-            move_content(path, Way::Recall).map_or_else(Answer::Error, |moved| Answer::Moved(Box::new(moved)))
+        Request::Recall { path, mend } => {
+            let lengths = if *mend { Lengths::Mended } else { Lengths::Kept };
+            move_content(path, Way::Recall(lengths)).map_or_else(Answer::Error, |moved| Answer::Moved(Box::new(moved)))
         }
         Request::Problems => Answer::Problems(problems(&overview)),
         Request::File { path } => match path.bytes().ok_or_else(|| "Path is not base64".to_owned()) {

@@ -16,7 +16,7 @@ use isotherm_gate::guard::{GuardUnavailable, Sentry};
 use isotherm_gate::link::{AgentTurn, GateClient, RemotePost, VolumeId, VolumeState};
 use isotherm_gate::{ErrorKind, FileHandle, GateError, Isolation, Ledger, Root, StagedFile};
 
-use crate::recall::{Candidate, FetchFailure, FromShare, News, NotTiered, Recall, Source, Take, Tell};
+use crate::recall::{Candidate, FetchFailure, FromShare, Lengths, News, NotTiered, Recall, Source, Take, Tell};
 use crate::remote::Share;
 use crate::volume::{StubGuard, gate_handle};
 
@@ -140,8 +140,8 @@ impl GuardedVolume {
     }
 
     /// Brings contents back; whether each is whole, in order.
-    pub(crate) fn recall(&self, files: &[Candidate]) -> Vec<bool> {
-        self.recall.bring_back(files.iter().map(|candidate| candidate.file.clone()).collect())
+    pub(crate) fn recall(&self, files: &[Candidate], lengths: Lengths) -> Vec<bool> {
+        self.recall.bring_back(files.iter().map(|candidate| candidate.file.clone()).collect(), lengths)
     }
 }
 

@@ -15,7 +15,7 @@ mod revisions;
 mod service;
 mod share_path;
 
-pub(crate) use gate::{AtGate, GateCommand, Residency, VolumeCommand};
+pub(crate) use gate::{AtGate, GateCommand, Recall, Residency, VolumeCommand};
 pub(crate) use revisions::{Restore, RestoreOptions, Undelete, Undo, Versions};
 pub(crate) use service::ServiceCommand;
 pub(crate) use share_path::SharePath;
@@ -88,7 +88,7 @@ pub(crate) enum Command {
     /// Brings the content of tiered files back
     ///
     /// Exit code 3 if the content of one did not come.
-    Recall(Residency),
+    Recall(Recall),
     /// What a path of a share has been: its versions, also of deleted files
     Versions(Versions),
     /// Brings a file or a whole directory back to what it was at a moment

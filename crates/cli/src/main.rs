@@ -121,7 +121,7 @@ async fn ask(url: String, command: Command) -> Result<Answer, Failure> {
         Command::File(command) => file::run(command),
         Command::Volume(command) => gate::volume(command),
         Command::Tier(wanted) => residency::run(residency::Way::Tier, wanted),
-        Command::Recall(wanted) => residency::run(residency::Way::Recall, wanted),
+        Command::Recall(wanted) => residency::run(residency::Way::Recall { mend: wanted.mend }, wanted.what),
         Command::Doctor(doctor) => doctor::run(&url, doctor).await,
         Command::Service(ServiceCommand::Run { .. } | ServiceCommand::Backup { .. })
         | Command::Agent(_)

@@ -1,6 +1,6 @@
 //! Progress of long work on one line of standard error: what is left, how fast it goes, how long it takes.
 //!
-//! It appears on terminals only; elsewhere the line would be noise. It never touches standard output.
+//! It appears on terminals only; elsewhere the line would be noise. What is worth a line of its own appears everywhere. It never touches standard output.
 //!
 //! **Invariant:** when it is dropped, the line is gone and the cursor is at its start.
 
@@ -118,6 +118,12 @@ impl ProgressLine {
         let columns = rustix::termios::tcgetwinsize(std::io::stderr()).map_or(80, |size| size.ws_col.max(20));
         let cut: String = text.chars().take(usize::from(columns) - 1).collect();
         self.write(&format!("\r\x1b[K{cut}"));
+    }
+
+    /// Says something that stays, on a terminal or not.
+    pub(crate) fn say(&self, text: &str) {
+        let over = if self.is_terminal { "\r\x1b[K" } else { "" };
+        self.write(&format!("{over}{text}\n"));
     }
 
     fn write(&self, text: &str) {

@@ -23,7 +23,7 @@ use crate::size;
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Way {
     Tier,
-    Recall,
+    Recall { mend: bool },
 }
 
 pub(crate) fn run(way: Way, wanted: Residency) -> Result<Answer, Failure> {
@@ -38,7 +38,7 @@ fn ask(state: &Path, path: &Path, way: Way) -> Result<Moved, Failure> {
     let path = ShownPath::new(path.as_os_str().as_bytes());
     let request = match way {
         Way::Tier => Request::Tier { path },
-        Way::Recall => Request::Recall { path },
+        Way::Recall { mend } => Request::Recall { path, mend },
     };
     let (line, begun) = (ProgressLine::new(), Instant::now());
     let answer = control::ask_and_follow(state, &request, |moved| line.show(&so_far(way, moved, begun)));
@@ -59,7 +59,7 @@ fn so_far(way: Way, moved: &Moved, begun: Instant) -> String {
 fn show(way: Way, moved: &Moved) -> String {
     let (done, already) = match way {
         Way::Tier => ("tiered", "tiered already"),
-        Way::Recall => ("recalled", "here already"),
+        Way::Recall { .. } => ("recalled", "here already"),
     };
     let gained = if way == Way::Tier { " freed" } else { " fetched" };
     let mut out = format!("{} {done}, {}{gained}\n", plural(moved.files, "file"), size::bytes(moved.bytes));

@@ -21,6 +21,9 @@ use crate::progress::{Estimate, Left, ProgressLine};
 /// How long one question to the service may wait for its answer, which is how often progress is shown.
 const ROUND_MS: u64 = 1_000;
 
+/// Nothing has moved for so long, and there are problems: then it is said what is waited for.
+const STUCK: Duration = Duration::from_secs(10);
+
 /// What `--json` writes: progress lines, then the result.
 #[derive(Debug, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
@@ -46,13 +49,18 @@ pub(crate) async fn run(client: &Client, wait: Wait) -> Result<Answer, Failure> 
     let line = ProgressLine::new();
     let mut estimate = Estimate::default();
     let mut missing = Vec::new();
+    let mut stuck = Stuck { left: Left::default(), since: started, is_told: false };
     while !barriers.is_empty() {
         missing = ask(client, &mut barriers, deadline).await?;
         let is_over = deadline.is_some_and(|deadline| Instant::now() >= deadline);
         if barriers.is_empty() || is_over {
             break;
         }
-        estimate.measure(started.elapsed().as_millis() as u64, left(client, &barriers).await?);
+        let (left, problems) = left(client, &barriers).await?;
+        estimate.measure(started.elapsed().as_millis() as u64, left);
+        if stuck.is_worth_a_word(left, problems) {
+            line.say(&format!("Nothing moves, and there are problems, which may need somebody:\n{}", list(&missing)));
+        }
         line.show(&format!("Waiting for {}: {}", waiting_for(&missing), estimate.text()));
         if json && !output::print(&progress(&estimate))? {
             return Err(Failure::interrupted());
@@ -118,16 +126,36 @@ async fn ask(client: &Client, barriers: &mut BTreeMap<String, u64>, deadline: Op
     Ok(missing)
 }
 
-/// What the endpoints of these groups have left.
-async fn left(client: &Client, barriers: &BTreeMap<String, u64>) -> Result<Left, Failure> {
+/// Whether what is left stays the same.
+struct Stuck {
+    left: Left,
+    since: Instant,
+    is_told: bool,
+}
+
+impl Stuck {
+    /// Once, when nothing has moved for a while and there are problems.
+    fn is_worth_a_word(&mut self, left: Left, problems: u64) -> bool {
+        if (left.items, left.bytes) != (self.left.items, self.left.bytes) {
+            (self.left, self.since) = (left, Instant::now());
+        }
+        let is_worth_it = !self.is_told && problems > 0 && self.since.elapsed() >= STUCK;
+        self.is_told |= is_worth_it;
+        is_worth_it
+    }
+}
+
+/// What the endpoints of these groups have left, and how many problems.
+async fn left(client: &Client, barriers: &BTreeMap<String, u64>) -> Result<(Left, u64), Failure> {
     let status = client.status().await?;
     let groups = status.groups.iter().filter(|group| barriers.contains_key(&group.group.name));
-    let reports = groups.flat_map(|group| &group.endpoints).filter_map(|one| one.report.as_ref());
-    Ok(reports.map(left_of).fold(Left::default(), |sum, one| Left {
+    let reports: Vec<&ShownReport> = groups.flat_map(|group| &group.endpoints).filter_map(|one| one.report.as_ref()).collect();
+    let left = reports.iter().map(|report| left_of(report)).fold(Left::default(), |sum, one| Left {
         items: sum.items + one.items,
         bytes: sum.bytes + one.bytes,
         bytes_per_s: sum.bytes_per_s + one.bytes_per_s,
-    }))
+    });
+    Ok((left, reports.iter().map(|report| report.problems).sum()))
 }
 
 /// Items on their way up are not in the share either, so the larger number of both is what is left upwards.

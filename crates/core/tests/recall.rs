@@ -130,7 +130,10 @@ fn when_nobody_waits_any_more_nothing_is_fetched_unless_it_is_wanted() {
     let mut machine = filling();
     assert_eq!(machine.handle(Event::Wanted(vec![file(1)]), 1), []);
     assert_eq!(machine.handle(Event::Left(vec![QuestionId(1)]), 1), []);
-    assert_eq!(machine.handle(Event::Filled(vec![(file(1), Err(Failure::NoSpace))]), 2), [Effect::Ended(file(1), false)]);
+    assert_eq!(
+        machine.handle(Event::Filled(vec![(file(1), Err(Failure::NoSpace))]), 2),
+        [Effect::Ended(file(1), Answer::NoSpace)]
+    );
 }
 
 #[test]
@@ -154,4 +157,45 @@ fn a_held_file_is_looked_at_when_it_is_let_go_if_somebody_came() {
     assert_eq!(machine.len(), 1);
     assert!(machine.hold(&file(2), 0));
     assert_eq!(machine.let_go(&file(2), false, 0), [Effect::Look(file(2))], "it may be whole, and the gate still asks");
+}
+
+// Row 4.
+#[test]
+fn a_length_that_was_changed_is_put_right_only_for_who_asks_for_that() {
+    let spoilt = || looked(Some(Ok(record(9))), 5, false);
+    let shown = Effect::Show(file(1), Trouble::Size { found: 5, recorded: 9 });
+    let mut machine = Recalls::new(PATIENCE);
+    assert_eq!(machine.handle(Event::Wanted(vec![file(1)]), 0), [Effect::Look(file(1))]);
+    assert_eq!(machine.handle(spoilt(), 0), [shown, Effect::Ended(file(1), Answer::Failed)]);
+
+    assert_eq!(machine.handle(Event::MendWanted(vec![file(1)]), 0), [Effect::Look(file(1))]);
+    assert_eq!(machine.handle(asks(1, Purpose::Write), 0), [], "who comes meanwhile waits");
+    assert_eq!(machine.handle(spoilt(), 0), [Effect::Mend(file(1), record(9))]);
+    assert!(!machine.hold(&file(1), 0));
+    let ok = || vec![(file(1), Ok(()))];
+    assert_eq!(machine.handle(Event::Mended(ok()), 0), [Effect::Look(file(1))]);
+    assert_eq!(machine.handle(stub(), 0), [Effect::Fill(file(1), record(9))]);
+    machine.handle(Event::Filled(ok()), 0);
+    machine.handle(Event::Flushed(ok()), 0);
+    machine.handle(Event::Forgotten(ok()), 0);
+    let whole = [answer(1, Answer::Allow), Effect::Ended(file(1), Answer::Allow), Effect::Release(file(1))];
+    assert_eq!(machine.handle(Event::Flushed(ok()), 0), whole);
+}
+
+#[test]
+fn a_length_that_does_not_stay_right_is_given_up() {
+    let spoilt = || looked(Some(Ok(record(9))), 5, false);
+    let shown = Effect::Show(file(1), Trouble::Size { found: 5, recorded: 9 });
+    let mut machine = Recalls::new(PATIENCE);
+    machine.handle(Event::MendWanted(vec![file(1)]), 0);
+    machine.handle(spoilt(), 0);
+    machine.handle(Event::Mended(vec![(file(1), Ok(()))]), 0);
+    assert_eq!(machine.handle(spoilt(), 0), [shown, Effect::Ended(file(1), Answer::Failed)], "nobody goes round for ever");
+
+    machine.handle(Event::MendWanted(vec![file(1)]), 0);
+    machine.handle(spoilt(), 0);
+    machine.handle(asks(1, Purpose::Read), 0);
+    let failed = Event::Mended(vec![(file(1), Err(Failure::NoSpace))]);
+    assert_eq!(machine.handle(failed, 0), [answer(1, Answer::NoSpace), Effect::Ended(file(1), Answer::NoSpace)]);
+    assert!(machine.is_empty());
 }

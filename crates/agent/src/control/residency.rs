@@ -22,7 +22,7 @@ use crate::agent::Overview;
 use crate::catalog::CatalogReader;
 use crate::endpoint::CATALOG;
 use crate::guarded::{GuardedVolume, GuardedVolumes};
-use crate::recall::{Candidate, NotTiered};
+use crate::recall::{Candidate, Lengths, NotTiered};
 use crate::volume::{STUB_MIN, Volume, gate_handle};
 
 /// Files that are made stubs together.
@@ -59,7 +59,7 @@ pub struct Moved {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Way {
     Tier,
-    Recall,
+    Recall(Lengths),
 }
 
 /// Moves content; `progress` hears after each batch how far it is, and says whether anybody still wants to know.
@@ -114,7 +114,7 @@ pub(crate) fn count_stubs(catalog: &Path, path: &str, endpoint: EndpointId) -> R
 
 /// Brings back the content of all files of an endpoint.
 pub(crate) fn recall_all(overview: &Overview, guarded: &GuardedVolumes, path: &str) -> Result<Moved, String> {
-    run((overview, guarded), path.as_bytes(), Way::Recall, &mut |_| true)
+    run((overview, guarded), path.as_bytes(), Way::Recall(Lengths::Kept), &mut |_| true)
 }
 
 struct Run {
@@ -171,7 +171,7 @@ impl Run {
     fn take(&mut self, record: Record) {
         self.moved.seen += 1;
         let Some(local) = record.here().cloned() else { return };
-        if self.way == Way::Recall {
+        if self.way != Way::Tier {
             let is_stub =
                 gate_handle(&local.handle).and_then(|handle| self.root.inode(&handle)).is_ok_and(|inode| inode.is_stub());
             if !is_stub {
@@ -184,7 +184,7 @@ impl Run {
         }
         let wanted = match self.way {
             Way::Tier => record.stands_for().map(|(version, content)| (version, content.clone())),
-            Way::Recall => record.live().and_then(|node| Some((node.versions.content, node.content.file()?.clone()))),
+            Way::Recall(_) => record.live().and_then(|node| Some((node.versions.content, node.content.file()?.clone()))),
         };
         let Some((version, content)) = wanted else {
             self.leave(&record, "it is not safe in the share yet");
@@ -209,9 +209,9 @@ impl Run {
         let candidates: Vec<Candidate> = batch.iter().map(|(_, candidate)| candidate.clone()).collect();
         let results: Vec<Result<(), NotTiered>> = match self.way {
             Way::Tier => self.volume.tier(&candidates),
-            Way::Recall => self
+            Way::Recall(lengths) => self
                 .volume
-                .recall(&candidates)
+                .recall(&candidates, lengths)
                 .into_iter()
                 .map(|is_whole| is_whole.then_some(()).ok_or(NotTiered::Held))
                 .collect(),
@@ -224,7 +224,7 @@ impl Run {
                 }
                 Err(NotTiered::IsStub) => self.moved.already += 1,
                 Err(NotTiered::Changed) if !self.is_last_try => self.changed.push(record.node),
-                Err(_) if self.way == Way::Recall => self.leave(record, "its content did not come; see `isotherm problems`"),
+                Err(_) if self.way != Way::Tier => self.leave(record, "its content did not come; see `isotherm problems`"),
                 Err(why) => self.leave(record, &why.to_string()),
             }
         }

@@ -71,7 +71,7 @@ impl Workers {
         });
         let performer = Performer::new(Arc::clone(&volume), Arc::clone(&share) as Arc<_>, Arc::clone(&stubs));
         let performing = pool(PERFORMERS, &mut threads, &inputs, move |steps| Event::Performed(performer.perform(steps)));
-        let uploader = Uploader::new(volume, Arc::clone(&share), Some(known));
+        let uploader = Uploader::new(volume, Arc::clone(&share), Some((known, Arc::clone(&stubs))));
         let reading = pool(READERS, &mut threads, &inputs, move |requests| Event::Read(uploader.read(requests)));
         let (repairing, stopped) = watch::channel(false);
         threads.push(std::thread::spawn(move || repairer.run(stopped)));

@@ -186,6 +186,8 @@ pub enum ReadResult {
     Away(Away),
     /// It cannot be read; the user's words.
     Failed(String),
+    /// It was changed while its content was not here; the user's words.
+    Spoilt(String),
 }
 
 /// A piece of a snapshot.

@@ -13,6 +13,8 @@ use super::{After, Away, Catalog, Engine, Millis, ReadResult, StepResult, Transf
 
 /// Refused removals of a directory in which nothing is known, after which it is taken to hold something unknown.
 const HOLDS_AFTER: u32 = 3;
+/// What to do about a stub that was changed without its content.
+const UNSPOIL: &str = "`isotherm recall --mend` brings its content back and undoes that; or write the file anew, or delete it";
 
 impl<C: Catalog> Engine<C> {
     pub(super) fn read(&mut self, results: Vec<(NodeId, ReadResult)>, now: Millis) {
@@ -45,6 +47,10 @@ impl<C: Catalog> Engine<C> {
                 ReadResult::Away(away) => {
                     self.back_off(node, now);
                     self.unavailable(node, away, now);
+                }
+                ReadResult::Spoilt(text) => {
+                    self.problem(node, "changed_while_tiered", &text, UNSPOIL, now);
+                    self.back_off(node, now);
                 }
                 ReadResult::Failed(text) => {
                     self.problem(node, "unreadable", &text, "Make the file readable, or remove it", now);

@@ -194,8 +194,8 @@ impl<C: Catalog> Engine<C> {
     /// Somebody wanted a content that cannot be had.
     pub(super) fn not_recalled(&mut self, file: &Handle, why: &str, now: Millis) {
         for node in self.catalog.by_handle(file) {
-            let remedy =
-                "Restore the file with `isotherm restore`, or write it anew; see the service's log for content that it lacks";
+            let remedy = "Write the file anew, or delete it and bring it back with `isotherm undelete`; if its length was changed, \
+                          `isotherm recall --mend` undoes that; see the service's log for content that it lacks";
             self.problem(node, NOT_RECALLED, why, remedy, now);
             self.status.unrecalled.insert(node, file.clone());
         }

@@ -4,6 +4,7 @@
 //! caller gets an answer: the content, or an errno.
 
 mod perform;
+mod seals;
 mod source;
 mod tier;
 
@@ -18,7 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use isotherm_core::stub::{self, Effect, Event, Question, QuestionId, Recalls, Trouble};
+use isotherm_core::stub::{self, Effect, Event, Question, QuestionId, Recalls};
 use isotherm_core::trees::Handle;
 use isotherm_gate::Root;
 use isotherm_gate::guard::{GuardError, Purpose, Refusal, Sentry, Told};
@@ -86,6 +87,15 @@ pub struct Recall {
     ends: Arc<AtomicBool>,
 }
 
+/// What becomes of files whose length was changed while they were stubs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Lengths {
+    /// They stay as they are.
+    Kept,
+    /// Their content comes back, and what has changed them is undone.
+    Mended,
+}
+
 #[derive(Debug)]
 enum Input {
     Event(Event),
@@ -93,7 +103,7 @@ enum Input {
     /// Whether somebody waits for this one.
     IsBusyWith(Handle, Sender<bool>),
     /// These are wanted, and whoever wants them is told of each.
-    BringBack(Vec<Handle>, Sender<(Handle, bool)>),
+    BringBack(Vec<Handle>, Lengths, Sender<(Handle, bool)>),
     /// Which of these may be worked on: the others are in hand already.
     Hold(Vec<Handle>, Sender<Vec<bool>>),
     /// Work on these has ended; whether each is known to be a stub.
@@ -149,11 +159,11 @@ impl Recall {
 
     /// Brings contents back and waits until each is there or will not come; whether each is whole, in order.
     #[must_use]
-    pub fn bring_back(&self, files: Vec<Handle>) -> Vec<bool> {
+    pub fn bring_back(&self, files: Vec<Handle>, lengths: Lengths) -> Vec<bool> {
         let (reply, answers) = channel();
         let count = files.len();
         // It ends only with this.
-        let _ = self.inputs.send(Input::BringBack(files.clone(), reply));
+        let _ = self.inputs.send(Input::BringBack(files.clone(), lengths, reply));
         let ended: BTreeMap<Handle, bool> = answers.iter().take(count).collect();
         files.iter().map(|file| ended.get(file).copied().unwrap_or(false)).collect()
     }
@@ -268,9 +278,9 @@ impl Desk {
                     // Who asked may have gone away.
                     let _ = reply.send(self.machine.has(&file));
                 }
-                Ok(Input::BringBack(files, reply)) => {
+                Ok(Input::BringBack(files, lengths, reply)) => {
                     files.iter().for_each(|file| self.wanting.entry(file.clone()).or_default().push(reply.clone()));
-                    self.take(Event::Wanted(files));
+                    self.take(if lengths == Lengths::Mended { Event::MendWanted(files) } else { Event::Wanted(files) });
                 }
                 Ok(Input::LetGo(files)) => self.let_go(files),
                 Ok(Input::Stop) | Err(RecvTimeoutError::Disconnected) => {
@@ -333,15 +343,19 @@ impl Desk {
                 Effect::Answer(caller, answer) => self.post.answer(caller.0, refusal(answer)),
                 // The post looks after those whom it let through.
                 Effect::Follow(_) => {}
-                Effect::Ended(file, is_whole) => {
+                Effect::Ended(file, answer) => {
+                    if let (Some(refusal), Ok(file)) = (refusal(answer), gate_handle(&file)) {
+                        self.post.not_come(&file, refusal);
+                    }
                     for waiter in self.wanting.remove(&file).unwrap_or_default() {
                         // Who asked may have gone away.
-                        let _ = waiter.send((file.clone(), is_whole));
+                        let _ = waiter.send((file.clone(), answer == stub::Answer::Allow));
                     }
                 }
                 Effect::GiveUp(file) => self.performer.give_up(&file),
-                Effect::Show(file, trouble) => self.performer.show(&file, &shown(trouble)),
+                Effect::Show(file, trouble) => self.performer.show(&file, &trouble.to_string()),
                 Effect::Look(file) => self.perform(Task::Look(file)),
+                Effect::Mend(file, record) => self.perform(Task::Mend(file, record)),
                 Effect::Fill(file, record) => {
                     self.performer.begin(&file);
                     self.perform(Task::Fill(file, record));
@@ -362,10 +376,6 @@ impl Desk {
         // Those who perform end after this thread.
         let _ = hands.send(task);
     }
-}
-
-fn shown(trouble: Trouble) -> String {
-    format!("{trouble}. Restore it with `isotherm restore`, or write it anew")
 }
 
 fn purpose(purpose: Purpose) -> stub::Purpose {

@@ -3,14 +3,20 @@
 use std::collections::BTreeSet;
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use isotherm_core::stub::{Event, Failure, Found, RecordError, StubRecord};
+use isotherm_core::stub::{Event, Failure, Found, RecordError, StubRecord, Trouble};
 use isotherm_core::trees::Handle;
 use isotherm_gate::guard::Sentry;
-use isotherm_gate::{ErrorKind, GateError, Liveness, Root};
+use isotherm_gate::{ErrorKind, GateError, Inode, Liveness, Root, StubFile};
 
+use super::seals::Seals;
 use super::{News, RecallProblem, Tell, stub_file, stub_to_look};
 use crate::volume::gate_handle;
+
+/// How long somebody may take to give back a lease, and how often he is asked.
+const FREE_WITHIN: Duration = Duration::from_secs(10);
+const FREE_AGAIN: Duration = Duration::from_millis(20);
 
 /// Takes a piece of content at its offset.
 pub type Take<'a> = dyn FnMut(u64, &[u8]) -> Result<(), GateError> + 'a;
@@ -46,6 +52,7 @@ pub enum FetchFailure {
 #[derive(Debug)]
 pub(super) enum Task {
     Look(Handle),
+    Mend(Handle, StubRecord),
     Fill(Handle, StubRecord),
     Flush(Handle),
     Forget(Handle),
@@ -119,6 +126,10 @@ impl Performer {
                 });
                 Event::Looked(vec![(file, found)])
             }
+            Task::Mend(file, record) => {
+                let result = self.mend(&file, &record);
+                Event::Mended(vec![(file.clone(), self.told(&file, result))])
+            }
             Task::Fill(file, record) => {
                 let result = self.fill(&file, &record, &|| done(Event::Progress(vec![file.clone()])));
                 self.give_up(&file);
@@ -146,24 +157,40 @@ impl Performer {
         Ok(Found { record, size: opened.stat()?.size, has_blocks: opened.has_data()? })
     }
 
+    /// Gives a stub whose length was changed the right one again. What it may hold came with a recall that was broken off: it goes,
+    /// since after a cut nobody knows which of it is still the content's.
+    fn mend(&self, file: &Handle, record: &StubRecord) -> Result<(), GateError> {
+        let (_, opened) = stub_file(&self.root, file)?;
+        opened.flush()?;
+        opened.give_up()?;
+        opened.set_len(record.size)
+    }
+
     /// Fills a file, or leaves it as it was.
     fn fill(&self, file: &Handle, record: &StubRecord, progress: &dyn Fn()) -> Result<(), Failure> {
-        let opened = stub_file(&self.root, file);
+        let opened = self.open_to_fill(file);
         let Ok((inode, opened)) = opened else { return self.told(file, opened.map(|_| ())) };
         let stat = opened.stat();
         let Ok(stat) = stat else { return self.told(file, stat.map(|_| ())) };
         if stat.size != record.size {
             // Whoever changed it did so without being asked about; filling it would bring back what he has cut.
-            self.show(file, &format!("The file has {} bytes now, and its content {}", stat.size, record.size));
+            self.show(file, &Trouble::Size { found: stat.size, recorded: record.size }.to_string());
             return Err(Failure::Other);
         }
+        let mut seals = Seals::default();
         let mut take = |offset: u64, piece: &[u8]| {
             opened.fill(offset, piece)?;
+            seals.add(offset, piece);
             progress();
             Ok(())
         };
         let fetched = self.source.fetch(record, &mut take, &|| self.wanted().contains(file));
-        let fetched = fetched.and_then(|()| Ok(inode.set_mtime(stat.mtime_ns)?));
+        let fetched = fetched.and_then(|()| {
+            if opened.stat()?.size != record.size || !seals.hold(&opened)? {
+                return Err(FetchFailure::Content("The file was cut, without being opened, while its content came".to_owned()));
+            }
+            Ok(inode.set_mtime(stat.mtime_ns)?)
+        });
         let Err(failure) = fetched else { return Ok(()) };
         // The record may not be durable yet, and without it nobody knows what the holes stand for.
         let left = opened.flush().and_then(|()| opened.give_up()).and_then(|()| inode.set_mtime(stat.mtime_ns));
@@ -176,6 +203,21 @@ impl Performer {
             FetchFailure::Content(text) | FetchFailure::Unknown(text) => {
                 self.show(file, &text);
                 Err(Failure::Other)
+            }
+        }
+    }
+
+    /// Opened for the first time, a file that a client of NFS has in his charge is asked back from him, and is free in a moment.
+    fn open_to_fill(&self, file: &Handle) -> Result<(Inode, StubFile), GateError> {
+        let begun = Instant::now();
+        loop {
+            match stub_file(&self.root, file) {
+                Err(error)
+                    if error.kind() == ErrorKind::Busy && begun.elapsed() < FREE_WITHIN && self.wanted().contains(file) =>
+                {
+                    std::thread::sleep(FREE_AGAIN);
+                }
+                opened => return opened,
             }
         }
     }

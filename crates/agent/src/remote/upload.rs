@@ -20,7 +20,7 @@ use super::Share;
 use crate::catalog::CatalogReader;
 use crate::engine::{Away, ReadRequest, ReadResult};
 use crate::hashing::hash;
-use crate::volume::{Volume, print_of};
+use crate::volume::{StubRules, Volume, print_of};
 pub use send::Sender;
 
 /// Files up to this many bytes are held in memory until all of a batch is sent.
@@ -39,8 +39,16 @@ const RESTLESS_TRIES: u32 = 3;
 pub struct Uploader {
     volume: Arc<Volume>,
     share: Arc<Share>,
-    /// What is known of nodes whose stubs are met; none where stubs are of no use.
-    known: Option<Mutex<CatalogReader>>,
+    /// None where stubs are of no use.
+    met: Option<MetStubs>,
+}
+
+/// For stubs that are met.
+#[derive(Debug)]
+struct MetStubs {
+    /// What is known of their nodes.
+    known: Mutex<CatalogReader>,
+    rules: Arc<StubRules>,
 }
 
 /// Why a file was not read.
@@ -94,10 +102,11 @@ struct Held {
 }
 
 impl Uploader {
-    /// An uploader from `volume` to `share`. Without `known` stubs are refused; with it, what they stand for is told.
+    /// An uploader from `volume` to `share`. Without `met` stubs are refused; with it, what they stand for is told.
     #[must_use]
-    pub fn new(volume: Arc<Volume>, share: Arc<Share>, known: Option<CatalogReader>) -> Self {
-        Self { volume, share, known: known.map(Mutex::new) }
+    pub fn new(volume: Arc<Volume>, share: Arc<Share>, met: Option<(CatalogReader, Arc<StubRules>)>) -> Self {
+        let met = met.map(|(known, rules)| MetStubs { known: Mutex::new(known), rules });
+        Self { volume, share, met }
     }
 
     /// Reads files; one result for each, in no particular order. Blocks until all are done.

@@ -29,6 +29,10 @@ pub(crate) struct Contents {
     /// Contents of a mebibyte and more do not come.
     pub(crate) stuck: AtomicBool,
     pub(crate) pause: Mutex<Duration>,
+    /// From this offset on nothing comes; nothing is held where it is zero.
+    pub(crate) hold_at: AtomicUsize,
+    /// Somebody waits there.
+    pub(crate) held: AtomicBool,
 }
 
 impl Source for Contents {
@@ -39,10 +43,13 @@ impl Source for Contents {
         for (at, piece) in content.chunks(100_000).enumerate() {
             let is_large = content.len() >= 1 << 20;
             let waits = || self.away.load(Ordering::Relaxed) || is_large && self.stuck.load(Ordering::Relaxed);
-            while waits() && go_on() {
+            let is_held = || (1..=at * 100_000).contains(&self.hold_at.load(Ordering::Relaxed));
+            while (waits() || is_held()) && go_on() {
+                self.held.store(is_held(), Ordering::Relaxed);
                 std::thread::sleep(Duration::from_millis(2)); // tidy: wait as for a service that is away
             }
             std::thread::sleep(*self.pause.lock().unwrap()); // tidy: wait as a slow network does
+            self.held.store(false, Ordering::Relaxed);
             if !go_on() {
                 self.given_up.fetch_add(1, Ordering::Relaxed);
                 return Err(FetchFailure::NotWanted);

@@ -15,7 +15,7 @@ use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Stdio};
 use std::sync::atomic::Ordering;
 
-use isotherm_agent::recall::NotTiered;
+use isotherm_agent::recall::{Lengths, NotTiered};
 use isotherm_gate::testing::on_each_fs;
 
 use bench::{Bench, noise, wait_until};
@@ -250,5 +250,61 @@ fn a_new_run_of_the_agent_answers_who_waited_for_the_old_one() {
         assert!(!reader.is_finished());
         bench.start();
         assert!(reader.join().unwrap() == content, "{:?}", volume.fs());
+    });
+}
+
+// Row 18: a client of kernel NFS cuts a file without an open, and nobody is asked.
+#[test]
+fn a_file_that_is_cut_while_its_content_comes_is_never_half_of_each() {
+    on_each_fs(96, |volume| {
+        let bench = Bench::new(volume);
+        let content = noise(350_000, 13);
+        // In the first piece, and at the first byte of a block and of a piece; by then two pieces are there.
+        for cut in [5_000, 4_096, 98_304, 99_999, 100_000, 199_999] {
+            let name = format!("cut-at-{cut}");
+            let file = bench.stub(&name, &content, 0o644);
+            bench.contents.hold_at.store(200_000, Ordering::Relaxed);
+            let path = bench.path(&name);
+            let reader = std::thread::spawn(move || fs::read(path));
+            wait_until(|| bench.contents.held.load(Ordering::Relaxed));
+            file.set_len(cut).unwrap();
+            bench.contents.hold_at.store(0, Ordering::Relaxed);
+            let error = reader.join().unwrap().err();
+            assert_eq!(error.and_then(|error| error.raw_os_error()), Some(5), "{name} on {:?}", volume.fs());
+            assert!(!file.has_data().unwrap() && file.record().unwrap().is_some(), "{name} on {:?}", volume.fs());
+            // What came behind made it long again: it is a stub as it was.
+            assert!(fs::read(bench.path(&name)).unwrap() == content, "{name} on {:?}", volume.fs());
+        }
+        assert_eq!(bench.recall.as_ref().unwrap().problems().len(), 6);
+    });
+}
+
+// Row 4.
+#[test]
+fn a_stub_whose_length_was_changed_stays_until_somebody_asks_for_its_content() {
+    on_each_fs(96, |volume| {
+        let bench = Bench::new(volume);
+        let content = noise(300_000, 14);
+        let recall = bench.recall.as_ref().unwrap();
+        for len in [1, 5_000, 299_999, 300_001, 9_000_000] {
+            let name = format!("made-{len}");
+            let file = bench.stub(&name, &content, 0o644);
+            let handle = bench.candidate(&name, &content).unwrap().file;
+            file.set_len(len).unwrap();
+            let wants = |lengths| recall.bring_back(vec![handle.clone()], lengths);
+            assert_eq!(fs::read(bench.path(&name)).unwrap_err().raw_os_error(), Some(5));
+            assert_eq!(wants(Lengths::Kept), [false], "{name}");
+            // No word of blocks: btrfs keeps zeros in the last one.
+            assert!(file.stat().unwrap().size == len && file.record().unwrap().is_some(), "{name} on {:?}", volume.fs());
+            assert!(recall.problems().last().unwrap().text.contains(&format!("has {len} bytes")), "{:?}", recall.problems());
+            assert_eq!(wants(Lengths::Mended), [true], "{name} on {:?}", volume.fs());
+            assert!(fs::read(bench.path(&name)).unwrap() == content && file.record().unwrap().is_none());
+        }
+        // To the same length is no change, and what was cut to nothing has no content to wait for.
+        let (same, empty) = (bench.stub("same", &content, 0o644), bench.stub("empty", &content, 0o644));
+        same.set_len(300_000).unwrap();
+        assert!(fs::read(bench.path("same")).unwrap() == content);
+        empty.set_len(0).unwrap();
+        assert_eq!((fs::read(bench.path("empty")).unwrap(), empty.record().unwrap()), (Vec::new(), None));
     });
 }

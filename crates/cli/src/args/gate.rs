@@ -57,6 +57,16 @@ pub(crate) struct Residency {
     pub(crate) format: Format,
 }
 
+/// Arguments of `isotherm recall`.
+#[derive(Debug, Args)]
+pub(crate) struct Recall {
+    #[command(flatten)]
+    pub(crate) what: Residency,
+    /// Also files whose length was changed while they were tiered, such as by `truncate` over NFS: that is undone
+    #[arg(long)]
+    pub(crate) mend: bool,
+}
+
 /// [`Guarding`] as a word of the command line.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum GuardWord {

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use isotherm_gate::testing::Fs;
 
-use crate::office::{Office, blocks};
+use crate::office::{Office, Part, blocks};
 use crate::program::until;
 use crate::texts::{number_of, text};
 
@@ -94,5 +94,75 @@ fn bad_records_are_an_errno_and_a_problem() {
     until("the new content is in the share", arrived);
     for at in 1..5 {
         assert_eq!(number_of(&fs::read(plain.join(format!("{at}"))).unwrap()), Ok(at), "nothing of it reached the other server");
+    }
+}
+
+// semantics.md#kernel-nfs
+/// Stubs whose length was changed while nobody was asked (row 4): no server gets a byte of that, the problem names the file and
+/// what helps, and that does help.
+#[test]
+fn stubs_that_were_changed_without_their_content_come_back_whole() {
+    for fs in Fs::ALL {
+        let Some(mut office) = Office::open(fs) else { return };
+        let (plain, guarded) = (office.plain(), office.guarded());
+        let names = ["cut", "grown", "emptied-and-grown", "same", "deleted", "anew", "emptied"];
+        for (at, name) in names.into_iter().enumerate() {
+            fs::write(plain.join(name), text(at as u64, 50_000)).unwrap();
+        }
+        office.settle();
+        // Without anybody who guards the volume, as a client of kernel NFS does at any time.
+        for part in [Part::Munich, Part::Gate, Part::Keeper] {
+            office.kill(part);
+        }
+        let set_len = |name: &str, lens: &[u64]| {
+            for len in lens {
+                fs::OpenOptions::new().write(true).open(guarded.join(name)).unwrap().set_len(*len).unwrap();
+            }
+        };
+        set_len("cut", &[5_000]);
+        set_len("grown", &[9_000_000]);
+        set_len("emptied-and-grown", &[0, 60_000]);
+        set_len("same", &[50_000]);
+        set_len("deleted", &[4_096]);
+        set_len("anew", &[4_095]);
+        set_len("emptied", &[0]);
+        office.start(Part::Gate);
+        office.start(Part::Munich);
+        let spoilt = &names[..3];
+        for name in spoilt.iter().chain(&["deleted", "anew"]) {
+            until("the problem is shown", || {
+                let is_it = |problem: &serde_json::Value| problem["path"] == **name && problem["code"] == "changed_while_tiered";
+                office.problems().iter().any(is_it)
+            });
+            let error = fs::read(guarded.join(name)).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::IO.raw_os_error()), "{name} on {}", fs.name());
+        }
+        until("what is empty is empty everywhere", || fs::metadata(plain.join("emptied")).unwrap().len() == 0);
+        // Whoever waits is told why.
+        let waited = office.run(&["wait", "--synced", "--timeout", "12"]).expect(3);
+        assert!(waited.out.contains("something changed it while it was a stub"), "{waited:?}");
+        assert!(waited.err.contains("Nothing moves, and there are problems"), "{waited:?}");
+
+        let left = office.residency("recall", &guarded).expect(3).json();
+        assert_eq!(left["left"], 5, "not without being asked for: {left}");
+        fs::remove_file(guarded.join("deleted")).unwrap();
+        fs::write(guarded.join("anew"), text(100, 30_000)).unwrap();
+        office.mend(&guarded).expect(0);
+        office.settle();
+        for (at, name) in names.into_iter().enumerate().filter(|(_, name)| spoilt.contains(name) || *name == "same") {
+            for folder in [&plain, &guarded] {
+                assert_eq!(number_of(&fs::read(folder.join(name)).unwrap()), Ok(at as u64), "{name} on {}", fs.name());
+            }
+        }
+        office.run(&["undelete", "deleted"]).expect(0);
+        office.settle();
+        for folder in [&plain, &guarded] {
+            assert_eq!(number_of(&fs::read(folder.join("deleted")).unwrap()), Ok(4), "{}", fs.name());
+            assert_eq!(number_of(&fs::read(folder.join("anew")).unwrap()), Ok(100), "{}", fs.name());
+            assert_eq!(fs::read(folder.join("emptied")).unwrap(), b"", "{}", fs.name());
+        }
+        assert_eq!(office.problems(), [] as [serde_json::Value; 0]);
+        office.run(&["conflicts"]).expect(0);
+        office.run(&["service", "check", "--deep"]).expect(0);
     }
 }

@@ -2,12 +2,13 @@
 //! hangs, and the next start repairs everything by itself.
 
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use isotherm_gate::testing::Fs;
 
-use crate::office::{Office, Part};
+use crate::office::{Office, Part, blocks};
 use crate::program::until;
 use crate::texts::{number_of, text};
 use crate::users::{Author, Users};
@@ -132,5 +133,31 @@ fn the_next_gate_goes_on_and_the_keeper_is_started_again() {
     }
     for at in 0..30 {
         assert_eq!(number_of(&fs::read(guarded.join(format!("{at}"))).unwrap()), Ok(at));
+    }
+}
+
+// semantics.md#all-holders-die
+/// Whoever opened a tiered file while nobody guarded its volume reads holes, and the content soon after the next start, through
+/// the same descriptor: the kernel's NFS server keeps files open as long as its clients read.
+#[test]
+fn who_opened_a_stub_without_guard_reads_its_content_after_the_next_start() {
+    for fs in Fs::ALL {
+        let Some(mut office) = Office::open(fs) else { return };
+        fs::write(office.plain().join("kept"), text(1, 100_000)).unwrap();
+        fs::write(office.plain().join("other"), text(2, 100_000)).unwrap();
+        office.settle();
+        for part in [Part::Munich, Part::Gate, Part::Keeper] {
+            office.kill(part);
+        }
+        let kept = fs::File::open(office.guarded().join("kept")).unwrap();
+        office.start(Part::Gate);
+        office.start(Part::Munich);
+        until("its content has come", || {
+            let mut seen = vec![0; 100_000];
+            kept.read_exact_at(&mut seen, 0).is_ok() && number_of(&seen) == Ok(1)
+        });
+        office.settle();
+        assert_eq!(blocks(&office.guarded().join("other")), 0, "nobody has it open");
+        assert_eq!(office.problems(), [] as [serde_json::Value; 0]);
     }
 }

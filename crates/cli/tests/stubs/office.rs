@@ -130,6 +130,11 @@ impl Office {
         isotherm(&[command, path.to_str().unwrap(), "--state", self.state(Part::Munich).to_str().unwrap(), "--json"])
     }
 
+    /// Brings back content on the guarded server, also of what was changed without it.
+    pub(crate) fn mend(&self, path: &Path) -> Ended {
+        isotherm(&["recall", "--mend", path.to_str().unwrap(), "--state", self.state(Part::Munich).to_str().unwrap()])
+    }
+
     /// Tiers until all that can be is tiered.
     pub(crate) fn tier_all(&self) {
         let folder = self.guarded();

@@ -100,12 +100,16 @@ pub enum Event {
     Returned(Vec<QuestionId>),
     /// An administrator or the agent wants these whole.
     Wanted(Vec<Handle>),
+    /// An administrator wants these whole, whatever their length is by now: what has changed that is to be undone.
+    MendWanted(Vec<Handle>),
     /// Files were looked at.
     Looked(Vec<(Handle, Found)>),
     /// Content arrives.
     Progress(Vec<Handle>),
     /// Content is all there, or what had come of it was given up again.
     Filled(Vec<(Handle, Result<(), Failure>)>),
+    /// These have the length of their content again and nothing of it, or could not be made so.
+    Mended(Vec<(Handle, Result<(), Failure>)>),
     /// What was written to these is durable, or could not be made so.
     Flushed(Vec<(Handle, Result<(), Failure>)>),
     /// The records of these are gone, or could not be removed.
@@ -123,6 +127,8 @@ pub enum Effect {
     Look(Handle),
     /// Say when the caller has returned from its call: [`Event::Returned`].
     Follow(QuestionId),
+    /// Give it the length of its content again, and nothing of what it holds: [`Event::Mended`].
+    Mend(Handle, StubRecord),
     /// Bring its content: [`Event::Progress`], [`Event::Filled`].
     Fill(Handle, StubRecord),
     /// Nobody waits for its content any more; what has come is to be given up, over a durable record, as always. What became
@@ -138,6 +144,6 @@ pub enum Effect {
     Answer(QuestionId, Answer),
     /// Show a problem.
     Show(Handle, Trouble),
-    /// A file that was wanted is whole, or will not be.
-    Ended(Handle, bool),
+    /// A file that was wanted is whole, or will not be: what somebody who waited for it was told.
+    Ended(Handle, Answer),
 }

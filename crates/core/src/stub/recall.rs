@@ -22,6 +22,8 @@ enum Stage {
     Looking,
     /// Callers that empty it are on their way.
     Emptying,
+    /// It gets the length of its content again.
+    Mending,
     /// Content is on its way.
     Filling,
     /// Nobody waits for it any more; what has come is being given up.
@@ -48,6 +50,8 @@ struct Job {
     outdated: bool,
     /// It is to be whole whoever waits.
     wanted: bool,
+    /// Also if its length was changed while it was a stub; tried once.
+    mend: bool,
     /// Somebody was let through to empty it, and it was not empty afterwards: nobody is again.
     not_emptied: bool,
     /// When it last got on.
@@ -121,7 +125,9 @@ impl Recalls {
             }
             Event::Left(callers) => self.left(&callers, &mut out),
             Event::Returned(callers) => self.returned(&callers, now, &mut out),
-            Event::Wanted(files) => files.iter().for_each(|file| self.wanted(file, now, &mut out)),
+            Event::Wanted(files) => files.iter().for_each(|file| self.wanted(file, false, now, &mut out)),
+            Event::MendWanted(files) => files.iter().for_each(|file| self.wanted(file, true, now, &mut out)),
+            Event::Mended(files) => files.iter().for_each(|(file, result)| self.mended(file, *result, now, &mut out)),
             Event::Looked(files) => files.iter().for_each(|(file, found)| self.looked(file, found, now, &mut out)),
             Event::Progress(files) => files.iter().for_each(|file| self.moved(file, now)),
             Event::Filled(files) => files.iter().for_each(|(file, result)| self.filled(file, *result, now, &mut out)),
@@ -157,12 +163,13 @@ impl Recalls {
         }
     }
 
-    fn wanted(&mut self, file: &Handle, now: Millis, out: &mut Vec<Effect>) {
+    fn wanted(&mut self, file: &Handle, mend: bool, now: Millis, out: &mut Vec<Effect>) {
         let job = self.jobs.entry(file.clone()).or_insert_with(|| {
             out.push(Effect::Look(file.clone()));
             Job::new(Stage::Looking, now)
         });
         job.wanted = true;
+        job.mend |= mend;
     }
 
     fn left(&mut self, callers: &[QuestionId], out: &mut Vec<Effect>) {
@@ -220,6 +227,10 @@ impl Recalls {
                     job.go_on(Stage::Filling, Effect::Fill(file.clone(), record), now, out);
                 }
             }
+            Some(Ok(record)) if std::mem::take(&mut job.mend) => {
+                job.go_on(Stage::Mending, Effect::Mend(file.clone(), record), now, out);
+            }
+            // Nobody can tell what it should be: it may have been cut more than once (row 4).
             Some(Ok(record)) => {
                 out.push(Effect::Show(file.clone(), Trouble::Size { found: found.size, recorded: record.size }));
                 self.end(file, Answer::Failed, out);
@@ -229,6 +240,15 @@ impl Recalls {
                 out.push(Effect::Show(file.clone(), Trouble::Record(error)));
                 self.end(file, Answer::Failed, out);
             }
+        }
+    }
+
+    fn mended(&mut self, file: &Handle, result: Result<(), Failure>, now: Millis, out: &mut Vec<Effect>) {
+        let Some(job) = self.jobs.get_mut(file).filter(|job| job.stage == Stage::Mending) else { return };
+        match result {
+            // Its length may have been changed once more.
+            Ok(()) => job.look(file, now, out),
+            Err(failure) => self.end(file, failure.into(), out),
         }
     }
 
@@ -290,7 +310,7 @@ impl Recalls {
             // Also who waits for a file that is held or emptied: either may wait for a frozen volume, which waits for the callers.
             job.answer_all(Answer::Late, out);
             if std::mem::take(&mut job.wanted) {
-                out.push(Effect::Ended(file.clone(), false));
+                out.push(Effect::Ended(file.clone(), Answer::Late));
             }
             job.moved = now;
             if job.stage == Stage::Filling {
@@ -303,7 +323,7 @@ impl Recalls {
         let Some(mut job) = self.jobs.remove(file) else { return };
         job.answer_all(answer, out);
         if job.wanted {
-            out.push(Effect::Ended(file.clone(), answer == Answer::Allow));
+            out.push(Effect::Ended(file.clone(), answer));
         }
     }
 }
@@ -316,6 +336,7 @@ impl Job {
             on_their_way: BTreeSet::new(),
             outdated: false,
             wanted: false,
+            mend: false,
             not_emptied: false,
             moved: now,
         }
@@ -346,7 +367,7 @@ impl Job {
     fn release(&mut self, file: &Handle, now: Millis, out: &mut Vec<Effect>) {
         self.answer_all(Answer::Allow, out);
         if std::mem::take(&mut self.wanted) {
-            out.push(Effect::Ended(file.clone(), true));
+            out.push(Effect::Ended(file.clone(), Answer::Allow));
         }
         self.go_on(Stage::Releasing, Effect::Release(file.clone()), now, out);
     }

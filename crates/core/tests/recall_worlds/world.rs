@@ -421,6 +421,7 @@ impl World {
                 Effect::Answer(caller, answer) => self.answered(caller, answer)?,
                 Effect::Ended(..) => {}
                 Effect::Show(_, trouble) => return Err(trouble.to_string()),
+                Effect::Mend(..) => return Err("something changed a stub, and nobody of this world does".to_owned()),
             }
         }
         Ok(())

@@ -22,6 +22,9 @@ use crate::volume::has_record;
 /// Callers in a millisecond that get numbers of their own, as a power of two.
 const NUMBERS_IN_A_MILLISECOND: u32 = 20;
 
+/// Clients of NFS try again after fifteen seconds at most.
+const TRIES_AGAIN_WITHIN: Duration = Duration::from_secs(20);
+
 /// A caller that waits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Waiting {
@@ -105,6 +108,9 @@ pub trait Sentry: Send + Sync + std::fmt::Debug {
     /// The agent has done with files.
     fn release(&self, files: &[FileHandle]);
 
+    /// The content of a file that was wanted did not come: who was told to try again is told that when he does.
+    fn not_come(&self, file: &FileHandle, why: Refusal);
+
     /// Has the kernel ask about a file that it may not ask about now.
     ///
     /// # Errors
@@ -133,6 +139,8 @@ struct State {
     on_their_way: BTreeMap<u64, (Waiting, Follow)>,
     /// Files that the agent was told of and has not released.
     in_hand: BTreeSet<FileHandle>,
+    /// Files whose content did not come, why, and when that was: for the next who cannot be kept waiting.
+    not_come: BTreeMap<FileHandle, (Refusal, Instant)>,
     /// There is an agent of which it is not known yet what it has in hand.
     expecting: bool,
     /// The agent's process.
@@ -214,6 +222,10 @@ impl Post {
             }
         }
         let purpose = purpose(question.thread);
+        if let Some(why) = (is_stub && purpose == Purpose::Kernel).then(|| state.has_not_come(&file)).flatten() {
+            question.refuse(why);
+            return Vec::new();
+        }
         if is_stub {
             state.in_hand.insert(file.clone());
         }
@@ -270,6 +282,15 @@ impl Post {
         if !state.waiting.values().any(waits) {
             state.in_hand.remove(file);
         }
+    }
+
+    /// The content of a file did not come. Threads of kernel NFS are never kept: they are told to try again, and this is the
+    /// answer to one who does. Late is no answer that NFS has a word for.
+    pub fn not_come(&self, file: &FileHandle, why: Refusal) {
+        let why = if matches!(why, Refusal::NoSpace | Refusal::Quota) { why } else { Refusal::Io };
+        let mut state = self.state();
+        state.not_come.retain(|_, (_, since)| since.elapsed() < TRIES_AGAIN_WITHIN);
+        state.not_come.insert(file.clone(), (why, Instant::now()));
     }
 
     /// A run of the agent begins, or goes on with another gate: these it has in hand. Gives everything that it has to know. What
@@ -366,6 +387,12 @@ impl Post {
 }
 
 impl State {
+    /// Why the content of a file did not come. Told once: the next one begins anew.
+    fn has_not_come(&mut self, file: &FileHandle) -> Option<Refusal> {
+        let (why, since) = self.not_come.remove(file)?;
+        (since.elapsed() < TRIES_AGAIN_WITHIN).then_some(why)
+    }
+
     /// A thread that asks about a file once more has returned from the call in which it was let through to that file. Its new
     /// call may look exactly like the one before.
     fn returned_as_it_asks(&mut self, thread: i32, file: &FileHandle) -> Vec<Told> {
@@ -404,6 +431,10 @@ impl Sentry for Post {
         files.iter().for_each(|file| Self::release(self, file));
     }
 
+    fn not_come(&self, file: &FileHandle, why: Refusal) {
+        Self::not_come(self, file, why);
+    }
+
     fn guard(&self, file: BorrowedFd<'_>) -> Result<(), GuardUnavailable> {
         if self.spares.load(Ordering::Relaxed) { self.group.unspare_file(file) } else { self.group.guard_file(file) }
     }
@@ -416,5 +447,18 @@ impl Sentry for Post {
 impl AsFd for Post {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.group.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_cannot_be_kept_waiting_is_told_once_what_became_of_the_content() {
+        let mut state = State::default();
+        let file = FileHandle::from_bytes(&[1; 12]).unwrap();
+        state.not_come.insert(file.clone(), (Refusal::NoSpace, Instant::now()));
+        assert_eq!((state.has_not_come(&file), state.has_not_come(&file)), (Some(Refusal::NoSpace), None));
     }
 }

@@ -95,6 +95,8 @@ pub enum ToGate {
     Release(Vec<FileHandle>),
     /// The agent is well.
     Alive,
+    /// The content of this one did not come.
+    NotCome(FileHandle, Refusal),
 }
 
 /// What the gate says.

@@ -307,6 +307,10 @@ impl Sentry for RemotePost {
         }
     }
 
+    fn not_come(&self, file: &FileHandle, why: Refusal) {
+        self.send(&ToGate::NotCome(file.clone(), why));
+    }
+
     fn guard(&self, file: BorrowedFd<'_>) -> Result<(), GuardUnavailable> {
         let (group, marks) = {
             let state = self.state();

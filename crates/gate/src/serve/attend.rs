@@ -38,6 +38,7 @@ pub(super) fn attend(volume: &Arc<Guarded>, client: &Channel, in_hand: Vec<FileH
         *agent = Some(link);
     }
     volume.arm(number);
+    volume.want_open_stubs();
     // An agent that does not read must not make the kernel's questions wait.
     std::thread::spawn(move || write(&writer, &messages));
     let ended = listen(volume, client, number, &|message| {
@@ -73,6 +74,7 @@ fn listen(volume: &Guarded, client: &Channel, number: u64, answer: &dyn Fn(FromG
                 files.iter().for_each(|file| volume.post().hold(file));
                 answer(FromGate::Held(round));
             }
+            ToGate::NotCome(file, why) => volume.post().not_come(&file, why),
             ToGate::Release(files) => files.iter().for_each(|file| volume.post().release(file)),
             ToGate::Alive => {}
             _ => return Err(LinkError::NotUnderstood),

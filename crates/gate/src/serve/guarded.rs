@@ -34,6 +34,8 @@ pub(super) struct Guarded {
     settles: AtomicBool,
     /// Only stubs are asked about.
     by_inode: AtomicBool,
+    /// Users saw it before anybody guarded it.
+    pub(super) was_bare: AtomicBool,
     ends: AtomicBool,
 }
 
@@ -60,7 +62,8 @@ impl Guarded {
         group.guard_file_system(mounted.top())?;
         // The gate reads the list of stubs through it.
         group.spare_mount(mounted.top())?;
-        if mounted.is_at(&settings.path) {
+        let was_bare = mounted.is_at(&settings.path);
+        if was_bare {
             tracing::error!(
                 path = %settings.path.display(),
                 "The volume was attached and nobody guarded it: every process that did had ended, or it stands in /etc/fstab too"
@@ -68,7 +71,9 @@ impl Guarded {
         } else {
             mounted.attach(&settings.path)?;
         }
-        Ok(Self::start(listed, group, mounted, run))
+        let guarded = Self::start(listed, group, mounted, run);
+        guarded.was_bare.store(was_bare, Ordering::Relaxed);
+        Ok(guarded)
     }
 
     /// Goes on for an earlier gate.
@@ -93,6 +98,7 @@ impl Guarded {
             is_kept: AtomicBool::new(false),
             settles: AtomicBool::new(false),
             by_inode: AtomicBool::new(false),
+            was_bare: AtomicBool::new(false),
             ends: AtomicBool::new(false),
         });
         // Also where no keeper was left: what that agent has in hand may be about to become a stub.

@@ -6,6 +6,7 @@
 
 mod arm;
 mod attend;
+mod bare;
 mod guarded;
 mod keeper;
 mod kept;

@@ -1,7 +1,7 @@
 //! The hands of tiering and recall: the record on a file, and its content being filled in and given up.
 //!
 //! It decides nothing and orders nothing; what must be durable before what is the business of the callers. All of it goes
-//! through the root's own mount, about which a gate does not ask. **Invariant:** nothing here changes a file's length.
+//! through the root's own mount, about which a gate does not ask. **Invariant:** nothing here but [`StubFile::set_len`] changes a file's length.
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -150,6 +150,24 @@ impl StubFile {
         // Beyond the end too: the last block is given up only as a whole.
         let len = size.next_multiple_of(1 << 16);
         rustix::fs::fallocate(&self.fd, flags, 0, len).map_err(|errno| self.fail(errno, "give up the content of"))
+    }
+
+    /// Puts a length right that somebody has changed while nothing of the content was here.
+    ///
+    /// # Errors
+    /// `NoSpace`, or a failure of the volume.
+    pub fn set_len(&self, size: u64) -> Result<()> {
+        retry_on_intr(|| rustix::fs::ftruncate(&self.fd, size)).map_err(|errno| self.fail(errno, "set the length of"))
+    }
+
+    /// Whether this byte is there; none is where the file does not reach.
+    ///
+    /// # Errors
+    /// A failure of the volume.
+    pub fn holds(&self, offset: u64, byte: u8) -> Result<bool> {
+        let mut found = [0];
+        let read = retry_on_intr(|| rustix::io::pread(&self.fd, &mut found, offset));
+        Ok(read.map_err(|errno| self.fail(errno, "read back"))? == 1 && found == [byte])
     }
 
     /// Makes content, length and record durable.

@@ -88,13 +88,22 @@ fn reason(state: &Service, group: &Group, endpoint: &Endpoint, barrier: u64) -> 
     }
     if !report.agreed {
         let counts = report.counts;
-        return Some(format!(
-            "{} items ({} bytes) are not in the share yet, {} are to come from it ({} bytes); `isotherm problems` lists what fails",
+        let what = format!(
+            "{} items ({} bytes) are not in the share yet, {} are to come from it ({} bytes)",
             counts.unsynced_items.max(counts.up_items),
             counts.up_bytes,
             counts.down_items,
             counts.down_bytes
-        ));
+        );
+        // The first one by name: most often it is what is waited for.
+        let why = report.problems.first().map_or_else(
+            || "`isotherm problems` lists what fails".to_owned(),
+            |first| {
+                let path = String::from_utf8_lossy(&first.path).into_owned();
+                format!("`isotherm problems` lists what fails ({}), such as {path}: {}", report.problems_total, first.text)
+            },
+        );
+        return Some(format!("{what}; {why}"));
     }
     None
 }

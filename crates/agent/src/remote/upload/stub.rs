@@ -7,34 +7,39 @@ use std::sync::{Mutex, PoisonError};
 use isotherm_core::content::ManifestId;
 use isotherm_core::ids::{NodeId, Timestamp};
 use isotherm_core::node::{Content, FileContent};
-use isotherm_core::stub::{ContentPrefix, RecordError, StubRecord};
+use isotherm_core::stub::{ContentPrefix, RecordError, StubRecord, Trouble};
 use isotherm_core::trees::Record;
 use isotherm_gate::{ErrorKind, GateError, Inode, Stat, StubFile};
 
-use super::{ReadError, Uploader};
+use super::{MetStubs, ReadError, Uploader};
 use crate::catalog::CatalogReader;
 use crate::engine::{ReadRequest, ReadResult};
-use crate::volume::print_of;
+use crate::volume::{StubRules, print_of};
 
 impl Uploader {
     /// What reading came to where a file cannot be read because it is a stub.
     pub(super) fn stub_or(&self, error: GateError, request: &ReadRequest, inode: &Inode) -> ReadError {
-        match &self.known {
-            Some(known) if error.kind() == ErrorKind::IsStub => self.stub(known, request, inode).unwrap_or_else(|error| error),
+        match &self.met {
+            Some(met) if error.kind() == ErrorKind::IsStub => self.stub(met, request, inode).unwrap_or_else(|error| error),
             _ => error.into(),
         }
     }
 
-    fn stub(&self, known: &Mutex<CatalogReader>, request: &ReadRequest, inode: &Inode) -> Result<ReadError, ReadError> {
+    fn stub(&self, met: &MetStubs, request: &ReadRequest, inode: &Inode) -> Result<ReadError, ReadError> {
         let stat = inode.stat()?;
         let Some(value) = inode.stub_record()? else { return Ok(ReadError::Changed) };
+        if stat.size == 0 {
+            return emptied(&met.rules, request, inode);
+        }
         match StubRecord::decode(&value, &request.handle) {
-            Ok(record) if record.size != stat.size => Ok(failed(
-                "It is tiered, and was changed without its content; restore it with `isotherm restore`, or write it anew",
-            )),
-            Ok(record) => self.content_of(known, &record, request.node, &stat),
+            // By somebody about whom the kernel did not ask. Nobody can tell what it should be, and the share keeps what it was.
+            Ok(record) if record.size != stat.size => {
+                let trouble = Trouble::Size { found: stat.size, recorded: record.size };
+                Ok(ReadError::Stub(ReadResult::Spoilt(trouble.to_string())))
+            }
+            Ok(record) => self.content_of(&met.known, &record, request.node, &stat),
             Err(RecordError::Void) => without_copied_record(inode),
-            Err(error) => Ok(failed(&format!("{error}; restore it with `isotherm restore`, or write it anew"))),
+            Err(error) => Ok(failed(&format!("{error}; write it anew, or delete it and bring it back with `isotherm undelete`"))),
         }
     }
 
@@ -69,6 +74,19 @@ impl Uploader {
     }
 }
 
+/// Nothing is left of what the record was for (row 2). It goes in the order that survives a power cut, before anybody writes to the
+/// file: whoever answers for the volume sees to that, and where nobody does nobody waits either.
+fn emptied(rules: &StubRules, request: &ReadRequest, inode: &Inode) -> Result<ReadError, ReadError> {
+    if !rules.forget_emptied(&request.handle) {
+        let file = StubFile::open_to_look(inode)?;
+        file.flush()?;
+        file.remove_record()?;
+        file.flush()?;
+    }
+    // Read as any other file, when the record is gone.
+    Ok(ReadError::Changed)
+}
+
 fn failed(why: &str) -> ReadError {
     ReadError::Stub(ReadResult::Failed(why.to_owned()))
 }
@@ -83,7 +101,7 @@ fn manifest_of(known: &Record, prefix: ContentPrefix) -> Option<ManifestId> {
 fn without_copied_record(inode: &Inode) -> Result<ReadError, ReadError> {
     let copy = StubFile::open_to_look(inode)?;
     if !copy.has_data()? {
-        return Ok(failed("It is a copy of a tiered file without its content; remove it, or restore it with `isotherm restore`"));
+        return Ok(failed("It is a copy of a tiered file without its content; remove it"));
     }
     copy.remove_record()?;
     // Read at once, as any other file.

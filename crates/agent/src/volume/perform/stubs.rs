@@ -67,6 +67,15 @@ impl StubRules {
         }
     }
 
+    /// Has the record of a file taken away of which nothing is left; false where nobody answers for it.
+    pub(crate) fn forget_emptied(&self, file: &Handle) -> bool {
+        let guard = self.guard();
+        if let Some(guard) = &guard {
+            guard.bring_back(vec![file.clone()]);
+        }
+        guard.is_some()
+    }
+
     fn guard(&self) -> Option<Arc<dyn StubGuard>> {
         self.guard.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
