@@ -81,6 +81,12 @@ pub(super) fn open(spec: &Spec, inputs: &Sender<Input>) -> Result<Opened, End> {
         catalog.set_value(ROLLED_BACK, Some(b"1"));
     }
     catalog.commit()?;
+    let share = Arc::new(Share::new(Arc::clone(&spec.attachment), assignment.group, spec.runtime.clone()));
+    let stubs = Arc::new(StubRules::new(assignment.tiering));
+    let begin = || Guarding::begin(spec, &volume, &share, &stubs, inputs);
+    // Before anything is written here: who waits for an answer may hold up a freeze of the volume, and that every write.
+    let is_own = volume.marker()?.is_some_and(|marker| marker.endpoint == assignment.endpoint);
+    let early = is_own.then(begin);
     let renewed = renew_nonce(&volume, (assignment.endpoint, assignment.group), &known, fresh)?;
     catalog.set_value(NONCE, Some(renewed.nonce.as_bytes()));
     catalog.commit()?;
@@ -90,24 +96,14 @@ pub(super) fn open(spec: &Spec, inputs: &Sender<Input>) -> Result<Opened, End> {
     let confirmed = catalog.value(CONFIRMED).and_then(|value| value.try_into().ok()).map_or(0, u64::from_le_bytes);
     let notes = recover_staging(&volume, &catalog)?;
 
-    let events = inputs.clone();
-    let watcher = Watcher::start(volume.root(), catalog.reader()?, move |event| {
-        // Nobody listens any more only when the endpoint is about to stop.
-        let _ = events.send(Input::Event(event));
-    });
-    let (watcher, watch) = match watcher {
-        Ok(watcher) => (Some(watcher), Watch::Events),
-        Err(unavailable) => (None, Watch::Scan { reason: unavailable.reason.to_string() }),
-    };
+    let (watcher, watch) = watch(&volume, &catalog, inputs)?;
     let settings = settings(spec, &volume, watcher.is_some(), rolled_back)?;
-    let share = Arc::new(Share::new(Arc::clone(&spec.attachment), assignment.group, spec.runtime.clone()));
     if let Some(cursor) = catalog.cursor() {
         share.follow(cursor);
     }
     let exclusions = Exclusions::new(&assignment.exclusions);
     let (readers, repairer) = ([catalog.reader()?, catalog.reader()?], Repairer::new(&volume, &share, catalog.reader()?));
-    let stubs = Arc::new(StubRules::new(assignment.tiering));
-    let guarding = Guarding::begin(spec, &volume, &share, &stubs, inputs);
+    let guarding = early.unwrap_or_else(begin);
     let engine = Engine::new(catalog, settings, Box::new(fresh_id))?;
     let parts = (Arc::clone(&volume), Arc::clone(&share));
     let workers = Workers::start(parts, readers, stubs, repairer, exclusions, watcher, inputs.clone());
@@ -126,6 +122,18 @@ pub(super) fn open(spec: &Spec, inputs: &Sender<Input>) -> Result<Opened, End> {
         endpoint: assignment.endpoint,
         checked: now,
         renewed: now,
+    })
+}
+
+fn watch(volume: &Volume, catalog: &SqlCatalog, inputs: &Sender<Input>) -> Result<(Option<Watcher>, Watch), End> {
+    let events = inputs.clone();
+    let watcher = Watcher::start(volume.root(), catalog.reader()?, move |event| {
+        // Nobody listens any more only when the endpoint is about to stop.
+        let _ = events.send(Input::Event(event));
+    });
+    Ok(match watcher {
+        Ok(watcher) => (Some(watcher), Watch::Events),
+        Err(unavailable) => (None, Watch::Scan { reason: unavailable.reason.to_string() }),
     })
 }
 

@@ -37,6 +37,9 @@ const FETCHING_LARGE: usize = 4;
 const LARGE: u64 = 64 << 20;
 /// Threads for everything else, so that it does not wait for contents that do not come.
 const OTHERS: usize = 2;
+/// Threads that look at what is asked about. They write nothing: while a volume is about to be frozen every writer waits, and the
+/// freeze for somebody who waits for an answer.
+const LOOKING: usize = 2;
 /// Between two looks at who was killed or has returned.
 const LOOK_AFTER: Duration = Duration::from_millis(20);
 
@@ -138,7 +141,7 @@ impl Recall {
             }));
             tasks
         };
-        let (fetches, large, tasks) = (hands(FETCHING), hands(FETCHING_LARGE), hands(OTHERS));
+        let (fetches, large, tasks, looks) = (hands(FETCHING), hands(FETCHING_LARGE), hands(OTHERS), hands(LOOKING));
         // Before anything new is read: nobody may be told of twice.
         let waiting = post.begin()?;
         let ends = Arc::new(AtomicBool::new(false));
@@ -146,7 +149,7 @@ impl Recall {
         threads.push(std::thread::spawn(move || read(&*reader, &asks, &until)));
         let machine = Recalls::new(PATIENCE.as_millis() as u64);
         let (performing, wanting) = (Arc::clone(&performer), BTreeMap::new());
-        let desk = Desk { machine, post, fetches, large, tasks, performer: performing, wanting, started: Instant::now() };
+        let desk = Desk { machine, post, fetches, large, tasks, looks, performer: performing, wanting, started: Instant::now() };
         threads.push(std::thread::spawn(move || desk.run(waiting, &queue)));
         Ok(Self { inputs, threads, problems, performer, ends })
     }
@@ -245,6 +248,7 @@ struct Desk {
     fetches: Sender<Task>,
     large: Sender<Task>,
     tasks: Sender<Task>,
+    looks: Sender<Task>,
     performer: Arc<Performer>,
     /// Who waits for the end of which recall.
     wanting: BTreeMap<Handle, Vec<Sender<(Handle, bool)>>>,
@@ -371,6 +375,7 @@ impl Desk {
         let hands = match &task {
             Task::Fill(_, record) if record.size >= LARGE => &self.large,
             Task::Fill(..) => &self.fetches,
+            Task::Look(_) => &self.looks,
             _ => &self.tasks,
         };
         // Those who perform end after this thread.

@@ -45,6 +45,10 @@ const COPIES: &[&str] = &[
     "unshare -m cat $1 > $2",
     // Whoever answers holds the mount until a moment after the answer.
     "mkdir $2.b && mount --bind $(dirname $1) $2.b && cp $2.b/$(basename $1) $2; for i in 1 2 3 4 5 6 7 8 9; do umount -q $2.b && break; sleep 0.1; done; rmdir $2.b",
+    "mount --version >/dev/null && mkdir $2.up $2.wk $2.ov && mount -t overlay overlay -o lowerdir=$(dirname $1),upperdir=$2.up,workdir=$2.wk $2.ov && cat $2.ov/$(basename $1) > $2; umount $2.ov; rm -r $2.up $2.wk $2.ov",
+    "mount --version >/dev/null && mkdir $2.up $2.wk $2.ov && mount -t overlay overlay -o lowerdir=$(dirname $1),upperdir=$2.up,workdir=$2.wk $2.ov && python3 -c 'import sys, mmap; f=open(sys.argv[1],\"rb\"); open(sys.argv[2],\"wb\").write(mmap.mmap(f.fileno(),0,prot=mmap.PROT_READ)[:])' $2.ov/$(basename $1) $2; umount $2.ov; rm -r $2.up $2.wk $2.ov",
+    // A write to a file of the lower layer copies it up first.
+    "mount --version >/dev/null && mkdir $2.up $2.wk $2.ov && mount -t overlay overlay -o lowerdir=$(dirname $1),upperdir=$2.up,workdir=$2.wk $2.ov && chmod 600 $2.ov/$(basename $1) && cp $2.up/$(basename $1) $2; umount $2.ov; rm -r $2.up $2.wk $2.ov",
 ];
 
 fn is_here(program: &str) -> bool {

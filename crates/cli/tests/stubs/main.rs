@@ -13,6 +13,7 @@ mod copies;
 mod dice;
 mod fsx;
 mod kills;
+mod neighbours;
 mod office;
 mod power;
 #[path = "../e2e/program.rs"]

@@ -1,4 +1,5 @@
-//! Which files of a volume are stubs, or were: a list that only grows while it is used, and is written anew at each start.
+//! Which files of a volume are stubs, or were: a list that only grows while it is used, and is written anew by a start that finds
+//! many in it that are none any more.
 //!
 //! A file is in it, durably, before it gets its record, so that every stub can be found without walking over the volume. Entries
 //! of files that are whole again cost a look at the next start. **Invariant:** a list that may lack a stub says so.
@@ -21,6 +22,9 @@ const FILE: &str = "stubs";
 const NEXT: &str = "stubs.new";
 /// What a list begins with: format 1.
 const HEAD: &[u8; 8] = b"isoStub1";
+/// Entries of files that are whole again which are not worth writing a list anew. A start that writes nothing also gets through
+/// where the volume is about to be frozen, and somebody waits for an answer.
+const SPARE: usize = 4_096;
 /// Bytes behind an entry that tell whether it is whole.
 const CHECK: usize = 4;
 
@@ -46,12 +50,14 @@ impl Ledger {
     pub fn open(root: &Root) -> Result<Self> {
         let staging = root.staging()?;
         let home = staging.home();
-        let listed = match read(home)? {
-            Some(listed) => listed,
-            None => walk(root)?,
+        let (listed, is_whole) = match read(home)? {
+            Some(read) => read,
+            None => (walk(root)?, false),
         };
+        let entries = listed.len();
         let known: BTreeSet<FileHandle> = listed.into_iter().filter(|handle| may_be_stub(root, handle)).collect();
-        let (file, end) = write(home, &known)?;
+        let goes_on = is_whole && entries <= 2 * known.len() + SPARE;
+        let (file, end) = if goes_on { go_on(home)? } else { write(home, &known)? };
         Ok(Self { state: Mutex::new(State { file, end, known }) })
     }
 
@@ -156,9 +162,22 @@ fn parse(bytes: &[u8]) -> Option<Vec<FileHandle>> {
     Some(found)
 }
 
-fn read(home: &Dir) -> Result<Option<Vec<FileHandle>>> {
+/// The entries, and whether there is nothing behind them.
+fn read(home: &Dir) -> Result<Option<(Vec<FileHandle>, bool)>> {
     let bytes = contents(home.as_fd(), FILE).map_err(|errno| fail(errno, "read"))?;
-    Ok(bytes.and_then(|bytes| parse(&bytes)))
+    Ok(bytes.and_then(|bytes| {
+        let listed = parse(&bytes)?;
+        let len = HEAD.len() + listed.iter().map(|file| entry(file).len()).sum::<usize>();
+        Some((listed, len == bytes.len()))
+    }))
+}
+
+/// The list that is there, to be written on; gives the file and its length.
+fn go_on(home: &Dir) -> Result<(OwnedFd, u64)> {
+    let file = open_beneath(home.as_fd(), OsStr::new(FILE), OFlags::RDWR | OFlags::NOFOLLOW, Mode::empty());
+    let file = file.map_err(|errno| fail(errno, "write"))?;
+    let end = rustix::fs::fstat(&file).map_err(|errno| fail(errno, "read"))?.st_size as u64;
+    Ok((file, end))
 }
 
 fn contents(home: impl AsFd, name: &str) -> std::result::Result<Option<Vec<u8>>, Errno> {

@@ -207,11 +207,17 @@ impl StagedFile {
 
 /// Opens a folder that is ours alone, made if missing.
 fn open_own(parent: &Dir, name: &OsStr) -> Result<Dir> {
-    match parent.mkdir(name, 0o700) {
-        Err(error) if error.kind() != ErrorKind::Exists => return Err(error),
-        _ => {}
-    }
-    let dir = parent.open_dir(name)?;
+    let dir = match parent.open_dir(name) {
+        // Only then: also making what is there already waits while the volume is frozen.
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            match parent.mkdir(name, 0o700) {
+                Err(error) if error.kind() != ErrorKind::Exists => return Err(error),
+                _ => {}
+            }
+            parent.open_dir(name)?
+        }
+        opened => opened?,
+    };
     let stat = dir.stat_self()?;
     if stat.uid != rustix::process::geteuid().as_raw() {
         return Err(GateError::new(ErrorKind::Untrusted, "use as staging", name));
