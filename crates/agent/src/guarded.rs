@@ -16,6 +16,7 @@ use isotherm_gate::guard::{GuardUnavailable, Sentry};
 use isotherm_gate::link::{AgentTurn, GateClient, RemotePost, VolumeId, VolumeState};
 use isotherm_gate::{ErrorKind, FileHandle, GateError, Isolation, Ledger, Root, StagedFile};
 
+use crate::catalog::CatalogReader;
 use crate::recall::{Candidate, FetchFailure, FromShare, Lengths, News, NotTiered, Recall, Source, Take, Tell};
 use crate::remote::Share;
 use crate::volume::{StubGuard, gate_handle};
@@ -62,11 +63,17 @@ impl GuardedVolumes {
     }
 
     /// Takes part in guarding the volume on which `root` lies; none if it is not guarded.
-    pub(crate) fn join(&self, endpoint: EndpointId, root: &Root, share: &Arc<Share>, tell: Tell) -> Option<Membership> {
+    pub(crate) fn join(
+        &self,
+        endpoint: EndpointId,
+        root: &Root,
+        (share, known): (&Arc<Share>, &Arc<Mutex<CatalogReader>>),
+        tell: Tell,
+    ) -> Option<Membership> {
         let state = self.volume_of(root)?;
         match self.open(&state, root) {
             Ok(volume) => {
-                let source = Arc::new(FromShare::of(share));
+                let source = Arc::new(FromShare::of(share, known));
                 volume.members.endpoints().insert(endpoint, Member { source: Arc::clone(&source), tell });
                 Some(Membership { endpoint, source, volume })
             }
@@ -210,11 +217,17 @@ impl std::fmt::Debug for Members {
 }
 
 impl Source for Members {
-    fn fetch(&self, record: &StubRecord, take: &mut Take<'_>, go_on: &dyn Fn() -> bool) -> Result<(), FetchFailure> {
+    fn fetch(
+        &self,
+        file: &Handle,
+        record: &StubRecord,
+        take: &mut Take<'_>,
+        go_on: &dyn Fn() -> bool,
+    ) -> Result<(), FetchFailure> {
         let sources: Vec<Arc<FromShare>> = self.endpoints().values().map(|member| Arc::clone(&member.source)).collect();
         let mut failure = FetchFailure::Content("No endpoint on the volume knows the file".to_owned());
         for source in sources {
-            match source.fetch(record, take, go_on) {
+            match source.fetch(file, record, take, go_on) {
                 Err(FetchFailure::Unknown(text)) => failure = FetchFailure::Unknown(text),
                 answered => return answered,
             }

@@ -89,11 +89,11 @@ fn id(number: u32) -> NodeId {
     NodeId(id)
 }
 
-/// An upload that takes longer than the service keeps what nothing names: a second here, a day in life.
+/// An upload that takes longer than the service keeps what nothing names: some seconds here, a day in life.
 #[test]
 fn an_upload_may_take_longer_than_unnamed_content_is_kept() {
     let data = tempfile::tempdir().unwrap();
-    let ages = isotherm_service::Ages { pin_ms: 1_500, grace_ms: 0, ..isotherm_service::Ages::default() };
+    let ages = isotherm_service::Ages { pin_ms: 4_000, grace_ms: 0, ..isotherm_service::Ages::default() };
     let service = Service::start_with(data.path(), ages);
     service.group("plans");
     let group = service.wait(service.client.group("plans")).unwrap().id;
@@ -109,7 +109,7 @@ fn an_upload_may_take_longer_than_unnamed_content_is_kept() {
             let chunks: Vec<_> = window.iter().map(|bytes| (ChunkId::of(bytes), bytes.clone())).collect();
             parts.extend(chunks.iter().map(|(chunk, bytes)| Part::Data { chunk: *chunk, len: bytes.len() as u32 }));
             sender.send(chunks)?;
-            std::thread::sleep(Duration::from_millis(800)); // tidy: wait so that the upload takes its time
+            std::thread::sleep(Duration::from_millis(1_700)); // tidy: wait so that the upload takes its time
             service.wait(service.client.start_collection(CollectRequest::default())).unwrap();
             while !service.wait(service.client.collection()).unwrap().unwrap().ended {
                 std::thread::sleep(Duration::from_millis(5)); // tidy: wait for the next question
@@ -123,7 +123,7 @@ fn an_upload_may_take_longer_than_unnamed_content_is_kept() {
     };
     // What was sent first is gone when the last part comes, and nobody knows.
     assert!(upload(Duration::MAX).unwrap().contains(&false));
-    assert_eq!(upload(Duration::from_millis(400)).unwrap(), [true; 27]);
+    assert_eq!(upload(Duration::from_millis(1_000)).unwrap(), [true; 27]);
 }
 
 #[test]

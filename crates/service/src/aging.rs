@@ -37,7 +37,10 @@ pub(crate) async fn age(state: &State, ages: Ages) -> Result<Aged, Fault> {
 async fn expire(state: &State, group: &Group, time_ms: u64) -> Result<u64, Fault> {
     let (id, mut after, mut expired) = (group.id, None, 0);
     loop {
-        let expire = move |connection: &rusqlite::Connection| records::expire(connection, id, time_ms, after, PIECE);
+        let expire = move |connection: &rusqlite::Connection| {
+            records::refuse_while_waiting(connection)?;
+            records::expire(connection, id, time_ms, after, PIECE)
+        };
         let (next, gone) = state.database.write(expire, |_| {}).await?;
         expired += gone as u64;
         if next.is_none() {
@@ -55,7 +58,10 @@ async fn forget_nodes(state: &State, group: &Group, before_ms: u64) -> Result<u6
         let find = move || records::long_deleted(&connection, id, before_ms, after, PIECE);
         let found = tokio::task::spawn_blocking(find).await??;
         let Some(last) = found.last().copied() else { return Ok(forgotten) };
-        let forget = move |connection: &rusqlite::Connection| records::forget_deleted(connection, id, before_ms, &found);
+        let forget = move |connection: &rusqlite::Connection| {
+            records::refuse_while_waiting(connection)?;
+            records::forget_deleted(connection, id, before_ms, &found)
+        };
         forgotten += state.database.write(forget, |_| {}).await? as u64;
         after = Some(last);
     }
@@ -64,7 +70,10 @@ async fn forget_nodes(state: &State, group: &Group, before_ms: u64) -> Result<u6
 async fn forget_answers(state: &State, group: &Group, before_ms: u64) -> Result<u64, Fault> {
     let (id, mut after, mut forgotten) = (group.id, None, 0);
     loop {
-        let forget = move |connection: &rusqlite::Connection| records::forget_answers(connection, id, before_ms, after, PIECE);
+        let forget = move |connection: &rusqlite::Connection| {
+            records::refuse_while_waiting(connection)?;
+            records::forget_answers(connection, id, before_ms, after, PIECE)
+        };
         let (next, gone) = state.database.write(forget, |_| {}).await?;
         forgotten += gone as u64;
         if next.is_none() {

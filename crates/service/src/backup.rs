@@ -103,7 +103,7 @@ fn failed(path: &Path, what: &'static str) -> impl FnOnce(std::io::Error) -> Ser
 
 fn check_folders(from: &Path, to: &Path) -> Result<(), ServiceError> {
     folder::require_format(from)?;
-    folder::make_private(to).map_err(failed(to, "cannot be made"))?;
+    folder::make(to).map_err(failed(to, "cannot be made"))?;
     let real = |path: &Path| fs::canonicalize(path).map_err(failed(path, "cannot be read"));
     let (from, to) = (real(from)?, real(to)?);
     let inside = |source: &str| ServiceError::Folder {
@@ -128,6 +128,7 @@ fn copy_records(from: &Path, to: &Path) -> Result<Vec<(PackRow, bool)>, ServiceE
         _ => {}
     }
     records::copy(from, to)?;
+    folder::make_private(to);
     File::open(to).and_then(|file| file.sync_all()).map_err(failed(to, "cannot be written"))?;
     Ok(records::packs_in(to)?)
 }

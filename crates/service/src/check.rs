@@ -111,6 +111,8 @@ async fn check(state: &Arc<State>, wanted: CheckRequest, ages: Ages) -> Result<(
     let mut damage = Damage::default();
     let packs = check_packs(state, &mut damage, started_ms).await?;
     if wanted.delete_strays {
+        // They may be the last copy of what was stored since the backup that was put back.
+        state.database.read(records::refuse_while_waiting).await?;
         let deleted = strays::delete(state, started_ms.saturating_sub(ages.grace_ms)).await?;
         checks.change(|status| {
             (status.deleted_strays, status.deleted_bytes) = (deleted.packs, deleted.bytes);

@@ -70,7 +70,9 @@ pub(crate) async fn start(state: &Arc<State>, wanted: CollectRequest) -> Result<
     state.collections.begin();
     let state = Arc::clone(state);
     tokio::spawn(async move {
-        to_the_end(&state, state.ages).await.ok();
+        if let Err(fault) = to_the_end(&state, state.ages).await {
+            tracing::error!(%fault, "Garbage cannot be collected");
+        }
         drop(alone);
     });
     Ok(())
@@ -115,8 +117,16 @@ async fn collect(state: &Arc<State>, ages: Ages) -> Result<Collected, Fault> {
     let mark = Arc::new(mark);
     done.condemned_chunks = condemn(state, &mark, marked_ms, ages).await?;
     let forget = Arc::clone(&mark);
-    let forgotten =
-        state.database.write(move |connection| records::forget_manifests(connection, &forget, marked_ms, ages), |_| {}).await?;
+    let forgotten = state
+        .database
+        .write(
+            move |connection| {
+                records::refuse_while_waiting(connection)?;
+                records::forget_manifests(connection, &forget, marked_ms, ages)
+            },
+            |_| {},
+        )
+        .await?;
     done.forgotten_contents = forgotten as u64;
     drop(mark);
     done.rewritten_packs = rewrite_sparse(state).await?;
@@ -133,8 +143,10 @@ async fn condemn(state: &State, mark: &Arc<Mark>, marked_ms: u64, ages: Ages) ->
         let page = move |connection: &rusqlite::Connection| records::unnamed_chunks(connection, &looked, after, PIECE);
         let (unnamed, next) = state.database.read(page).await?;
         if !unnamed.is_empty() {
-            let condemn =
-                move |connection: &rusqlite::Connection| records::condemn(connection, &unnamed, marked_ms, now_ms(), ages);
+            let condemn = move |connection: &rusqlite::Connection| {
+                records::refuse_while_waiting(connection)?;
+                records::condemn(connection, &unnamed, marked_ms, now_ms(), ages)
+            };
             condemned += state.database.write(condemn, |_| {}).await? as u64;
         }
         after = next;
@@ -160,7 +172,10 @@ async fn delete(state: &Arc<State>, ages: Ages) -> Result<(u64, u64), Fault> {
 async fn delete_piece(state: Arc<State>, ages: Ages) -> Result<Vec<PackRow>, Fault> {
     // Until its objects are gone, the same pack must not be stored again.
     let _nobody_stores = state.content.no_stores().await;
-    let forget = move |connection: &rusqlite::Connection| records::forget_packs(connection, now_ms(), ages, PACKS_PIECE);
+    let forget = move |connection: &rusqlite::Connection| {
+        records::refuse_while_waiting(connection)?;
+        records::forget_packs(connection, now_ms(), ages, PACKS_PIECE)
+    };
     let gone: Vec<PackRow> = state.database.write(forget, |_| {}).await?;
     let ids: Vec<_> = gone.iter().map(|pack| pack.id).collect();
     state.content.packs().delete_packs(&ids).await?;

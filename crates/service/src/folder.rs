@@ -17,6 +17,8 @@ pub(crate) const FORMAT: u32 = 1;
 
 /// The database, in the data folder.
 pub(crate) const RECORDS: &str = "records.sqlite";
+/// The folder of the packs, in the data folder.
+const OBJECTS: &str = "objects";
 /// Longest format file that is read, in bytes.
 const FORMAT_LEN_MAX: u64 = 256;
 
@@ -34,7 +36,7 @@ impl DataFolder {
             let path = path.to_owned();
             move |source| ServiceError::Folder { path, what, source }
         };
-        make_private(path).map_err(io("cannot be made"))?;
+        make(path).map_err(io("cannot be made"))?;
         let lock = OpenOptions::new().create(true).truncate(false).write(true).open(path.join("lock"));
         let lock = lock.map_err(io("cannot be locked"))?;
         match lock.try_lock() {
@@ -43,6 +45,10 @@ impl DataFolder {
             Err(TryLockError::Error(source)) => return Err(io("cannot be locked")(source)),
         }
         check_format(path)?;
+        make(&path.join(OBJECTS)).map_err(io("cannot be written"))?;
+        for name in [RECORDS.to_owned(), format!("{RECORDS}-wal"), format!("{RECORDS}-shm"), OBJECTS.to_owned()] {
+            make_private(&path.join(name));
+        }
         Ok(Self { path: path.to_owned(), _lock: lock })
     }
 
@@ -57,15 +63,33 @@ impl DataFolder {
     }
 
     pub(crate) fn objects(&self) -> PathBuf {
-        self.path.join("objects")
+        self.path.join(OBJECTS)
     }
 }
 
-/// Makes a folder that only this user can look into: all content of all shares is in it.
-pub(crate) fn make_private(path: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o700))
+/// Makes a folder into which only this user can look, unless it is there; then it stays as somebody made it.
+pub(crate) fn make(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    if let Some(above) = path.parent().filter(|above| !above.as_os_str().is_empty()) {
+        fs::create_dir_all(above)?;
+    }
+    match fs::DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists || !path.is_dir() => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Lets nobody else look into something of ours: all content of all shares is in it. Of the folder that was given only what this
+/// service has made is its own.
+pub(crate) fn make_private(path: &Path) {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+    let Ok(found) = fs::symlink_metadata(path) else { return };
+    if found.mode() & 0o077 == 0 || found.is_symlink() {
+        return;
+    }
+    if let Err(error) = fs::set_permissions(path, fs::Permissions::from_mode(found.mode() & 0o7700)) {
+        tracing::warn!(path = %path.display(), %error, "Others may look into what the service keeps");
+    }
 }
 
 /// Refuses what is not a data folder of this format; makes nothing.

@@ -158,6 +158,8 @@ impl Service {
         let opening = tokio::task::spawn_blocking(move || {
             let folder = DataFolder::open(&options.data)?;
             let database = Database::open(&folder.database())?;
+            // It was made just now where the folder is new; its log takes after it.
+            folder::make_private(&folder.database());
             Ok::<_, ServiceError>((folder, database))
         });
         let (folder, database) = opening.await.map_err(Fault::from)??;

@@ -135,6 +135,11 @@ fn main() -> ExitCode {
         }
     });
     let failed = failed.into_inner();
+    let (tiered, recalled) = (tiered.into_inner(), recalled.into_inner());
+    if wanted.tiers && (tiered == 0 || recalled == 0) {
+        println!("nothing was tried: {tiered} tiered, {recalled} recalled");
+        return ExitCode::FAILURE;
+    }
     println!(
         "seeds {}..{}: {} events, {} crashes, {} conflict copies, {} tiered, {} recalled",
         wanted.from,
@@ -142,8 +147,8 @@ fn main() -> ExitCode {
         events.into_inner(),
         crashes.into_inner(),
         conflicts.into_inner(),
-        tiered.into_inner(),
-        recalled.into_inner()
+        tiered,
+        recalled
     );
     println!("{} passed, {failed} failed", wanted.count - failed);
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }

@@ -56,8 +56,17 @@ impl World {
         if !self.options.tiers || site.engine.is_none() || site.parted || self.down {
             return BTreeSet::new();
         }
-        let stubs = site.volume.files().filter(|(_, inode)| inode.is_stub()).map(|(_, inode)| manifest(inode.bytes));
-        stubs.filter(|manifest| self.records.has_content(*manifest)).collect()
+        let mut there = BTreeSet::new();
+        for (file, inode) in site.volume.files() {
+            let Some(node) = inode.stub else { continue };
+            let content = manifest(inode.bytes);
+            let mut nodes = vec![node];
+            nodes.extend(site.engine.as_ref().map(|engine| engine.catalog().by_handle(&handle(file))).unwrap_or_default());
+            if self.records.has_content(content) && self.knows(number, &nodes, content) {
+                there.insert(content);
+            }
+        }
+        there
     }
 
     /// Some files that are as the share has them give up their content.
@@ -127,16 +136,20 @@ impl World {
         }
     }
 
-    /// What a stub holds, told by its record and by what catalog and share know of its node.
-    pub(crate) fn read_stub(&self, number: usize, inode: &Inode, nodes: [NodeId; 2], print: Print) -> ReadResult {
-        let content = manifest(inode.bytes);
+    /// Whether the catalog of a server, or the share, knows of this content at one of these nodes.
+    fn knows(&self, number: usize, nodes: &[NodeId], content: ManifestId) -> bool {
         let catalog = self.sites[number].engine.as_ref().map(Engine::catalog);
-        let is_known = |node: &NodeId| {
+        nodes.iter().any(|node| {
             let record = catalog.and_then(|catalog| catalog.record(*node));
             let Ok(history) = self.records.history(*node, 100);
             record.is_some_and(|record| record.is_safe(&content)) || history.contains(&content)
-        };
-        if !nodes.iter().any(is_known) {
+        })
+    }
+
+    /// What a stub holds, told by its record and by what catalog and share know of its node.
+    pub(crate) fn read_stub(&self, number: usize, inode: &Inode, nodes: [NodeId; 2], print: Print) -> ReadResult {
+        let content = manifest(inode.bytes);
+        if !self.knows(number, &nodes, content) {
             return ReadResult::Failed("It is tiered, and the share does not know its content".to_owned());
         }
         let content = FileContent { manifest: content, size: 1, modified: Timestamp(inode.modified), link: None };

@@ -2,10 +2,11 @@
 //!
 //! **Invariant:** contents come as stubs only while somebody answers for them.
 
-use std::sync::Arc;
 use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex};
 
 use super::{Input, Spec};
+use crate::catalog::CatalogReader;
 use crate::engine::Event;
 use crate::guarded::{GuardedVolumes, Membership};
 use crate::recall::{News, Tell};
@@ -18,6 +19,7 @@ pub(super) struct Guarding {
     endpoint: isotherm_core::ids::EndpointId,
     volume: Arc<Volume>,
     share: Arc<Share>,
+    known: Arc<Mutex<CatalogReader>>,
     stubs: Arc<StubRules>,
     inputs: Sender<Input>,
     membership: Option<Membership>,
@@ -27,7 +29,7 @@ impl Guarding {
     pub(super) fn begin(
         spec: &Spec,
         volume: &Arc<Volume>,
-        share: &Arc<Share>,
+        (share, known): (&Arc<Share>, &Arc<Mutex<CatalogReader>>),
         stubs: &Arc<StubRules>,
         inputs: &Sender<Input>,
     ) -> Self {
@@ -36,6 +38,7 @@ impl Guarding {
             endpoint: spec.assignment.endpoint,
             volume: Arc::clone(volume),
             share: Arc::clone(share),
+            known: Arc::clone(known),
             stubs: Arc::clone(stubs),
             inputs: inputs.clone(),
             membership: None,
@@ -58,7 +61,7 @@ impl Guarding {
             // Nobody listens any more only when the endpoint stops.
             let _ = inputs.send(Input::Event(event));
         });
-        self.membership = self.guarded.join(self.endpoint, self.volume.root(), &self.share, tell);
+        self.membership = self.guarded.join(self.endpoint, self.volume.root(), (&self.share, &self.known), tell);
         self.stubs.set_guard(self.membership.as_ref().map(|membership| membership.volume() as Arc<dyn StubGuard>));
     }
 }

@@ -4,8 +4,8 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use isotherm_api::Code;
@@ -83,7 +83,8 @@ pub(super) fn open(spec: &Spec, inputs: &Sender<Input>) -> Result<Opened, End> {
     catalog.commit()?;
     let share = Arc::new(Share::new(Arc::clone(&spec.attachment), assignment.group, spec.runtime.clone()));
     let stubs = Arc::new(StubRules::new(assignment.tiering));
-    let begin = || Guarding::begin(spec, &volume, &share, &stubs, inputs);
+    let known_here = Arc::new(Mutex::new(catalog.reader()?));
+    let begin = || Guarding::begin(spec, &volume, (&share, &known_here), &stubs, inputs);
     // Before anything is written here: who waits for an answer may hold up a freeze of the volume, and that every write.
     let is_own = volume.marker()?.is_some_and(|marker| marker.endpoint == assignment.endpoint);
     let early = is_own.then(begin);

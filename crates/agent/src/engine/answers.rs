@@ -55,7 +55,10 @@ impl<C: Catalog> Engine<C> {
                     let commit = Commit { author, operation: *operation, version };
                     settle::committed(&mut self.catalog, &sent.intent, change, commit);
                     self.work.waits.remove(&change.node());
-                    self.work.unkept.remove(&change.node());
+                    let from = sent.intent.rebind.map(|(from, _)| from);
+                    from.into_iter().chain([change.node()]).for_each(|node| {
+                        self.work.unkept.remove(&node);
+                    });
                     self.resolved(change.node());
                     self.uploaded(change, now);
                     match before {

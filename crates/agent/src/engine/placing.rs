@@ -38,8 +38,11 @@ const FORMAT: u8 = 1;
 /// The steps of a kept value. What cannot be read is as if there were none: then what they left on the volume is taken for a
 /// user's work, which loses nothing.
 fn kept_steps(bytes: &[u8]) -> Vec<Step> {
-    let steps = stored::open(FORMAT, bytes).ok().and_then(|body| postcard::from_bytes(body).ok());
-    steps.or_else(|| postcard::from_bytes(bytes).ok()).unwrap_or_else(|| {
+    // All of it: damage must not be read as fewer steps, or others.
+    let read =
+        |body| postcard::take_from_bytes(body).ok().filter(|(_, rest): &(_, &[u8])| rest.is_empty()).map(|(steps, _)| steps);
+    let steps = stored::open(FORMAT, bytes).ok().and_then(read);
+    steps.or_else(|| read(bytes)).unwrap_or_else(|| {
         tracing::warn!("Steps that were under way when the agent ended cannot be read");
         Vec::new()
     })

@@ -23,12 +23,18 @@ pub type Take<'a> = dyn FnMut(u64, &[u8]) -> Result<(), GateError> + 'a;
 
 /// Where content comes from.
 pub trait Source: Send + Sync + std::fmt::Debug {
-    /// Gives all bytes of a content, piece by piece, each with its offset; what is not given is zeros. Every piece has been
+    /// Gives all bytes of the content of a file with this record, piece by piece, each with its offset; what is not given is zeros. Every piece has been
     /// proved to be the content's before it is given. Waits for a service that is away until `go_on` says no.
     ///
     /// # Errors
     /// [`FetchFailure`]; what was given before is of no use then.
-    fn fetch(&self, record: &StubRecord, take: &mut Take<'_>, go_on: &dyn Fn() -> bool) -> Result<(), FetchFailure>;
+    fn fetch(
+        &self,
+        file: &Handle,
+        record: &StubRecord,
+        take: &mut Take<'_>,
+        go_on: &dyn Fn() -> bool,
+    ) -> Result<(), FetchFailure>;
 }
 
 /// Why content did not come.
@@ -161,6 +167,11 @@ impl Performer {
     /// since after a cut nobody knows which of it is still the content's.
     fn mend(&self, file: &Handle, record: &StubRecord) -> Result<(), GateError> {
         let (_, opened) = stub_file(&self.root, file)?;
+        // It may have been emptied, or been brought back, since it was looked at: then there is nothing to mend.
+        let is_it = opened.record()?.is_some_and(|value| StubRecord::decode(&value, file).as_ref() == Ok(record));
+        if !is_it || opened.stat()?.size == 0 {
+            return Ok(());
+        }
         opened.flush()?;
         opened.give_up()?;
         opened.set_len(record.size)
@@ -184,7 +195,7 @@ impl Performer {
             progress();
             Ok(())
         };
-        let fetched = self.source.fetch(record, &mut take, &|| self.wanted().contains(file));
+        let fetched = self.source.fetch(file, record, &mut take, &|| self.wanted().contains(file));
         let fetched = fetched.and_then(|()| {
             if opened.stat()?.size != record.size || !seals.hold(&opened)? {
                 return Err(FetchFailure::Content("The file was cut, without being opened, while its content came".to_owned()));

@@ -1,17 +1,21 @@
 //! Contents of stubs from the share.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use isotherm_core::content::manifest::Part;
 use isotherm_core::content::{ChunkId, Manifest, ManifestId};
+use isotherm_core::ids::NodeId;
+use isotherm_core::node::Content;
 use isotherm_core::stub::{ContentPrefix, StubRecord};
+use isotherm_core::trees::{Handle, Record};
 use isotherm_gate::GateError;
 
 use super::perform::{FetchFailure, Source, Take};
+use crate::catalog::CatalogReader;
 use crate::engine::Away;
 use crate::remote::Share;
 use crate::volume::ContentSource;
@@ -21,8 +25,8 @@ const REQUEST_BYTES: u64 = 8 << 20;
 /// Before a service that is away is asked again.
 const AGAIN: Duration = Duration::from_millis(500);
 
-/// The manifests that a node has or had: what is known here first, then what the share says.
-pub type Manifests = dyn Fn(&StubRecord) -> Result<Vec<ManifestId>, Away> + Send + Sync;
+/// The manifests that the nodes of a file have or had: what is known here first, then what the share says.
+pub type Manifests = dyn Fn(&Handle, &StubRecord) -> Result<Vec<ManifestId>, Away> + Send + Sync;
 
 /// The share as a source: which contents a node had, and their chunks.
 pub struct FromShare {
@@ -39,17 +43,30 @@ impl FromShare {
 
     /// The share of an endpoint.
     #[must_use]
-    pub fn of(share: &Arc<Share>) -> Self {
-        let asked = Arc::clone(share);
-        let manifests = move |record: &StubRecord| {
-            let histories = asked.runtime().block_on(asked.history(vec![record.node]))?;
+    pub fn of(share: &Arc<Share>, known: &Arc<Mutex<CatalogReader>>) -> Self {
+        let (asked, known) = (Arc::clone(share), Arc::clone(known));
+        let manifests = move |file: &Handle, record: &StubRecord| {
+            // The file may belong to another node by now than its record names: after a conflict, or in another life of the share.
+            let reader = known.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut nodes: Vec<Record> = reader.record(record.node).into_iter().collect();
+            nodes.extend(reader.by_handle(file).into_iter().filter(|other| other.node != record.node));
+            drop(reader);
+            let is_it = |manifest: &ManifestId| ContentPrefix::of(manifest) == record.content;
+            let safe = nodes.iter().flat_map(Record::safe_contents).filter_map(Content::file).map(|file| file.manifest);
+            let here: Vec<ManifestId> = safe.filter(is_it).collect();
+            if !here.is_empty() {
+                return Ok(here);
+            }
+            let mut ids: BTreeSet<NodeId> = nodes.iter().map(|known| known.node).collect();
+            ids.insert(record.node);
+            let histories = asked.runtime().block_on(asked.history(ids.into_iter().collect()))?;
             Ok(histories.into_iter().flat_map(|(_, manifests)| manifests).collect())
         };
         Self::new(Arc::clone(share) as Arc<_>, Box::new(manifests))
     }
 
-    fn manifest(&self, record: &StubRecord) -> Result<Manifest, Stopped> {
-        let known = (self.manifests)(record)?;
+    fn manifest(&self, file: &Handle, record: &StubRecord) -> Result<Manifest, Stopped> {
+        let known = (self.manifests)(file, record)?;
         let fits = |id: &&ManifestId| ContentPrefix::of(id) == record.content;
         let unknown = || Stopped::For(FetchFailure::Unknown("The share does not know the content of this file".to_owned()));
         let id = known.iter().find(fits).ok_or_else(unknown)?;
@@ -141,12 +158,18 @@ fn request_len(wanted: &[Wanted]) -> usize {
 }
 
 impl Source for FromShare {
-    fn fetch(&self, record: &StubRecord, take: &mut Take<'_>, go_on: &dyn Fn() -> bool) -> Result<(), FetchFailure> {
+    fn fetch(
+        &self,
+        file: &Handle,
+        record: &StubRecord,
+        take: &mut Take<'_>,
+        go_on: &dyn Fn() -> bool,
+    ) -> Result<(), FetchFailure> {
         let (mut wanted, mut position) = (None, 0);
         loop {
             let begun = match wanted.take() {
                 Some(wanted) => Ok(wanted),
-                None => self.manifest(record).map(|manifest| wanted_of(&manifest)),
+                None => self.manifest(file, record).map(|manifest| wanted_of(&manifest)),
             };
             let result = begun.and_then(|list| {
                 let result = self.chunks(&list, &mut position, take, go_on);

@@ -36,7 +36,13 @@ pub(crate) struct Contents {
 }
 
 impl Source for Contents {
-    fn fetch(&self, record: &StubRecord, take: &mut Take<'_>, go_on: &dyn Fn() -> bool) -> Result<(), FetchFailure> {
+    fn fetch(
+        &self,
+        _file: &Handle,
+        record: &StubRecord,
+        take: &mut Take<'_>,
+        go_on: &dyn Fn() -> bool,
+    ) -> Result<(), FetchFailure> {
         self.fetched.fetch_add(1, Ordering::Relaxed);
         let content = self.known.lock().unwrap().get(&record.content).cloned();
         let content = content.ok_or_else(|| FetchFailure::Content("The share has no such content".to_owned()))?;

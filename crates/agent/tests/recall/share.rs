@@ -24,7 +24,7 @@ fn fetched(source: &FromShare, record: &StubRecord, go_on: &dyn Fn() -> bool) ->
         content[offset as usize..offset as usize + piece.len()].copy_from_slice(piece);
         Ok(())
     };
-    source.fetch(record, &mut take, go_on)?;
+    source.fetch(&Handle(Box::from([1])), record, &mut take, go_on)?;
     Ok(content)
 }
 
@@ -45,7 +45,7 @@ fn a_content_comes_whole_over_a_connection_that_breaks_and_holes_are_not_asked_f
         }
         true
     };
-    let source = FromShare::new(share, Box::new(move |_| Ok(vec![ManifestId::from_bytes([9; 32]), manifest])));
+    let source = FromShare::new(share, Box::new(move |_, _| Ok(vec![ManifestId::from_bytes([9; 32]), manifest])));
     let record = record(&manifest, expected.len() as u64);
     assert!(fetched(&source, &record, &go_on).unwrap() == expected);
 }
@@ -55,7 +55,7 @@ fn what_the_share_does_not_have_is_said_and_who_waits_no_more_ends_it() {
     let share = Arc::new(Memory::default());
     let content = share.put(&[Ok(&noise(300_000, 3))]);
     let known = content.manifest;
-    let source = FromShare::new(Arc::clone(&share) as _, Box::new(move |_| Ok(vec![known])));
+    let source = FromShare::new(Arc::clone(&share) as _, Box::new(move |_, _| Ok(vec![known])));
     let other = record(&ManifestId::from_bytes([9; 32]), 5);
     let failure = fetched(&source, &other, &|| true).unwrap_err();
     assert_eq!(failure.to_string(), "The share does not know the content of this file");

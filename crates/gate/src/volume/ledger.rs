@@ -68,7 +68,14 @@ impl Ledger {
     /// A failure of the volume: then none of them may become one.
     pub fn add(&self, files: &[FileHandle]) -> Result<()> {
         self.add_staged(files)?;
-        rustix::fs::fdatasync(&self.state().file).map_err(|errno| fail(errno, "write"))
+        let mut state = self.state();
+        rustix::fs::fdatasync(&state.file).map_err(|errno| {
+            // Nobody is told of the same failed write twice: the next one must not count them as being there.
+            files.iter().for_each(|file| {
+                state.known.remove(file);
+            });
+            fail(errno, "write")
+        })
     }
 
     /// Files in staging that may be stubs soon. Durable with the volume's next sync, and no user sees them before.

@@ -62,7 +62,8 @@ pub(super) async fn check(state: &State, waive: bool) -> Result<(), Fault> {
         if records::end_wait(connection, wait.since_ms)? {
             records::audit(connection, now_ms(), "service.gc-goes-on", "", detail)?;
         }
-        Ok(())
+        // Another wait may have begun since.
+        records::refuse_while_waiting(connection)
     };
     state.database.write(end, |()| {}).await
 }

@@ -9,7 +9,7 @@ use isotherm_api::management::{AuditEntry, Group, GroupChange, Keep, KeepChange,
 use isotherm_core::fold::FOLD_VERSION;
 use isotherm_core::ids::{GroupId, Incarnation, Version};
 use isotherm_core::name::Case;
-use isotherm_core::namespace::Reader;
+use isotherm_core::namespace::{History, Reader, Records as _};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::codec::{signed, unsigned};
@@ -149,14 +149,28 @@ pub(crate) fn begin_life_if_behind(
 ) -> Result<bool, Fault> {
     let group = group_by_id(connection, id)?;
     let is_behind = group.incarnation == reader.cursor.incarnation && reader.newest > group.head;
+    if knows_more(connection, &group, reader)? {
+        super::waiting::wait_for_all(connection, now_ms)?;
+    }
     if is_behind {
         // Set back under a run that went on, as with a machine's memory: nobody knows what was written since, or where the
         // common past ended.
         let common = if is_own { Version(0) } else { group.head };
         end_life(connection, &group, common, fresh, now_ms)?;
-        super::waiting::wait_for_all(connection, now_ms)?;
     }
     Ok(is_behind)
+}
+
+/// Whether a reader knows what these records have never had, or have no more: they were set back. It may be of a life that began
+/// after the copy was made, or of one that this run has ended already.
+fn knows_more(connection: &Connection, group: &Group, reader: Reader) -> Result<bool, Fault> {
+    let lives = super::SqlRecords::open(connection, group.id, 0)?.lives()?;
+    let history = History { lives, present: group.incarnation };
+    let newest = reader.newest.max(reader.cursor.version);
+    Ok(match history.common_with(reader.cursor.incarnation) {
+        Some(common) => newest > common.min(group.head),
+        None => newest > Version(0),
+    })
 }
 
 /// Deletes a group without endpoints. Its chunks stay until they are collected.

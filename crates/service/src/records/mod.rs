@@ -51,7 +51,7 @@ pub(crate) use servers::{ServerRow, attach, check_epoch, delete_server, ever_cal
 pub(crate) use share::SqlRecords;
 pub(crate) use strays::{any_strays, forget_strays, old_strays, remember_strays};
 pub(crate) use tree::{Found, conflicts, find, list, snapshot};
-pub(crate) use waiting::{end_wait, waits_since};
+pub(crate) use waiting::{end_wait, refuse_while_waiting, waits_since};
 
 use std::path::Path;
 

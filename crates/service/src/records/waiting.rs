@@ -33,15 +33,31 @@ pub(super) fn wait_if_copy(connection: &Connection, now_ms: u64) -> Result<(), F
     Ok(transaction.commit()?)
 }
 
-/// Collection waits from now on. Each endpoint is asked to look at its whole folder: what it has reached before says nothing.
+/// Collection waits from now on, if it does not already. Each endpoint is asked to look at its whole folder: what it has reached
+/// before says nothing.
 pub(super) fn wait_for_all(connection: &Connection, now_ms: u64) -> Result<(), Fault> {
-    set(connection, WAITS_SINCE, signed(now_ms))?;
-    connection.execute("UPDATE share SET barrier = max(barrier + 1, ?1)", [signed(now_ms)])?;
+    if waits_since(connection)?.is_some() {
+        return Ok(());
+    }
+    // Beyond all barriers that were ever set, also where the clock is behind.
+    let newest: i64 = connection.query_row("SELECT coalesce(max(barrier), 0) FROM share", [], |row| row.get(0))?;
+    let since = signed(now_ms).max(newest + 1);
+    set(connection, WAITS_SINCE, since)?;
+    connection.execute("UPDATE share SET barrier = ?1", [since])?;
     super::groups::bump(connection)
 }
 
-/// Since when collection waits, in milliseconds since 1970, which is also the least barrier that an endpoint has to reach;
-/// none if it does not.
+/// Refuses in a transaction that lets go of something: the waiting may have begun since the run did.
+pub(crate) fn refuse_while_waiting(connection: &Connection) -> Result<(), Fault> {
+    if waits_since(connection)?.is_none() {
+        return Ok(());
+    }
+    let message = "Records were put back, and nothing goes before every server has offered what it has";
+    Err(Fault::new(isotherm_api::Code::InUse, message))
+}
+
+/// Since when collection waits, in milliseconds since 1970 (later than that where the clock was behind), which is also the least
+/// barrier that an endpoint has to reach; none if it does not.
 pub(crate) fn waits_since(connection: &Connection) -> Result<Option<u64>, Fault> {
     let mut statement = connection.prepare_cached("SELECT value FROM meta WHERE key = ?1")?;
     Ok(statement.query_row([WAITS_SINCE], |row| row.get(0).map(unsigned)).optional()?)

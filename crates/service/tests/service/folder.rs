@@ -34,21 +34,29 @@ async fn everything_survives_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_else_looks_into_the_folder_or_its_backup() {
+async fn nobody_else_looks_into_what_the_service_keeps() {
     use std::os::unix::fs::PermissionsExt as _;
     let _no_forks = FORKS.read().await;
+    let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o7777;
     let folder = tempfile::tempdir().unwrap();
-    let (data, backup) = (folder.path().join("new/data"), folder.path().join("backup"));
-    let open = std::fs::Permissions::from_mode(0o755);
-    for path in [&data, &backup] {
-        std::fs::create_dir_all(path).unwrap();
-        std::fs::set_permissions(path, open.clone()).unwrap();
+    let [given, fresh, backup] = ["given", "above/fresh", "backup"].map(|name| folder.path().join(name));
+    // Records and packs of an earlier release, for everybody to read.
+    std::fs::create_dir_all(given.join("objects")).unwrap();
+    std::fs::set_permissions(&given, std::fs::Permissions::from_mode(0o2775)).unwrap();
+    for data in [&given, &fresh] {
+        Running::start(data).await.stop().await;
+        std::fs::set_permissions(data.join("records.sqlite"), std::fs::Permissions::from_mode(0o644)).unwrap();
+        Running::start(data).await.stop().await;
+        assert_eq!((mode(&data.join("records.sqlite")), mode(&data.join("objects"))), (0o600, 0o700));
     }
-    Running::start(&data).await.stop().await;
-    isotherm_service::backup(&data, &backup, false, &|_, _| {}).await.unwrap();
-    for path in [&data, &backup] {
-        assert_eq!(std::fs::metadata(path).unwrap().permissions().mode() & 0o7777, 0o700, "{}", path.display());
-    }
+    isotherm_service::backup(&fresh, &backup, false, &|_, _| {}).await.unwrap();
+    assert_eq!((mode(&backup.join("records.sqlite")), mode(&backup.join("objects"))), (0o600, 0o700));
+    assert_eq!((mode(&fresh), mode(&backup)), (0o700, 0o700), "what was made here");
+    assert_eq!(mode(&given), 0o2775, "what was there stays as somebody made it");
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o1777)).unwrap();
+    let refused = isotherm_service::backup(&fresh, folder.path(), false, &|_, _| {}).await;
+    assert!(refused.is_err());
+    assert_eq!(mode(folder.path()), 0o1777, "nobody else's folder is touched");
 }
 
 /// Restarting a service is no restore, and each run says where the one before ended.

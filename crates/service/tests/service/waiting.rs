@@ -62,16 +62,16 @@ async fn case_10_nothing_is_collected_before_every_server_is_back() {
     assert_eq!(waits(&running).await.unwrap().missing.len(), 1, "it has not found out yet");
     running.stop().await;
 
-    // A restart forgets nothing, and an agent that finds out begins the wait anew.
+    // A restart forgets nothing.
     let running = Running::start(to.path()).await;
     assert_eq!(waits(&running).await.unwrap().since_ms, wait.since_ms);
-    tokio::time::sleep(std::time::Duration::from_millis(5)).await; // tidy: wait for the next millisecond
     let page = running.client.feed(writer.group, late, 10, 0).await.unwrap();
     assert!(page.start_over);
-    assert!(waits(&running).await.unwrap().since_ms > wait.since_ms);
+    assert_eq!(waits(&running).await.unwrap().since_ms, wait.since_ms);
     let group = running.client.group("plans").await.unwrap();
     let cursor = Cursor { incarnation: group.incarnation, version: group.head };
-    agree(&running, &writer, id, cursor, barrier).await;
+    assert_eq!(group.barrier, barrier);
+    agree(&running, &writer, id, cursor, before.barrier).await;
     assert_eq!(waits(&running).await.unwrap().missing.len(), 1, "that was the barrier before");
     agree(&running, &writer, id, cursor, group.barrier).await;
     assert_eq!(waits(&running).await.unwrap().missing, []);
@@ -81,6 +81,52 @@ async fn case_10_nothing_is_collected_before_every_server_is_back() {
     assert_eq!(waits(&running).await, None);
     running.stop().await;
     assert!(collect(to.path(), AT_ONCE).await.condemned_chunks == 1, "from now on garbage goes");
+}
+
+/// A snapshot of the whole machine says nothing. What the agents know does, also if the lives of the share that they know began
+/// after it, and if somebody else was there first.
+#[tokio::test(flavor = "multi_thread")]
+async fn case_10_an_agent_of_a_later_life_tells_that_the_machine_was_set_back() {
+    let _no_forks = FORKS.read().await;
+    for others_first in [false, true] {
+        let mut world = World::new().await;
+        world.writer.create(b"a", b"a").await;
+        world.client().create_endpoint(&endpoint("munich", "/srv/plans")).await.unwrap();
+        let group = world.writer.group;
+        let folder = world.stop().await;
+        let snapshot = tempfile::tempdir().unwrap();
+        let copied = std::process::Command::new("cp").arg("-a").arg(folder.path()).arg(snapshot.path().join("data")).status();
+        assert!(copied.unwrap().success());
+        let running = Running::start(folder.path()).await;
+        let mut writer = Writer::attach(&running.client, "detroit").await;
+        writer.create(b"later", b"b").await;
+        let known = writer.head().await;
+        running.stop().await;
+
+        let running = Running::start(&snapshot.path().join("data")).await;
+        assert_eq!(waits(&running).await, None, "nobody can know yet");
+        if others_first {
+            Writer::attach(&running.client, "berlin").await.create(b"other", b"c").await;
+        }
+        // Who knows nothing, and who knows no more than there is, tell nothing.
+        let mut early = known;
+        (early.incarnation, early.version) = (isotherm_core::ids::Incarnation(0), isotherm_core::ids::Version(0));
+        running.client.feed(group, early, 10, 0).await.unwrap();
+        assert_eq!(waits(&running).await, None);
+        assert!(running.client.feed(group, known, 10, 0).await.unwrap().start_over);
+        assert!(waits(&running).await.is_some(), "others first: {others_first}");
+        let strays = isotherm_api::check::CheckRequest { deep: false, delete_strays: true };
+        running.client.start_check(strays).await.unwrap();
+        let refused = loop {
+            let status = running.client.check().await.unwrap().unwrap();
+            if status.phase == isotherm_api::check::CheckPhase::Done {
+                break status.failed;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await; // tidy: wait for the next question
+        };
+        assert!(refused.unwrap().contains("every server has offered"), "packs that nothing names may be all that is left");
+        running.stop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
