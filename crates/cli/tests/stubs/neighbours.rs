@@ -3,7 +3,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::JoinHandle;
 
@@ -17,6 +17,15 @@ const KINDS: [Fs; 3] = [Fs::Ext4, Fs::Xfs, Fs::Btrfs];
 
 fn freeze(volume: &Path) -> Child {
     Command::new("fsfreeze").arg("--freeze").arg(volume).spawn().unwrap()
+}
+
+/// Thaws a volume also where a test fails: an agent that waits for that could not even be killed.
+struct Thaws(PathBuf);
+
+impl Drop for Thaws {
+    fn drop(&mut self) {
+        let _ = Command::new("fsfreeze").arg("--unfreeze").arg(&self.0).output();
+    }
 }
 
 fn thaw(volume: &Path) {
@@ -49,6 +58,7 @@ fn a_frozen_volume_keeps_writers_waiting_and_nobody_else() {
     for fs in KINDS {
         let Some(office) = with_stubs(fs, 4) else { return };
         let volume = office.guarded().parent().unwrap().to_owned();
+        let _thaws = Thaws(volume.clone());
         assert_eq!(number_of(&fs::read(office.guarded().join("3")).unwrap()), Ok(3));
         assert!(freeze(&volume).wait().unwrap().success());
         // Its content has to be written, and waits for that.
@@ -69,6 +79,7 @@ fn a_freeze_that_meets_somebody_who_empties_a_stub_ends() {
     for fs in KINDS {
         let Some(mut office) = with_stubs(fs, 12) else { return };
         let volume = office.guarded().parent().unwrap().to_owned();
+        let _thaws = Thaws(volume.clone());
         office.kill(Part::Munich);
         let path = office.guarded().join("0");
         let emptying = std::thread::spawn(move || OpenOptions::new().write(true).truncate(true).open(path).map(drop));
