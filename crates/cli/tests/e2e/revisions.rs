@@ -125,3 +125,61 @@ fn names_that_are_not_text_and_paths_that_are_none() {
         assert!(ended.err.contains(says), "{command:?}: {ended:?}");
     }
 }
+
+fn bytes_below(folder: &Path) -> u64 {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
+    entries.map(|entry| if entry.path().is_dir() { bytes_below(&entry.path()) } else { entry.metadata().unwrap().len() }).sum()
+}
+
+/// Bytes that no compression makes fewer.
+fn noise(len: usize) -> Vec<u8> {
+    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 56) as u8
+    };
+    (0..len).map(|_| next()).collect()
+}
+
+#[test]
+fn what_the_share_has_is_sent_by_nobody_again() {
+    if !can_sync("revisions::what_the_share_has_is_sent_by_nobody_again") {
+        return;
+    }
+    let mut world = World::new();
+    world.start_agent("detroit");
+    world.start_agent("munich");
+    let folders = world.share("plans", &["detroit", "munich"]);
+    let (detroit, munich) = (&folders[0], &folders[1]);
+    let bytes = noise(8 << 20);
+    fs::write(detroit.join("model"), &bytes).unwrap();
+    world.wait();
+    let stored = || bytes_below(&world.data().join("objects"));
+    let first = stored();
+    assert!(first >= bytes.len() as u64);
+    let still = |what: &str| {
+        world.wait();
+        let more = stored() - first;
+        assert!(more < 64 << 10, "{what}: {more} bytes more are stored");
+    };
+    fs::copy(detroit.join("model"), detroit.join("copy")).unwrap();
+    still("a copy");
+    fs::create_dir(munich.join("deep")).unwrap();
+    fs::rename(munich.join("model"), munich.join("deep/moved")).unwrap();
+    still("a move at the other server");
+    fs::write(munich.join("the same"), &bytes).unwrap();
+    still("the same file made at the other server");
+    fs::write(detroit.join("copy"), "small").unwrap();
+    still("another content");
+    world.run(&["restore", "copy", "--version", &version_at(&world, "copy", 1)]).expect(0);
+    still("a restored version");
+    fs::remove_file(detroit.join("copy")).unwrap();
+    still("a deletion");
+    world.run(&["undelete", "copy"]).expect(0);
+    still("an undeleted file");
+    for folder in &folders {
+        for name in ["copy", "deep/moved", "the same"] {
+            assert!(fs::read(folder.join(name)).unwrap() == bytes, "{name} in {}", folder.display());
+        }
+    }
+}
