@@ -36,6 +36,8 @@ pub(crate) const CATALOG: &str = "catalog";
 
 /// Everything of a run of an endpoint.
 pub(super) struct Opened {
+    // Fields are dropped in this order. It reads the catalog, which takes its log into itself only if it is closed last.
+    guarding: Guarding,
     pub(super) engine: Engine<SqlCatalog>,
     pub(super) workers: Workers,
     pub(super) share: Arc<Share>,
@@ -45,7 +47,6 @@ pub(super) struct Opened {
     pub(super) started: Instant,
     /// Problems of the start, such as files that were rescued.
     pub(super) notes: Vec<Problem>,
-    guarding: Guarding,
     volume: Arc<Volume>,
     endpoint: EndpointId,
     checked: Instant,
