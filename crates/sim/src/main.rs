@@ -23,59 +23,44 @@ Usage: isotherm-sim run [--from N] [--count M] [--agents A] [--actions U] [--cal
 struct Wanted {
     from: u64,
     count: u64,
-    agents: usize,
-    actions: u64,
-    faults: bool,
-    apart: bool,
-    tiers: bool,
-    trace: bool,
-    watch: Option<(usize, u64)>,
+    /// Of each of them, but for its seed.
+    options: Options,
 }
 
 fn parse(mut arguments: impl Iterator<Item = String>) -> Option<Wanted> {
-    let mut wanted = Wanted {
-        from: 0,
-        count: 500,
-        agents: 3,
-        actions: 60,
-        faults: true,
-        apart: false,
-        tiers: false,
-        trace: false,
-        watch: None,
-    };
+    let mut wanted = Wanted { from: 0, count: 500, options: Options::of(0) };
     if arguments.next()? != "run" {
         return None;
     }
     while let Some(flag) = arguments.next() {
         if flag == "--calm" {
-            wanted.faults = false;
+            wanted.options.faults = false;
             continue;
         }
         if flag == "--apart" {
-            wanted.apart = true;
+            wanted.options.apart = true;
             continue;
         }
         if flag == "--tiers" {
-            wanted.tiers = true;
+            wanted.options.tiers = true;
             continue;
         }
         if flag == "--trace" {
-            wanted.trace = true;
+            wanted.options.trace = true;
             continue;
         }
         let value = arguments.next()?;
         if flag == "--watch" {
             let (server, inode) = value.split_once(':')?;
-            wanted.watch = Some((server.parse().ok()?, inode.parse().ok()?));
+            wanted.options.watch = Some((server.parse().ok()?, inode.parse().ok()?));
             continue;
         }
         let value: u64 = value.parse().ok()?;
         match flag.as_str() {
             "--from" => wanted.from = value,
             "--count" => wanted.count = value,
-            "--agents" => wanted.agents = usize::try_from(value).ok().filter(|agents| *agents > 0)?,
-            "--actions" => wanted.actions = value,
+            "--agents" => wanted.options.agents = usize::try_from(value).ok().filter(|agents| *agents > 0)?,
+            "--actions" => wanted.options.actions = value,
             _ => return None,
         }
     }
@@ -99,16 +84,7 @@ fn main() -> ExitCode {
                     if seed >= wanted.from + wanted.count {
                         return;
                     }
-                    let options = Options {
-                        seed,
-                        agents: wanted.agents,
-                        actions: wanted.actions,
-                        faults: wanted.faults,
-                        apart: wanted.apart,
-                        tiers: wanted.tiers,
-                        trace: wanted.trace,
-                        watch: wanted.watch,
-                    };
+                    let options = Options { seed, ..wanted.options };
                     let outcome = match std::panic::catch_unwind(|| run(options)) {
                         Ok(outcome) => outcome,
                         Err(_) => {
@@ -136,7 +112,7 @@ fn main() -> ExitCode {
     });
     let failed = failed.into_inner();
     let (tiered, recalled) = (tiered.into_inner(), recalled.into_inner());
-    if wanted.tiers && (tiered == 0 || recalled == 0) {
+    if wanted.options.tiers && (tiered == 0 || recalled == 0) {
         println!("nothing was tried: {tiered} tiered, {recalled} recalled");
         return ExitCode::FAILURE;
     }

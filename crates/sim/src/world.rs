@@ -40,6 +40,14 @@ pub struct Options {
     pub watch: Option<(usize, u64)>,
 }
 
+impl Options {
+    /// The usual world of a seed: three servers, sixty actions, and everything fails.
+    #[must_use]
+    pub fn of(seed: u64) -> Self {
+        Self { seed, agents: 3, actions: 60, faults: true, apart: false, tiers: false, trace: false, watch: None }
+    }
+}
+
 /// What came of a run.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {

@@ -93,16 +93,7 @@ const FOUND: &[(u64, &str)] = &[
 #[test]
 fn seeds_that_once_failed_hold() {
     for (seed, found) in FOUND {
-        let outcome = run(Options {
-            seed: *seed,
-            agents: 3,
-            actions: 60,
-            faults: true,
-            apart: false,
-            tiers: false,
-            trace: false,
-            watch: None,
-        });
+        let outcome = run(Options::of(*seed));
         assert!(outcome.wrong.is_empty(), "seed {seed} ({found}): {}", outcome.wrong.join("\n"));
     }
 }
@@ -123,30 +114,20 @@ const FOUND_APART: &[(u64, &str)] = &[
 #[test]
 fn seeds_that_once_failed_apart_hold() {
     for (seed, found) in FOUND_APART {
-        let outcome = run(Options {
-            seed: *seed,
-            agents: 3,
-            actions: 60,
-            faults: true,
-            apart: true,
-            tiers: false,
-            trace: false,
-            watch: None,
-        });
+        let outcome = run(Options { apart: true, ..Options::of(*seed) });
         assert!(outcome.wrong.is_empty(), "seed {seed} ({found}): {}", outcome.wrong.join("\n"));
     }
 }
 
 #[test]
 fn one_seed_is_one_run() {
-    let options = Options { seed: 7, agents: 3, actions: 60, faults: true, apart: false, tiers: false, trace: true, watch: None };
+    let options = Options { trace: true, ..Options::of(7) };
     assert_eq!(run(options).trace, run(options).trace);
 }
 
 #[test]
 fn a_hundred_agents_come_to_rest() {
-    let outcome =
-        run(Options { seed: 1, agents: 100, actions: 150, faults: false, apart: false, tiers: false, trace: false, watch: None });
+    let outcome = run(Options { agents: 100, actions: 150, faults: false, ..Options::of(1) });
     assert!(outcome.wrong.is_empty(), "{}", outcome.wrong.join("\n"));
     assert!(outcome.nodes > 10);
 }

@@ -157,8 +157,8 @@ impl<C: Catalog> Engine<C> {
         let pause = if *times == 1 { first / 10 } else { (first << (*times).min(10)).min(most) };
         if *times > 1 {
             let text = format!("The share has lost its content after it was sent, {times} times");
-            let remedy = "It is sent again and again; if it is tiered, restore it with `isotherm restore`. See the service's log, \
-                          and run `isotherm service check --deep`";
+            let remedy = "It is sent again and again; if it is tiered, write it anew, or delete it and bring it back with \
+                          `isotherm undelete`. See the service's log, and run `isotherm service check --deep`";
             self.problem(node, "content_unavailable", &text, remedy, now);
         }
         self.wait(node, now, pause);

@@ -23,8 +23,9 @@ pub type Take<'a> = dyn FnMut(u64, &[u8]) -> Result<(), GateError> + 'a;
 
 /// Where content comes from.
 pub trait Source: Send + Sync + std::fmt::Debug {
-    /// Gives all bytes of the content of a file with this record, piece by piece, each with its offset; what is not given is zeros. Every piece has been
-    /// proved to be the content's before it is given. Waits for a service that is away until `go_on` says no.
+    /// Gives all bytes of the content of a file with this record, piece by piece, each with its offset; what is not given is
+    /// zeros. Every piece has been proved to be the content's before it is given. Waits for a service that is away until `go_on`
+    /// says no.
     ///
     /// # Errors
     /// [`FetchFailure`]; what was given before is of no use then.

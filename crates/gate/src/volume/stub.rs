@@ -1,7 +1,8 @@
 //! The hands of tiering and recall: the record on a file, and its content being filled in and given up.
 //!
 //! It decides nothing and orders nothing; what must be durable before what is the business of the callers. All of it goes
-//! through the root's own mount, about which a gate does not ask. **Invariant:** nothing here but [`StubFile::set_len`] changes a file's length.
+//! through the root's own mount, about which a gate does not ask. **Invariant:** nothing here but [`StubFile::set_len`] changes a
+//! file's length.
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
