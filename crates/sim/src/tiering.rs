@@ -2,6 +2,7 @@
 //! content itself is only in the share, and only there for as long as the service keeps it.
 
 use std::collections::BTreeSet;
+use std::convert::Infallible;
 
 use isotherm_agent::engine::{Engine, Event, ReadResult};
 use isotherm_core::content::ManifestId;
@@ -9,11 +10,15 @@ use isotherm_core::ids::{NodeId, Timestamp};
 use isotherm_core::namespace::Records;
 use isotherm_core::node::{Content, FileContent, Kind};
 use isotherm_core::plan::{Action as Act, Step};
+use isotherm_core::stub::{ContentPrefix, Sought};
 use isotherm_core::trees::{Handle, Print, Record, Trees as _};
 
 use crate::rng::Rng;
 use crate::volume::{Bytes, Ino, Inode, Volume, handle, ino, manifest};
 use crate::world::{Action, CALM_AFTER, World};
+
+/// Versions of a node that the share tells of.
+const HISTORY: usize = 100;
 
 /// Whether a content is worth a stub; small ones are not.
 pub(crate) fn is_large(bytes: Bytes) -> bool {
@@ -139,11 +144,12 @@ impl World {
     /// Whether the catalog of a server, or the share, knows of this content at one of these nodes.
     fn knows(&self, number: usize, nodes: &[NodeId], content: ManifestId) -> bool {
         let catalog = self.sites[number].engine.as_ref().map(Engine::catalog);
-        nodes.iter().any(|node| {
-            let record = catalog.and_then(|catalog| catalog.record(*node));
-            let Ok(history) = self.records.history(*node, 100);
-            record.is_some_and(|record| record.is_safe(&content)) || history.contains(&content)
-        })
+        let known = |node| catalog.and_then(|catalog| catalog.record(node));
+        let had = |nodes: &[NodeId]| -> Result<Vec<ManifestId>, Infallible> {
+            Ok(nodes.iter().flat_map(|node| self.records.history(*node, HISTORY).unwrap_or_default()).collect())
+        };
+        let Ok(found) = Sought::at(ContentPrefix::of(&content), nodes.iter().copied()).find(known, had);
+        found == Some(content)
     }
 
     /// What a stub holds, told by its record and by what catalog and share know of its node.

@@ -9,7 +9,7 @@ mod source;
 mod tier;
 
 pub use perform::{FetchFailure, Source, Take};
-pub use source::{FromShare, Manifests};
+pub use source::{Find, FromShare};
 pub use tier::{Candidate, NotTiered};
 
 use std::collections::BTreeMap;

@@ -1,6 +1,6 @@
 //! Contents of stubs from the share.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -8,9 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use isotherm_core::content::manifest::Part;
 use isotherm_core::content::{ChunkId, Manifest, ManifestId};
-use isotherm_core::ids::NodeId;
-use isotherm_core::node::Content;
-use isotherm_core::stub::{ContentPrefix, StubRecord};
+use isotherm_core::stub::{Sought, StubRecord};
 use isotherm_core::trees::{Handle, Record};
 use isotherm_gate::GateError;
 
@@ -25,52 +23,39 @@ const REQUEST_BYTES: u64 = 8 << 20;
 /// Before a service that is away is asked again.
 const AGAIN: Duration = Duration::from_millis(500);
 
-/// The manifests that the nodes of a file have or had: what is known here first, then what the share says.
-pub type Manifests = dyn Fn(&Handle, &StubRecord) -> Result<Vec<ManifestId>, Away> + Send + Sync;
+/// Finds the manifest of a stub's content, if anybody knows it.
+pub type Find = dyn Fn(&Handle, &StubRecord) -> Result<Option<ManifestId>, Away> + Send + Sync;
 
 /// The share as a source: which contents a node had, and their chunks.
 pub struct FromShare {
     content: Arc<dyn ContentSource>,
-    manifests: Box<Manifests>,
+    find: Box<Find>,
 }
 
 impl FromShare {
     /// A source of these contents.
     #[must_use]
-    pub fn new(content: Arc<dyn ContentSource>, manifests: Box<Manifests>) -> Self {
-        Self { content, manifests }
+    pub fn new(content: Arc<dyn ContentSource>, find: Box<Find>) -> Self {
+        Self { content, find }
     }
 
     /// The share of an endpoint.
     #[must_use]
     pub fn of(share: &Arc<Share>, known: &Arc<Mutex<CatalogReader>>) -> Self {
         let (asked, known) = (Arc::clone(share), Arc::clone(known));
-        let manifests = move |file: &Handle, record: &StubRecord| {
-            // The file may belong to another node by now than its record names: after a conflict, or in another life of the share.
-            let reader = known.lock().unwrap_or_else(PoisonError::into_inner);
-            let mut nodes: Vec<Record> = reader.record(record.node).into_iter().collect();
-            nodes.extend(reader.by_handle(file).into_iter().filter(|other| other.node != record.node));
-            drop(reader);
-            let is_it = |manifest: &ManifestId| ContentPrefix::of(manifest) == record.content;
-            let safe = nodes.iter().flat_map(Record::safe_contents).filter_map(Content::file).map(|file| file.manifest);
-            let here: Vec<ManifestId> = safe.filter(is_it).collect();
-            if !here.is_empty() {
-                return Ok(here);
-            }
-            let mut ids: BTreeSet<NodeId> = nodes.iter().map(|known| known.node).collect();
-            ids.insert(record.node);
-            let histories = asked.runtime().block_on(asked.history(ids.into_iter().collect()))?;
-            Ok(histories.into_iter().flat_map(|(_, manifests)| manifests).collect())
+        let find = move |file: &Handle, record: &StubRecord| {
+            let reader = || known.lock().unwrap_or_else(PoisonError::into_inner);
+            let others: Vec<Record> = reader().by_handle(file);
+            Sought::new(record, others.into_iter().map(|other| other.node))
+                .find(|node| reader().record(node), |nodes| asked.had(nodes))
         };
-        Self::new(Arc::clone(share) as Arc<_>, Box::new(manifests))
+        Self::new(Arc::clone(share) as Arc<_>, Box::new(find))
     }
 
     fn manifest(&self, file: &Handle, record: &StubRecord) -> Result<Manifest, Stopped> {
-        let known = (self.manifests)(file, record)?;
-        let fits = |id: &&ManifestId| ContentPrefix::of(id) == record.content;
         let unknown = || Stopped::For(FetchFailure::Unknown("The share does not know the content of this file".to_owned()));
-        let id = known.iter().find(fits).ok_or_else(unknown)?;
-        let found = self.content.manifests(&[*id])?.pop().flatten();
+        let id = (self.find)(file, record)?.ok_or_else(unknown)?;
+        let found = self.content.manifests(&[id])?.pop().flatten();
         let manifest = found.ok_or_else(|| missing("The share has no such content any more"))?;
         if manifest.len() == record.size {
             Ok(manifest)

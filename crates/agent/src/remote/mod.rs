@@ -244,6 +244,16 @@ impl Share {
         }
         Ok(found)
     }
+
+    /// Contents that these nodes have or had in the share, for who is no part of the runtime.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Self::history`].
+    pub fn had(&self, nodes: &[NodeId]) -> Result<Vec<ManifestId>, Away> {
+        let histories = self.runtime().block_on(self.history(nodes.to_vec()))?;
+        Ok(histories.into_iter().flat_map(|(_, manifests)| manifests).collect())
+    }
 }
 
 /// Splits operations so that each request keeps the limits.

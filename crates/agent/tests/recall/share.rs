@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use isotherm_agent::recall::{FetchFailure, FromShare, Source};
+use isotherm_agent::recall::{FetchFailure, Find, FromShare, Source};
 use isotherm_core::content::ManifestId;
 use isotherm_core::ids::{NodeId, Version};
-use isotherm_core::stub::{Bound, ContentPrefix, StubRecord};
+use isotherm_core::stub::{Bound, ContentPrefix, Sought, StubRecord};
 use isotherm_core::trees::Handle;
 
 use crate::bench::noise;
@@ -15,6 +15,11 @@ use crate::volumes::Memory;
 fn record(manifest: &ManifestId, size: u64) -> StubRecord {
     let bound = Bound::to(&Handle(Box::from([1])));
     StubRecord { node: NodeId([7; 16]), version: Version(1), content: ContentPrefix::of(manifest), size, bound }
+}
+
+/// A share in which every node had these contents.
+fn had(manifests: Vec<ManifestId>) -> Box<Find> {
+    Box::new(move |_, record| Sought::new(record, []).find(|_| None, |_| Ok(manifests.clone())))
 }
 
 /// What a fetch gives, zeros where it gives nothing.
@@ -45,7 +50,7 @@ fn a_content_comes_whole_over_a_connection_that_breaks_and_holes_are_not_asked_f
         }
         true
     };
-    let source = FromShare::new(share, Box::new(move |_, _| Ok(vec![ManifestId::from_bytes([9; 32]), manifest])));
+    let source = FromShare::new(share, had(vec![ManifestId::from_bytes([9; 32]), manifest]));
     let record = record(&manifest, expected.len() as u64);
     assert!(fetched(&source, &record, &go_on).unwrap() == expected);
 }
@@ -55,7 +60,7 @@ fn what_the_share_does_not_have_is_said_and_who_waits_no_more_ends_it() {
     let share = Arc::new(Memory::default());
     let content = share.put(&[Ok(&noise(300_000, 3))]);
     let known = content.manifest;
-    let source = FromShare::new(Arc::clone(&share) as _, Box::new(move |_, _| Ok(vec![known])));
+    let source = FromShare::new(Arc::clone(&share) as _, had(vec![known]));
     let other = record(&ManifestId::from_bytes([9; 32]), 5);
     let failure = fetched(&source, &other, &|| true).unwrap_err();
     assert_eq!(failure.to_string(), "The share does not know the content of this file");

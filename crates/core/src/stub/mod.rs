@@ -6,7 +6,9 @@
 mod event;
 mod recall;
 mod record;
+mod sought;
 
 pub use event::{Answer, Effect, Event, Failure, Found, Millis, Purpose, Question, QuestionId, Trouble};
 pub use recall::Recalls;
 pub use record::{Bound, ContentPrefix, RECORD_MAX, RecordError, StubRecord};
+pub use sought::Sought;

@@ -4,11 +4,9 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use isotherm_core::content::ManifestId;
 use isotherm_core::ids::{NodeId, Timestamp};
-use isotherm_core::node::{Content, FileContent};
-use isotherm_core::stub::{ContentPrefix, RecordError, StubRecord, Trouble};
-use isotherm_core::trees::Record;
+use isotherm_core::node::FileContent;
+use isotherm_core::stub::{RecordError, Sought, StubRecord, Trouble};
 use isotherm_gate::{ErrorKind, GateError, Inode, Stat, StubFile};
 
 use super::{MetStubs, ReadError, Uploader};
@@ -43,8 +41,6 @@ impl Uploader {
         }
     }
 
-    /// The content that a record stands for: what is known here first, then what the share knows. The file may belong to another
-    /// node by now than the record names: after a conflict, or in another life of the share.
     fn content_of(
         &self,
         known: &Mutex<CatalogReader>,
@@ -52,22 +48,10 @@ impl Uploader {
         asked: NodeId,
         stat: &Stat,
     ) -> Result<ReadError, ReadError> {
-        let mut nodes = vec![record.node, asked];
-        nodes.dedup();
-        let reader = known.lock().unwrap_or_else(PoisonError::into_inner);
-        let here = nodes.iter().filter_map(|node| reader.record(*node)).find_map(|known| manifest_of(&known, record.content));
-        drop(reader);
-        let manifest = match here {
-            Some(manifest) => manifest,
-            None => {
-                let histories = self.share.runtime().block_on(self.share.history(nodes));
-                let histories = histories.map_err(ReadError::Away)?;
-                let mut all = histories.into_iter().flat_map(|(_, manifests)| manifests);
-                let Some(found) = all.find(|manifest| ContentPrefix::of(manifest) == record.content) else {
-                    return Ok(failed("It is tiered, and the share does not know its content: it may belong to another share"));
-                };
-                found
-            }
+        let reader = |node| known.lock().unwrap_or_else(PoisonError::into_inner).record(node);
+        let found = Sought::new(record, [asked]).find(reader, |nodes| self.share.had(nodes)).map_err(ReadError::Away)?;
+        let Some(manifest) = found else {
+            return Ok(failed("It is tiered, and the share does not know its content: it may belong to another share"));
         };
         let content = FileContent { manifest, size: record.size, modified: Timestamp(stat.mtime_ns), link: None };
         Ok(ReadError::Stub(ReadResult::Content { content, print: print_of(stat) }))
@@ -89,11 +73,6 @@ fn emptied(rules: &StubRules, request: &ReadRequest, inode: &Inode) -> Result<Re
 
 fn failed(why: &str) -> ReadError {
     ReadError::Stub(ReadResult::Failed(why.to_owned()))
-}
-
-fn manifest_of(known: &Record, prefix: ContentPrefix) -> Option<ManifestId> {
-    let manifests = known.safe_contents().filter_map(Content::file).map(|file| file.manifest);
-    manifests.into_iter().find(|manifest| ContentPrefix::of(manifest) == prefix)
 }
 
 /// A copy that was made with all attributes (`cp -a`, `rsync -X`): whoever copied has read all of the content. A copy without any
