@@ -130,8 +130,8 @@ pub(super) fn end_damage(connection: &Connection, manifest: ManifestId, now_ms: 
     Ok(true)
 }
 
-/// What the nodes of a group lack, at most `limit` after one of them. The circle begins behind the node that would have the
-/// server's id, so that servers do not all begin with the same file.
+/// What the nodes of a group lack, at most `limit` after one of them. Each server's circle begins elsewhere, so that they do not
+/// all begin with the same file.
 pub(crate) fn wanted(
     connection: &Connection,
     group: GroupId,
@@ -139,7 +139,7 @@ pub(crate) fn wanted(
     after: Option<NodeId>,
     limit: usize,
 ) -> Result<Wanted, Fault> {
-    let (start, end) = (NodeId(server.0), NodeId([0xff; 16]));
+    let (start, end) = (start(connection, group, server)?, NodeId([0xff; 16]));
     let from = after.unwrap_or(start);
     let mut contents = Vec::new();
     let is_first_arc = from >= start;
@@ -152,6 +152,18 @@ pub(crate) fn wanted(
     contents.extend(arc(connection, group, second, start, rest)?);
     let next = contents.last().map(|last: &WantedContent| last.node).filter(|_| contents.len() == limit);
     Ok(Wanted { round: round(connection)?, contents, next })
+}
+
+/// As far between the first and the last damaged node as the server's id is between the first and the last id: ids of servers are
+/// drawn at random, and those of nodes grow.
+fn start(connection: &Connection, group: GroupId, server: ServerId) -> Result<NodeId, Fault> {
+    let sql = "SELECT min(node), max(node) FROM damage JOIN share ON damage.share = share.num WHERE share.id = ?1";
+    let ends: (Option<[u8; 16]>, Option<[u8; 16]>) =
+        connection.prepare_cached(sql)?.query_row([group.0], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let (Some(first), Some(last)) = ends else { return Ok(NodeId::ROOT) };
+    let (first, last) = (u128::from_be_bytes(first), u128::from_be_bytes(last));
+    let share = u128::from_be_bytes(server.0) >> 64;
+    Ok(NodeId((first + ((last - first) >> 64) * share).to_be_bytes()))
 }
 
 /// How many live files of a group have content that a check found damaged and nobody has mended.

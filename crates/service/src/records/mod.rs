@@ -22,6 +22,7 @@ mod schema;
 mod servers;
 mod share;
 pub(crate) mod space;
+mod statistics;
 mod strays;
 mod tree;
 mod waiting;

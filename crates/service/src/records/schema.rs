@@ -26,6 +26,8 @@ pub(super) const BUSY: Duration = Duration::from_secs(10);
 const CACHE_KIB: i64 = 64 * 1024;
 /// The write-ahead log is cut back to this many bytes after a long reader has let it grow.
 const LOG_MAX: i64 = 64 * 1024 * 1024;
+/// Pages of the log before they are put into the file: a page that several transactions change is then put there once. 32 MiB.
+const LOG_PAGES: i64 = 8_192;
 /// Prepared statements that a connection keeps.
 const STATEMENTS: usize = 64;
 
@@ -112,6 +114,7 @@ pub(super) fn open(file: &Path) -> Result<Connection, Fault> {
     // What a nested transaction would take back is otherwise kept in a file in /tmp, which a hardened unit may not write to:
     // then no change can be made. It is as large as the pages of one batch.
     connection.pragma_update(None, "temp_store", "MEMORY").map_err(named)?;
+    connection.pragma_update(None, "wal_autocheckpoint", LOG_PAGES).map_err(named)?;
     connection.pragma_update(None, "journal_size_limit", LOG_MAX).map_err(named)?;
     connection.pragma_update(None, "cache_size", -CACHE_KIB).map_err(named)?;
     if is_new {
@@ -120,6 +123,7 @@ pub(super) fn open(file: &Path) -> Result<Connection, Fault> {
         );
         connection.execute_batch(&script).map_err(named)?;
         identify(&connection)?;
+        super::statistics::tell(&connection)?;
         return Ok(connection);
     }
     let check: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(named)?;
@@ -129,6 +133,7 @@ pub(super) fn open(file: &Path) -> Result<Connection, Fault> {
     check_fold(&connection, file)?;
     upgrade(&connection, tables).map_err(|fault| Fault::new(fault.code, format!("{}: {}", file.display(), fault.message)))?;
     identify(&connection)?;
+    super::statistics::tell(&connection)?;
     super::waiting::wait_if_copy(&connection, now_ms())?;
     Ok(connection)
 }
