@@ -178,22 +178,23 @@ fn sqlite_answers_what_memory_answers() {
 }
 
 #[test]
-fn a_catalog_of_format_1_is_brought_forward() {
-    let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/formats/catalog-1/catalog");
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("catalog");
-    std::fs::copy(kept, &path).unwrap();
-    for _ in 0..2 {
-        let catalog = SqlCatalog::open(&path, Case::Sensitive).unwrap();
-        let states = catalog.local_states(NodeId::ROOT);
-        assert_eq!(
-            states.keys().map(|name| name.as_bytes().to_vec()).collect::<Vec<_>>(),
-            [b"one.txt".to_vec(), b"sub".to_vec()]
-        );
-        let one = Name::new(b"one.txt").unwrap();
-        let record = catalog.record(catalog.local_at(&Place { parent: NodeId::ROOT, name: one.clone() }).unwrap()).unwrap();
-        let local = record.local.unwrap();
-        assert_eq!(states[&one], (local.handle, local.print));
+fn a_catalog_of_an_earlier_format_is_brought_forward() {
+    for format in ["catalog-1", "catalog-2"] {
+        let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/formats").join(format).join("catalog");
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("catalog");
+        std::fs::copy(kept, &path).unwrap();
+        for _ in 0..2 {
+            let catalog = SqlCatalog::open(&path, Case::Sensitive).unwrap();
+            let states = catalog.local_states(NodeId::ROOT);
+            let names: Vec<Vec<u8>> = states.keys().map(|name| name.as_bytes().to_vec()).collect();
+            assert_eq!(names, [b"one.txt".to_vec(), b"sub".to_vec()], "{format}");
+            let one = Name::new(b"one.txt").unwrap();
+            let node = catalog.local_at(&Place { parent: NodeId::ROOT, name: one.clone() }).unwrap();
+            let local = catalog.record(node).unwrap().local.unwrap();
+            assert!(catalog.by_handle(&local.handle).contains(&node), "{format}");
+            assert_eq!(states[&one], (local.handle, local.print), "{format}");
+        }
     }
 }
 
@@ -242,7 +243,7 @@ fn foreign_and_damaged_files_are_refused_by_name() {
 
     let connection = rusqlite::Connection::open(&path).unwrap();
     connection.pragma_update(None, "user_version", 9).unwrap();
-    assert!(refusal(&path, Case::Sensitive).contains("has format 9, this release knows format 2"));
+    assert!(refusal(&path, Case::Sensitive).contains("has format 9, this release knows format 3"));
     connection.pragma_update(None, "user_version", 1).unwrap();
     drop(connection);
 

@@ -24,7 +24,7 @@ use isotherm_api::{ApiError, Client, Code};
 use isotherm_core::ids::{EndpointId, ServerId};
 use isotherm_gate::{LockError, StateLock, lock_exclusive, raise_nofile};
 use tokio::runtime::Runtime;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use crate::control;
 use crate::endpoint::{Endpoint, Published, Spec};
@@ -41,6 +41,8 @@ use lost::Lost;
 const DESCRIPTORS: u64 = 65_536;
 /// Time between two looks at whether there is something to report.
 const REPORT_CHECK: Duration = Duration::from_millis(200);
+/// Pictures that come within this time are reported together.
+const GATHER: Duration = Duration::from_millis(10);
 /// Longest time between two reports; well below what counts as offline.
 const REPORT_EVERY: Duration = Duration::from_secs(5);
 /// Threads for requests to the service.
@@ -107,6 +109,8 @@ pub struct Agent {
     servers: BTreeMap<ServerId, String>,
     overview: Arc<Mutex<Overview>>,
     reporting: Reporting,
+    /// Some endpoint has another picture.
+    shown: Arc<Notify>,
     _lock: StateLock,
 }
 
@@ -169,6 +173,7 @@ impl Agent {
             servers: BTreeMap::new(),
             overview,
             reporting: Reporting::default(),
+            shown: Arc::new(Notify::new()),
             _lock: lock,
         })
     }
@@ -186,6 +191,10 @@ impl Agent {
                     Some(news) => if let Err(error) = self.take(news) { break Err(error) },
                     None => break Ok(()),
                 },
+                () = self.shown.notified() => {
+                    tokio::time::sleep(GATHER).await;
+                    self.report();
+                }
                 _ = check.tick() => self.report(),
             }
         };
@@ -278,7 +287,15 @@ impl Agent {
         }
         let state = self.state_of(id);
         let (runtime, servers) = (self.runtime.handle().clone(), self.servers.clone());
-        let spec = Spec { assignment, state, attachment, runtime, servers, guarded: Arc::clone(&self.guarded) };
+        let spec = Spec {
+            assignment,
+            state,
+            attachment,
+            runtime,
+            servers,
+            guarded: Arc::clone(&self.guarded),
+            shown: Arc::clone(&self.shown),
+        };
         if let Some(Slot::Running(endpoint)) = self.slots.get_mut(&id)
             && endpoint.take(&spec)
         {

@@ -4,6 +4,7 @@
 //! transaction; after a failure nothing is written before that transaction was rolled back, and whoever commits is told.
 
 mod accounts;
+mod put;
 mod reader;
 mod row;
 mod schema;
@@ -18,11 +19,11 @@ use std::path::{Path, PathBuf};
 use isotherm_core::ids::{Cursor, LinkId, NodeId};
 use isotherm_core::name::{Case, Name};
 use isotherm_core::node::Place;
-use isotherm_core::trees::{Handle, Print, Record, State, Trees, TreesMut};
+use isotherm_core::trees::{Handle, Print, Record, Trees};
 use rusqlite::{Connection, OptionalExtension as _, Params, Row, params};
 
 use crate::engine::{Catalog, CatalogFailure, Counts, Sent};
-use row::{Columns, DELETED_HERE, DELETED_THERE, DIRECTORY, FILE, SETTLED};
+use row::{DELETED_HERE, DELETED_THERE, DIRECTORY, FILE, SETTLED, handle_key};
 
 /// What an endpoint holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -148,11 +149,6 @@ impl SqlCatalog {
         }
     }
 
-    fn weight(&self, node: NodeId) -> Option<Weight> {
-        let sql = "SELECT state, kind, 1, ifnull(size, 0) + 0.0, up + 0.0, down + 0.0, owed + 0.0 FROM node WHERE id = ?1";
-        self.one(sql, [&node.0[..]], Weight::read)
-    }
-
     fn recount(&mut self, node: NodeId, before: Option<Weight>, after: Option<Weight>) {
         if node.is_anchor() {
             return;
@@ -261,7 +257,7 @@ impl Trees for SqlCatalog {
     }
 
     fn by_handle(&self, handle: &Handle) -> Vec<NodeId> {
-        self.nodes_of("SELECT id FROM node WHERE handle = ?1 ORDER BY id", [&handle.0[..]])
+        self.nodes_of("SELECT id FROM node WHERE handle = ?1 ORDER BY id", [handle_key(handle)])
     }
 
     fn local_children(&self, parent: NodeId, limit: usize) -> Vec<NodeId> {
@@ -294,56 +290,6 @@ impl Trees for SqlCatalog {
     fn local_states(&self, parent: NodeId) -> BTreeMap<Name, (Handle, Print)> {
         let states = states::of_children(&self.connection, parent);
         self.attempt(states)
-    }
-}
-
-impl TreesMut for SqlCatalog {
-    fn put(&mut self, record: Record) {
-        let node = record.node;
-        let before = self.weight(node);
-        if record.state() == State::Gone && !node.is_anchor() {
-            self.change("DELETE FROM node WHERE id = ?1", [&node.0[..]]);
-            self.recount(node, before, None);
-            return;
-        }
-        let columns = Columns::of(&record, self.case);
-        let sql = "INSERT OR REPLACE INTO node
-            (id, local_parent, local_name, local_lost, handle, remote_parent, remote_key, link, state, kind, size,
-                owed, up, down, record, print)
-            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)";
-        let (kind, size) = columns.here.unzip();
-        let (up, down) = columns.to_move;
-        self.change(
-            sql,
-            params![
-                &node.0[..],
-                columns.local_parent,
-                columns.local_name,
-                columns.local_lost,
-                columns.handle,
-                columns.remote_parent,
-                columns.remote_key,
-                columns.link,
-                columns.state,
-                kind,
-                size,
-                columns.owed,
-                up,
-                down,
-                row::encode(&record),
-                columns.print,
-            ],
-        );
-        let weight = Weight {
-            rows: 1,
-            state: columns.state,
-            kind,
-            size: size.unwrap_or(0).unsigned_abs(),
-            up: up.unsigned_abs(),
-            down: down.unsigned_abs(),
-            owed: u64::from(columns.owed),
-        };
-        self.recount(node, before, Some(weight));
     }
 }
 

@@ -81,7 +81,7 @@ impl CatalogReader {
     /// The nodes whose inode this is.
     #[must_use]
     pub fn by_handle(&self, handle: &Handle) -> Vec<Record> {
-        self.records("SELECT record FROM node WHERE handle = ?1", [&handle.0[..]])
+        self.records("SELECT record FROM node WHERE handle = ?1", [&row::handle_key(handle)[..]])
     }
 
     /// The path of a node on this server, else in the share, below the endpoint.

@@ -5,7 +5,7 @@
 use isotherm_core::name::Case;
 use isotherm_core::node::Kind;
 use isotherm_core::stored;
-use isotherm_core::trees::{Print, Record, State};
+use isotherm_core::trees::{Handle, Print, Record, State};
 
 /// First byte of every blob.
 const BLOB_FORMAT: u8 = 1;
@@ -15,7 +15,7 @@ pub(super) struct Columns<'a> {
     pub(super) local_parent: Option<&'a [u8]>,
     pub(super) local_name: Option<&'a [u8]>,
     pub(super) local_lost: bool,
-    pub(super) handle: Option<&'a [u8]>,
+    pub(super) handle: Option<Vec<u8>>,
     /// The state, if a look may find it unchanged.
     pub(super) print: Option<Vec<u8>>,
     pub(super) remote_parent: Option<&'a [u8]>,
@@ -39,7 +39,7 @@ impl<'a> Columns<'a> {
             local_parent: named.map(|local| &local.place.parent.0[..]),
             local_name: named.map(|local| local.place.name.as_bytes()),
             local_lost: record.is_lost(),
-            handle: record.local.as_ref().map(|local| &local.handle.0[..]),
+            handle: record.local.as_ref().map(|local| handle_key(&local.handle)),
             print: named.filter(|local| !local.lost && local.passing().is_none()).map(|local| encode_print(&local.print)),
             remote_parent: live.map(|node| &node.place.parent.0[..]),
             remote_key: live.map(|node| node.place.name.key(case)),
@@ -50,6 +50,21 @@ impl<'a> Columns<'a> {
             state: if record.node.is_anchor() { SETTLED } else { number(record.state()) },
         }
     }
+}
+
+/// A handle as a column, and back. File systems put the inode's number first, its lowest byte in front: neighbours would stand far
+/// from each other, and a directory of new files would write as many pages as it has files. Turning each four bytes round
+/// brings them together, whatever they mean.
+pub(super) fn handle_key(handle: &Handle) -> Vec<u8> {
+    turned(&handle.0)
+}
+
+pub(super) fn handle_of(column: &[u8]) -> Handle {
+    Handle(turned(column).into())
+}
+
+fn turned(bytes: &[u8]) -> Vec<u8> {
+    bytes.chunks(4).flat_map(|word| word.iter().rev().copied()).collect()
 }
 
 /// A state as a column; it follows from the blob, so that it needs no format of its own.
@@ -101,4 +116,17 @@ pub(super) fn encode<T: serde::Serialize>(value: &T) -> Vec<u8> {
 pub(super) fn decode<T: serde::de::DeserializeOwned>(blob: &[u8]) -> Result<T, String> {
     let body = stored::open(BLOB_FORMAT, blob).map_err(|error| error.to_string())?;
     postcard::from_bytes(body).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn handles_of_neighbours_stand_side_by_side_and_come_back_whole() {
+        let of = |inode: u32| Handle([&1_u32.to_le_bytes()[..], &inode.to_le_bytes(), &[9, 9, 9, 9, 7]].concat().into());
+        let keys: Vec<Vec<u8>> = (250..1_030).map(|inode| handle_key(&of(inode))).collect();
+        assert!(keys.is_sorted());
+        assert!((250..1_030).map(of).all(|handle| handle_of(&handle_key(&handle)) == handle));
+    }
 }

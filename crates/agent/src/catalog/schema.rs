@@ -13,11 +13,14 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
 use super::row::Columns;
 use crate::engine::CatalogFailure;
 
-/// Format of the catalog. One of format 1 is brought forward; any other is refused.
-pub(super) const FORMAT: i64 = 2;
+/// Format of the catalog. Those of formats 1 and 2 are brought forward; any other is refused.
+pub(super) const FORMAT: i64 = 3;
 
 /// Marks the file as a catalog of this product ("IsoC").
 const APPLICATION: i64 = 0x4973_6f43;
+
+/// Pages of the log before they are put into the file: a page that several transactions change is then put there once. 32 MiB.
+const LOG_PAGES: i64 = 8_192;
 
 /// Most memory for cached pages of one connection, in KiB.
 const CACHE_KIB: i64 = 48 * 1024;
@@ -64,13 +67,14 @@ pub(super) fn open(path: &Path, case: Case) -> Result<Connection, CatalogFailure
     let format = check_format(&connection, path)?;
     connection.pragma_update(None, "journal_mode", "WAL").map_err(fail)?;
     connection.pragma_update(None, "synchronous", "FULL").map_err(fail)?;
+    connection.pragma_update(None, "wal_autocheckpoint", LOG_PAGES).map_err(fail)?;
     if format == 0 {
         make(&mut connection, case).map_err(fail)?;
     } else {
         check_whole(&connection, path)?;
     }
-    if format == 1 {
-        from_1(&mut connection, path, case)?;
+    if (1..FORMAT).contains(&format) {
+        bring_forward(&mut connection, path, case, format)?;
     }
     check_case(&connection, path, case)?;
     Ok(connection)
@@ -109,7 +113,7 @@ fn check_format(connection: &Connection, path: &Path) -> Result<i64, CatalogFail
         .map_err(|error| failure(path, &error))?;
     match (format, application) {
         (0, 0) if tables == 0 => Ok(0),
-        (1 | FORMAT, APPLICATION) => Ok(format),
+        (1..=FORMAT, APPLICATION) => Ok(format),
         (format, APPLICATION) => Err(CatalogFailure {
             text: format!("Catalog {} has format {format}, this release knows format {FORMAT}", path.display()),
             remedy: "Use the release that wrote it, or remove the file: the endpoint then compares by content".to_owned(),
@@ -130,23 +134,29 @@ fn make(connection: &mut Connection, case: Case) -> rusqlite::Result<()> {
     transaction.commit()
 }
 
-/// A catalog of format 1 gets the states of local files into its index.
-fn from_1(connection: &mut Connection, path: &Path, case: Case) -> Result<(), CatalogFailure> {
+/// Format 1 had no states of local files in its index, and formats 1 and 2 had handles as the file system writes them.
+fn bring_forward(connection: &mut Connection, path: &Path, case: Case, format: i64) -> Result<(), CatalogFailure> {
     let fail = |error| failure(path, &error);
     let transaction = connection.transaction().map_err(fail)?;
-    transaction.execute_batch("ALTER TABLE node ADD COLUMN print BLOB; DROP INDEX node_local;").map_err(fail)?;
+    if format == 1 {
+        transaction.execute_batch("ALTER TABLE node ADD COLUMN print BLOB").map_err(fail)?;
+    }
+    transaction.execute_batch("DROP INDEX node_local; DROP INDEX node_handle;").map_err(fail)?;
     {
         let mut all = transaction.prepare("SELECT id, record FROM node").map_err(fail)?;
-        let mut keep = transaction.prepare("UPDATE node SET print = ?2 WHERE id = ?1").map_err(fail)?;
+        let mut keep = transaction.prepare("UPDATE node SET print = ?2, handle = ?3 WHERE id = ?1").map_err(fail)?;
         let mut rows = all.query([]).map_err(fail)?;
         while let Some(row) = rows.next().map_err(fail)? {
             let (id, blob): (Vec<u8>, Vec<u8>) = row.get(0).and_then(|id| Ok((id, row.get(1)?))).map_err(fail)?;
             let record: Record = super::row::decode(&blob).map_err(|why| damaged(path, &why))?;
-            keep.execute(params![id, Columns::of(&record, case).print]).map_err(fail)?;
+            let columns = Columns::of(&record, case);
+            keep.execute(params![id, columns.print, columns.handle]).map_err(fail)?;
         }
     }
-    let index = TABLES.lines().find(|line| line.starts_with("CREATE INDEX node_local ")).unwrap_or_default();
-    transaction.execute_batch(index).map_err(fail)?;
+    let is_new =
+        |line: &&str| ["CREATE INDEX node_local ", "CREATE INDEX node_handle "].iter().any(|name| line.starts_with(name));
+    let indexes: String = TABLES.lines().filter(is_new).collect();
+    transaction.execute_batch(&indexes).map_err(fail)?;
     transaction.pragma_update(None, "user_version", FORMAT).map_err(fail)?;
     transaction.commit().map_err(fail)
 }

@@ -19,7 +19,7 @@ pub(super) fn of_children(connection: &Connection, parent: NodeId) -> rusqlite::
     while let Some(row) = rows.next()? {
         let blob = |at| row.get_ref(at)?.as_blob().map_err(rusqlite::Error::from);
         if let (Ok(name), Some(print)) = (Name::new(blob(0)?), row::decode_print(blob(2)?)) {
-            states.insert(name, (Handle(blob(1)?.to_vec().into()), print));
+            states.insert(name, (row::handle_of(blob(1)?), print));
         }
     }
     Ok(states)

@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 use isotherm_api::sync::{Assignment, EndpointState, OnStubs};
 use isotherm_core::ids::{EndpointId, ServerId};
 use tokio::runtime::Handle;
+use tokio::sync::Notify;
 
 use crate::catalog::SqlCatalog;
 use crate::engine::{CatalogFailure, Changed, Command, Event, Millis};
@@ -36,7 +37,7 @@ const AGAIN: Duration = Duration::from_secs(3);
 const CHECK: Duration = Duration::from_secs(5);
 /// Time between two nonces (row 15).
 const RENEW: Duration = Duration::from_secs(3_600);
-/// Shortest time between two pictures for reports.
+/// Shortest time between two pictures for reports, unless there is agreement or none any more: somebody may wait for that.
 const PUBLISH: Duration = Duration::from_millis(200);
 /// Longest wait without looking at the clock.
 const IDLE: Duration = Duration::from_secs(1);
@@ -55,6 +56,8 @@ pub(crate) struct Spec {
     pub(crate) servers: BTreeMap<ServerId, String>,
     /// The guarded volumes of this machine.
     pub(crate) guarded: Arc<GuardedVolumes>,
+    /// Whom to tell that there is another picture.
+    pub(crate) shown: Arc<Notify>,
 }
 
 /// Something for the endpoint's thread.
@@ -231,8 +234,8 @@ impl Thread {
         }
         self.confirm(opened, self.spec.assignment.confirmed_deletes)?;
         let mut published_at = Instant::now();
-        // Whether something happened since the last picture.
-        let mut fresh = true;
+        // Whether something happened since the last picture, and what it said to those who wait for agreement.
+        let (mut fresh, mut shown) = (true, None);
         loop {
             let now = opened.now();
             let tick = opened.engine.next_tick(now).map_or(IDLE, |due| Duration::from_millis(due.saturating_sub(now)));
@@ -262,9 +265,10 @@ impl Thread {
             }
             opened.keep_marker(CHECK, RENEW)?;
             let age = published_at.elapsed();
-            if age >= IDLE || (fresh && age >= PUBLISH) {
+            let agreement = Some(opened.engine.agreement());
+            if age >= IDLE || (fresh && age >= PUBLISH) || agreement != shown {
                 self.picture(opened);
-                (published_at, fresh) = (Instant::now(), false);
+                (published_at, fresh, shown) = (Instant::now(), false, agreement);
             }
         }
     }
@@ -320,7 +324,11 @@ impl Thread {
         let sizes = opened.engine.catalog().sizes();
         let traffic = opened.share.traffic().totals();
         let mut published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = published.revision;
         published.update(published::Facts { status, transfers, sizes, traffic, watch: &opened.watch, notes: &opened.notes, now });
+        if published.revision != before {
+            self.spec.shown.notify_one();
+        }
     }
 }
 

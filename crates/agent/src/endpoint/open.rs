@@ -20,7 +20,7 @@ use super::repair::Repairer;
 use super::workers::Workers;
 use super::{End, Input, Spec};
 use crate::catalog::SqlCatalog;
-use crate::chance::{fresh_id, fresh_text};
+use crate::chance::{Growing, fresh_text};
 use crate::engine::{Catalog as _, Engine, Limits, ROLLED_BACK, Settings};
 use crate::remote::Share;
 use crate::volume::{MarkerProblem, StubRules, Volume, is_rolled_back, recover, renew_nonce};
@@ -106,7 +106,8 @@ pub(super) fn open(spec: &Spec, inputs: &Sender<Input>) -> Result<Opened, End> {
     let exclusions = Exclusions::new(&assignment.exclusions);
     let (readers, repairer) = ([catalog.reader()?, catalog.reader()?], Repairer::new(&volume, &share, catalog.reader()?));
     let guarding = early.unwrap_or_else(begin);
-    let engine = Engine::new(catalog, settings, Box::new(fresh_id))?;
+    let mut ids = Growing::default();
+    let engine = Engine::new(catalog, settings, Box::new(move || ids.next()))?;
     let parts = (Arc::clone(&volume), Arc::clone(&share));
     let workers = Workers::start(parts, readers, stubs, repairer, exclusions, watcher, inputs.clone());
     let now = Instant::now();

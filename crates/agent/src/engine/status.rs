@@ -279,6 +279,11 @@ impl<C: Catalog> Engine<C> {
         }
     }
 
+    /// What whoever waits for agreement waits for: [`EngineStatus::agreed`] and [`EngineStatus::barrier`].
+    pub fn agreement(&self) -> (bool, u64) {
+        (self.is_quiet(), self.guard.reached)
+    }
+
     /// Paths that are not agreed on.
     fn open_paths(&self) -> Vec<Vec<u8>> {
         let nodes = self.catalog.unsettled(None, OPEN_SHOWN);
