@@ -89,7 +89,7 @@ pub(super) fn round(binary: &Path, folder: &Path, options: &Options, rows: &mut 
 fn work(folder: &Path, options: &Options) -> Result<Work> {
     let source = folder.join("source");
     let small = source.join("small");
-    data::small_files(&small, options.small)?;
+    data::small_files(&small, options.small, options.largest_kib)?;
     let mixed = options.mixed.then(|| data::mixed_tree(&source.join("mixed"))).transpose()?;
     let large = source.join("large.bin");
     if options.peers {

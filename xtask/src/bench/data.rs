@@ -29,17 +29,18 @@ impl Noise {
     }
 }
 
-/// Makes so many files of 1 to 32 KiB, a hundred in a folder; gives their bytes.
-pub(super) fn small_files(folder: &Path, count: usize) -> Result<u64> {
+/// Makes so many files of 1 KiB to so many, a hundred in a folder; gives their bytes.
+pub(super) fn small_files(folder: &Path, count: usize, largest_kib: usize) -> Result<u64> {
     let mut noise = Noise::new(1);
-    let mut bytes = vec![0; 32 * 1024];
+    let spread = (largest_kib.max(2) as u64 - 1) * 1024;
+    let mut bytes = vec![0; 1024 + spread as usize];
     let mut sum = 0;
     for number in 0..count {
         let directory = folder.join(format!("d{}", number / 100));
         if number % 100 == 0 {
             fs::create_dir_all(&directory)?;
         }
-        let len = 1024 + (noise.next() % (31 * 1024)) as usize;
+        let len = 1024 + (noise.next() % spread) as usize;
         noise.fill(&mut bytes[..len]);
         fs::write(directory.join(format!("file{number}.bin")), &bytes[..len])?;
         sum += len as u64;
@@ -112,7 +113,7 @@ pub(super) fn tree(root: &Path) -> Result<Tree> {
 
 /// 10,000 small files, 500 of 1 to 4 MiB, 20 of 64 MiB, 500 symlinks, 500 empty folders, 50 paths of 40 folders.
 pub(super) fn mixed_tree(root: &Path) -> Result<Tree> {
-    small_files(&root.join("small"), 10_000)?;
+    small_files(&root.join("small"), 10_000, 32)?;
     for folder in ["middle", "large", "links", "empty"] {
         fs::create_dir_all(root.join(folder))?;
     }

@@ -23,10 +23,14 @@ use crate::product;
 /// Small files, if nothing else is asked for.
 const FILES: usize = 20_000;
 
+/// The largest of them, in KiB.
+const LARGEST_KIB: usize = 32;
+
 /// What to run.
 struct Options {
     rounds: usize,
     small: usize,
+    largest_kib: usize,
     large_mib: u64,
     mixed: bool,
     peers: bool,
@@ -34,10 +38,11 @@ struct Options {
 }
 
 pub(crate) const HELP: &str = "\
-cargo xtask bench sync [--rounds N] [--files N] [--large MIB] [--mixed] [--peers] [--dir DIR]
+cargo xtask bench sync [--rounds N] [--files N] [--kib N] [--large MIB] [--mixed] [--peers] [--dir DIR]
 
   --rounds N   worlds that are measured, one after the other (3)
-  --files N    small files of 1 to 32 KiB in each (20000)
+  --files N    small files in each (20000)
+  --kib N      the largest of them; the smallest have 1 KiB (32)
   --large MIB  size of the large file (1024)
   --mixed      a tree of small and large files, symlinks, empty and deep folders too
   --peers      the same through Syncthing and rclone bisync, if they are there or root can install them
@@ -54,8 +59,10 @@ pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<()> {
     }
     let options = parse(root, rest)?;
     let binary = product::released(root)?;
-    let title =
-        format!("sync: {} small files, a large file of {} MiB, {} rounds", options.small, options.large_mib, options.rounds);
+    let title = format!(
+        "sync: {} small files of 1 to {} KiB, a large file of {} MiB, {} rounds",
+        options.small, options.largest_kib, options.large_mib, options.rounds
+    );
     let mut rows = rows::Rows::default();
     for round in 1..=options.rounds {
         eprintln!("round {round} of {}", options.rounds);
@@ -76,7 +83,7 @@ pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<()> {
 
 fn measure(binary: &Path, folder: &Path, options: &Options, rows: &mut rows::Rows) -> Result<()> {
     let world = folder.join("world");
-    sync::round(binary, &world, options.small, options.large_mib, rows)?;
+    sync::round(binary, &world, options, rows)?;
     std::fs::remove_dir_all(&world)?;
     compare::round(binary, folder, options, rows)
 }
@@ -95,6 +102,9 @@ impl Options {
         if self.small != FILES {
             name += &format!("-{}", self.small);
         }
+        if self.largest_kib != LARGEST_KIB {
+            name += &format!("-{}kib", self.largest_kib);
+        }
         for (is_so, word) in [(self.mixed, "-mixed"), (self.peers, "-peers")] {
             name += if is_so { word } else { "" };
         }
@@ -103,14 +113,22 @@ impl Options {
 }
 
 fn parse(root: &Path, arguments: &[String]) -> Result<Options> {
-    let mut options =
-        Options { rounds: 3, small: FILES, large_mib: 1_024, mixed: false, peers: false, dir: root.join("target/bench") };
+    let mut options = Options {
+        rounds: 3,
+        small: FILES,
+        largest_kib: LARGEST_KIB,
+        large_mib: 1_024,
+        mixed: false,
+        peers: false,
+        dir: root.join("target/bench"),
+    };
     let mut arguments = arguments.iter();
     while let Some(flag) = arguments.next() {
         let mut value = || arguments.next().with_context(|| format!("{flag} needs a value\n\n{HELP}"));
         match flag.as_str() {
             "--rounds" => options.rounds = value()?.parse()?,
             "--files" => options.small = value()?.parse()?,
+            "--kib" => options.largest_kib = value()?.parse()?,
             "--large" => options.large_mib = value()?.parse()?,
             "--dir" => options.dir = PathBuf::from(value()?),
             "--mixed" => options.mixed = true,

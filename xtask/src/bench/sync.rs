@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
+use super::Options;
 use super::data;
 use super::rows::{Rows, percentile};
 use super::world::{SERVERS, World};
@@ -16,10 +17,11 @@ const DELAYS: usize = 30;
 const DELTAS: u64 = 10;
 const MIB: f64 = 1024.0 * 1024.0;
 
-pub(super) fn round(binary: &Path, folder: &Path, small: usize, large_mib: u64, rows: &mut Rows) -> Result<()> {
+pub(super) fn round(binary: &Path, folder: &Path, options: &Options, rows: &mut Rows) -> Result<()> {
+    let (small, large_mib) = (options.small, options.large_mib);
     let mut world = World::start(binary, folder)?;
     let [detroit, munich] = SERVERS;
-    let bytes = data::small_files(&world.site(detroit).join("small"), small)?;
+    let bytes = data::small_files(&world.site(detroit).join("small"), small, options.largest_kib)?;
     let objects = (small + small.div_ceil(100) + 1) as f64;
     let up = timed(|| world.join(detroit).and_then(|()| world.synced()))?;
     rows.add("upload of small files", "objects/s", ">= 5000", objects / up);
