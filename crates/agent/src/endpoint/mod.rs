@@ -298,7 +298,11 @@ impl Thread {
     fn turn(&mut self, opened: &mut Opened, event: Event) -> Result<(), End> {
         opened.keep_names()?;
         let now = opened.now();
+        let is_piece = matches!(event, Event::Snapshot(Ok(_)));
         let effects = opened.engine.handle(event, now)?;
+        if is_piece {
+            opened.workers.took_piece();
+        }
         for effect in effects {
             opened.workers.perform(effect);
         }

@@ -10,7 +10,7 @@ use isotherm_core::exclude::Exclusions;
 use isotherm_core::ids::NodeId;
 use isotherm_core::plan::Step;
 use isotherm_core::trees::Handle;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::AbortHandle;
 
 use super::Input;
@@ -25,6 +25,9 @@ use crate::watcher::Watcher;
 const PERFORMERS: usize = 2;
 /// Threads that read files: as many as the engine asks for at a time, and one kept for small ones.
 const READERS: usize = 4;
+
+/// Pieces of a snapshot that wait to be taken in: a whole one of a million nodes would be 300 MB.
+const PIECES: usize = 8;
 
 /// What the looking thread does.
 enum Looking {
@@ -44,6 +47,7 @@ pub(super) struct Workers {
     repairing: watch::Sender<bool>,
     threads: Vec<JoinHandle<()>>,
     requests: Vec<AbortHandle>,
+    snapshot_room: Arc<Semaphore>,
     stubs: Arc<StubRules>,
 }
 
@@ -85,8 +89,14 @@ impl Workers {
             repairing,
             threads,
             requests: Vec::new(),
+            snapshot_room: Arc::new(Semaphore::new(PIECES)),
             stubs,
         }
+    }
+
+    /// A piece of a snapshot has been taken in.
+    pub(super) fn took_piece(&self) {
+        self.snapshot_room.add_permits(1);
     }
 
     /// Hands an effect to whoever performs it.
@@ -108,8 +118,9 @@ impl Workers {
                 });
             }
             Effect::FetchSnapshot => {
+                let room = Arc::clone(&self.snapshot_room);
                 self.request(async move |share: Arc<Share>, inputs| {
-                    share.fetch_snapshot(|event| answer(&inputs, event)).await;
+                    share.fetch_snapshot(&room, |event| answer(&inputs, event)).await;
                 });
             }
             Effect::Commit(operations) => {

@@ -18,6 +18,7 @@ use isotherm_core::content::ManifestId;
 use isotherm_core::ids::{Cursor, Epoch, GroupId, Incarnation, NodeId, ServerId};
 use isotherm_core::namespace::{Answer, Batch, History, Operation, Page, Reader};
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 
 use crate::engine::{Away, Event, SnapshotPart};
 
@@ -156,14 +157,15 @@ impl Share {
         Ok(page)
     }
 
-    /// Reads a snapshot; each piece goes to `sink`, the last one is complete or the reason why there is none.
-    pub async fn fetch_snapshot(&self, mut sink: impl FnMut(Event)) {
-        if let Err(error) = self.snapshot(&mut sink).await {
+    /// Reads a snapshot; each piece goes to `sink`, the last one is complete or the reason why there is none. Each piece takes one
+    /// of `room`, and whoever has taken it in gives that back: the service is faster than a catalog.
+    pub async fn fetch_snapshot(&self, room: &Semaphore, mut sink: impl FnMut(Event)) {
+        if let Err(error) = self.snapshot(room, &mut sink).await {
             sink(Event::Snapshot(Err(away(error))));
         }
     }
 
-    async fn snapshot(&self, sink: &mut impl FnMut(Event)) -> Result<(), ApiError> {
+    async fn snapshot(&self, room: &Semaphore, sink: &mut impl FnMut(Event)) -> Result<(), ApiError> {
         let mut stream = self.client().snapshot(self.group).await?;
         let mut at = None;
         while let Some(frame) = stream.next_frame().await? {
@@ -180,6 +182,9 @@ impl Share {
                     SnapshotPart { history: None, nodes: Vec::new(), complete: Some(cursor) }
                 }
             };
+            if let Ok(place) = room.acquire().await {
+                place.forget();
+            }
             sink(Event::Snapshot(Ok(part)));
         }
         Ok(())

@@ -8,6 +8,10 @@ use serde::{Deserialize, Serialize};
 use crate::FileHandle;
 use crate::guard::{Refusal, Told};
 
+/// What this release can say; each side tells the other. Messages are only ever added, at the end and with a larger number here, and
+/// one that a number added goes only to who has told that number or a larger one: agent and gate are replaced one after the other.
+pub const SPEECH: u16 = 1;
+
 /// A file system, by the id that it was made with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct VolumeId(pub [u8; 16]);
@@ -81,9 +85,9 @@ pub enum ToGate {
     Remove(PathBuf),
     /// Detach all, and end: the machine goes down.
     Stop,
-    /// From now on this conversation is an agent's, which answers for a volume. It has these files in hand.
-    Attend(VolumeId, Vec<FileHandle>),
-    /// More files in hand, of an agent that begins to attend.
+    /// From now on this conversation is an agent's, which answers for a volume, and can say so much ([`SPEECH`]).
+    Attend(VolumeId, u16),
+    /// Files in hand, of an agent that begins to attend.
     InHand(Vec<FileHandle>),
     /// All that the agent has in hand was told: it attends.
     Begin,
@@ -113,8 +117,13 @@ pub enum FromGate {
         /// What to do.
         remedy: String,
     },
-    /// To [`ToGate::Attend`]; the group's descriptor is beside it. Whether the agent has to mark each file that may become a stub.
-    Attended(bool),
+    /// To [`ToGate::Attend`]; the group's descriptor is beside it.
+    Attended {
+        /// Whether the agent has to mark each file that may become a stub.
+        marks: bool,
+        /// What the gate can say ([`SPEECH`]).
+        speech: u16,
+    },
     /// What the agent has to know.
     Told(Vec<Told>),
     /// To [`ToGate::Hold`], with its number: from now on they wait.

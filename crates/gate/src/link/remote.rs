@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::{Channel, ENTRIES_MAX, FromGate, GATE_SOCKET, LinkError, ToGate, VolumeId};
+use super::{Channel, ENTRIES_MAX, FromGate, GATE_SOCKET, LinkError, SPEECH, ToGate, VolumeId};
 use crate::FileHandle;
 use crate::guard::{Follow, Group, GuardError, GuardUnavailable, Purpose, Refusal, Sentry, Told, Waiting};
 use crate::lock::{LockError, StateLock, lock_exclusive};
@@ -344,7 +344,7 @@ struct Begun {
 fn begin(socket: &Path, volume: VolumeId, own: &[OwnedFd], in_hand: &BTreeSet<FileHandle>) -> Result<Begun, GuardError> {
     let gate = |error: LinkError| GuardError::Gate(error.to_string());
     let link = Channel::connect(socket).map_err(gate)?;
-    link.send(&ToGate::Attend(volume, Vec::new())).map_err(gate)?;
+    link.send(&ToGate::Attend(volume, SPEECH)).map_err(gate)?;
     let in_hand: Vec<FileHandle> = in_hand.iter().cloned().collect();
     for part in in_hand.chunks(ENTRIES_MAX) {
         link.send(&ToGate::InHand(part.to_vec())).map_err(gate)?;
@@ -356,7 +356,10 @@ fn begin(socket: &Path, volume: VolumeId, own: &[OwnedFd], in_hand: &BTreeSet<Fi
     loop {
         let patience = if group.is_some() { Duration::ZERO } else { ANSWERS_WITHIN };
         match link.receive_within::<FromGate>(patience).map_err(gate)? {
-            Some((FromGate::Attended(marks), descriptors)) => {
+            Some((FromGate::Attended { marks, speech }, descriptors)) => {
+                if speech != SPEECH {
+                    tracing::info!(gate = speech, agent = SPEECH, "The gate is of another release");
+                }
                 group = descriptors.into_iter().next().map(|group| (Group::from_fd(group), marks));
             }
             Some((FromGate::Told(more), _)) => told.extend(more),

@@ -9,11 +9,14 @@ use std::time::Instant;
 use super::guarded::{AgentLink, Guarded, tell};
 use crate::FileHandle;
 use crate::guard::AgentProcess;
-use crate::link::{Channel, FromGate, LinkError, ToGate};
+use crate::link::{Channel, FromGate, LinkError, SPEECH, ToGate};
 
 /// Serves an agent until the conversation ends.
-pub(super) fn attend(volume: &Arc<Guarded>, client: &Channel, in_hand: Vec<FileHandle>) -> Result<(), LinkError> {
-    let mut in_hand: BTreeSet<FileHandle> = in_hand.into_iter().collect();
+pub(super) fn attend(volume: &Arc<Guarded>, client: &Channel, speech: u16) -> Result<(), LinkError> {
+    if speech != SPEECH {
+        tracing::info!(agent = speech, gate = SPEECH, "The agent is of another release");
+    }
+    let mut in_hand: BTreeSet<FileHandle> = BTreeSet::new();
     loop {
         match client.receive::<ToGate>()?.0 {
             ToGate::InHand(more) => in_hand.extend(more),
@@ -24,7 +27,8 @@ pub(super) fn attend(volume: &Arc<Guarded>, client: &Channel, in_hand: Vec<FileH
     let (queue, messages) = channel();
     let number = volume.next_agent();
     let writer = client.duplicate()?;
-    client.send_with(&FromGate::Attended(volume.wants_marks()), &[volume.group().as_fd()])?;
+    let attended = FromGate::Attended { marks: volume.wants_marks(), speech: SPEECH };
+    client.send_with(&attended, &[volume.group().as_fd()])?;
     {
         // The reader of questions waits here: each caller is told of once.
         let mut agent = volume.agent();

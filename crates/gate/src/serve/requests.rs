@@ -36,7 +36,7 @@ fn answer(shared: &Arc<Shared>, client: &Channel, message: ToGate) -> Result<boo
             client.send(&FromGate::Volumes(states(shared)))?;
             return Ok(true);
         }
-        ToGate::Attend(id, in_hand) => {
+        ToGate::Attend(id, speech) => {
             let guarded = match shared.volumes().get(&id) {
                 Some(Entry::Guarded(guarded)) => Arc::clone(guarded),
                 _ => {
@@ -45,7 +45,7 @@ fn answer(shared: &Arc<Shared>, client: &Channel, message: ToGate) -> Result<boo
                     return Ok(true);
                 }
             };
-            attend::attend(&guarded, client, in_hand)?;
+            attend::attend(&guarded, client, speech)?;
             return Ok(false);
         }
         ToGate::Add(settings) => add(shared, settings),

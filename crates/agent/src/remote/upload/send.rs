@@ -1,9 +1,9 @@
-//! Sending chunks and manifests: asks what the share has, packs what it lacks, and keeps one pack on its way while the
+//! Sending chunks and manifests: asks what the share has, packs what it lacks, and keeps a few packs on their way while the
 //! next one is made.
 //!
 //! **Invariant:** manifests are sent only after all chunks that were pushed are durable.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,8 @@ use crate::engine::Away;
 
 /// Bytes of chunks that are collected before the share is asked about them.
 const WINDOW: usize = 8 << 20;
+/// Packs of one upload on their way at a time: one alone waits for each answer, which over a long line is most of the time.
+const ON_THEIR_WAY: usize = 3;
 /// Bytes of manifests in one request, well below what a body may have.
 const MANIFEST_BYTES: usize = BODY_MAX / 2;
 
@@ -37,7 +39,8 @@ pub struct Sender<'a> {
     window: Vec<(ChunkId, Vec<u8>)>,
     window_bytes: usize,
     pack: PackBuilder,
-    on_its_way: Option<JoinHandle<Result<(), ApiError>>>,
+    /// The oldest first.
+    on_their_way: VecDeque<JoinHandle<Result<(), ApiError>>>,
     manifests: BTreeMap<ManifestId, Vec<u8>>,
     /// Pieces of manifests that are too large for one.
     extra: Vec<(ChunkId, Vec<u8>)>,
@@ -61,7 +64,7 @@ impl<'a> Sender<'a> {
             window: Vec::new(),
             window_bytes: 0,
             pack: PackBuilder::new(),
-            on_its_way: None,
+            on_their_way: VecDeque::new(),
             manifests: BTreeMap::new(),
             extra: Vec::new(),
         }
@@ -129,7 +132,7 @@ impl<'a> Sender<'a> {
         }
         // What has not arrived yet cannot be asked for.
         self.seal()?;
-        self.arrive()?;
+        self.arrive(0)?;
         if !self.lacking(&self.sent)?.is_empty() {
             return Err(Away {
                 text: "The service has let go of what was sent first; the file is sent again".to_owned(),
@@ -140,9 +143,9 @@ impl<'a> Sender<'a> {
         Ok(())
     }
 
-    /// Sends the pack as it is, after the one before has arrived.
+    /// Sends the pack as it is, as soon as there is room for it on the way.
     fn seal(&mut self) -> Result<(), Away> {
-        self.arrive()?;
+        self.arrive(ON_THEIR_WAY - 1)?;
         let pack = std::mem::replace(&mut self.pack, PackBuilder::new());
         if pack.is_empty() {
             return Ok(());
@@ -151,16 +154,21 @@ impl<'a> Sender<'a> {
         self.share.traffic.up.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         let (client, group) = (self.client().clone(), self.group());
         let sending = async move { client.put_pack(group, bytes).await.map(|_| ()) };
-        self.on_its_way = Some(self.share.runtime.spawn(sending));
+        self.on_their_way.push_back(self.share.runtime.spawn(sending));
         Ok(())
     }
 
-    fn arrive(&mut self) -> Result<(), Away> {
-        let Some(sending) = self.on_its_way.take() else { return Ok(()) };
-        match self.share.runtime.block_on(sending) {
-            Ok(sent) => sent.map_err(away),
-            Err(_) => Err(Away { text: "The agent is stopping".to_owned(), retry: true }),
+    /// Waits until no more than so many packs are on their way.
+    fn arrive(&mut self, left: usize) -> Result<(), Away> {
+        while self.on_their_way.len() > left
+            && let Some(sending) = self.on_their_way.pop_front()
+        {
+            match self.share.runtime.block_on(sending) {
+                Ok(sent) => sent.map_err(away)?,
+                Err(_) => return Err(Away { text: "The agent is stopping".to_owned(), retry: true }),
+            }
         }
+        Ok(())
     }
 
     /// Everything that is left, then the manifests.
@@ -172,7 +180,7 @@ impl<'a> Sender<'a> {
         rest.append(&mut self.extra);
         self.send(rest)?;
         self.seal()?;
-        self.arrive()?;
+        self.arrive(0)?;
         self.renew()?;
         let manifests: Vec<Vec<u8>> = std::mem::take(&mut self.manifests).into_values().collect();
         for part in parts(manifests) {
