@@ -4,7 +4,7 @@
 //! **Invariants:** the agent touches a guarded volume only through mounts about which nobody is asked; while an endpoint works
 //! on it somebody answers for its stubs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -17,7 +17,8 @@ use isotherm_gate::link::{AgentTurn, GateClient, RemotePost, VolumeId, VolumeSta
 use isotherm_gate::{ErrorKind, FileHandle, GateError, Isolation, Ledger, Root, StagedFile};
 
 use crate::catalog::CatalogReader;
-use crate::recall::{Candidate, FetchFailure, FromShare, Lengths, News, NotTiered, Recall, Source, Take, Tell};
+use crate::coldest::coldest;
+use crate::recall::{Candidate, FetchFailure, FromShare, Lengths, News, NotTiered, Recall, Room, Source, Take, Tell};
 use crate::remote::Share;
 use crate::volume::{StubGuard, gate_handle};
 
@@ -33,7 +34,7 @@ pub(crate) struct GuardedVolumes {
 #[derive(Debug)]
 pub(crate) struct GuardedVolume {
     recall: Recall,
-    ledger: Ledger,
+    ledger: Arc<Ledger>,
     post: Arc<RemotePost>,
     members: Arc<Members>,
 }
@@ -46,13 +47,24 @@ pub(crate) struct Membership {
     volume: Arc<GuardedVolume>,
 }
 
-#[derive(Default)]
 struct Members {
+    top: Arc<Root>,
+    ledger: Arc<Ledger>,
     endpoints: Mutex<BTreeMap<EndpointId, Member>>,
+}
+
+/// What an endpoint brings along when it joins.
+pub(crate) struct Part<'a> {
+    pub(crate) share: &'a Arc<Share>,
+    pub(crate) known: &'a Arc<Mutex<CatalogReader>>,
+    /// Its catalog, if it tiers: then cold files may go where room is needed.
+    pub(crate) tiers: Option<PathBuf>,
+    pub(crate) tell: Tell,
 }
 
 struct Member {
     source: Arc<FromShare>,
+    tiers: Option<PathBuf>,
     tell: Tell,
 }
 
@@ -63,18 +75,13 @@ impl GuardedVolumes {
     }
 
     /// Takes part in guarding the volume on which `root` lies; none if it is not guarded.
-    pub(crate) fn join(
-        &self,
-        endpoint: EndpointId,
-        root: &Root,
-        (share, known): (&Arc<Share>, &Arc<Mutex<CatalogReader>>),
-        tell: Tell,
-    ) -> Option<Membership> {
+    pub(crate) fn join(&self, endpoint: EndpointId, root: &Root, part: Part<'_>) -> Option<Membership> {
         let state = self.volume_of(root)?;
         match self.open(&state, root) {
             Ok(volume) => {
+                let Part { share, known, tiers, tell } = part;
                 let source = Arc::new(FromShare::of(share, known));
-                volume.members.endpoints().insert(endpoint, Member { source: Arc::clone(&source), tell });
+                volume.members.endpoints().insert(endpoint, Member { source: Arc::clone(&source), tiers, tell });
                 Some(Membership { endpoint, source, volume })
             }
             Err(why) => {
@@ -117,13 +124,15 @@ impl GuardedVolumes {
         // Two agents would each replace the other's list.
         let turn = AgentTurn::take(&self.run, state.id).map_err(|error| error.to_string())?;
         // Before the gate hears of this agent: from then on it relies on the list, and lets through who waits for a whole file.
-        let ledger = Ledger::open(&top).map_err(|error| error.to_string())?;
+        let ledger = Arc::new(Ledger::open(&top).map_err(|error| error.to_string())?);
         top.sync().map_err(|error| error.to_string())?;
         let post = Arc::new(RemotePost::attend(&self.run, turn, own).map_err(|error| error.to_string())?);
         post.spare(mount).map_err(|error| error.to_string())?;
-        let members = Arc::new(Members::default());
+        let (held, endpoints) = (Arc::clone(&ledger), Mutex::default());
+        let members = Arc::new(Members { top: Arc::clone(&top), ledger: held, endpoints });
         let told = Arc::clone(&members);
-        let recall = Recall::start(top, post.clone(), members.clone(), Box::new(move |news| told.tell(&news)));
+        let tell: Tell = Box::new(move |news| told.tell(&news));
+        let recall = Recall::start(top, post.clone(), members.clone(), Some(members.clone()), tell);
         let recall = recall.map_err(|error| error.to_string())?;
         tracing::info!(path = %state.settings.path.display(), "The agent answers for the tiered files of a volume");
         let volume = Arc::new(GuardedVolume { recall, ledger, post, members });
@@ -135,8 +144,7 @@ impl GuardedVolumes {
 impl GuardedVolume {
     /// Makes stubs; see [`Recall::tier`].
     pub(crate) fn tier(&self, candidates: &[Candidate]) -> Vec<Result<(), NotTiered>> {
-        let handles: Vec<FileHandle> = candidates.iter().filter_map(|candidate| gate_handle(&candidate.file).ok()).collect();
-        if let Err(error) = self.ledger.add(&handles) {
+        if let Err(error) = self.members.note(candidates) {
             return candidates.iter().map(|_| Err(error.clone().into())).collect();
         }
         let results = self.recall.tier(candidates);
@@ -147,8 +155,8 @@ impl GuardedVolume {
     }
 
     /// Brings contents back; whether each is whole, in order.
-    pub(crate) fn recall(&self, files: &[Candidate], lengths: Lengths) -> Vec<bool> {
-        self.recall.bring_back(files.iter().map(|candidate| candidate.file.clone()).collect(), lengths)
+    pub(crate) fn recall(&self, files: Vec<Handle>, lengths: Lengths) -> Vec<bool> {
+        self.recall.bring_back(files, lengths)
     }
 }
 
@@ -204,6 +212,12 @@ impl Members {
         self.endpoints.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Puts files on the list of those that may be stubs.
+    fn note(&self, candidates: &[Candidate]) -> Result<(), GateError> {
+        let handles: Vec<FileHandle> = candidates.iter().filter_map(|candidate| gate_handle(&candidate.file).ok()).collect();
+        self.ledger.add(&handles)
+    }
+
     fn tell(&self, news: &News) {
         // Whose a file is the engines know.
         self.endpoints().values().for_each(|member| (member.tell)(news.clone()));
@@ -213,6 +227,20 @@ impl Members {
 impl std::fmt::Debug for Members {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Members").finish_non_exhaustive()
+    }
+}
+
+impl Room for Members {
+    fn coldest(&self, bytes: u64, without: &BTreeSet<Handle>) -> Vec<Candidate> {
+        let catalogs: Vec<PathBuf> = self.endpoints().values().filter_map(|member| member.tiers.clone()).collect();
+        let candidates = coldest(&catalogs, &self.top, bytes, without);
+        match self.note(&candidates) {
+            Ok(()) => candidates,
+            Err(error) => {
+                tracing::warn!(%error, "No room can be made");
+                Vec::new()
+            }
+        }
     }
 }
 

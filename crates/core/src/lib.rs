@@ -18,4 +18,5 @@ pub mod observe;
 pub mod plan;
 pub mod stored;
 pub mod stub;
+pub mod tiering;
 pub mod trees;

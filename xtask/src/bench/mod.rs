@@ -34,11 +34,12 @@ struct Options {
     large_mib: u64,
     mixed: bool,
     peers: bool,
+    alone: bool,
     dir: PathBuf,
 }
 
 pub(crate) const HELP: &str = "\
-cargo xtask bench sync [--rounds N] [--files N] [--kib N] [--large MIB] [--mixed] [--peers] [--dir DIR]
+cargo xtask bench sync [--rounds N] [--files N] [--kib N] [--large MIB] [--mixed] [--peers] [--alone] [--dir DIR]
 
   --rounds N   worlds that are measured, one after the other (3)
   --files N    small files in each (20000)
@@ -46,6 +47,7 @@ cargo xtask bench sync [--rounds N] [--files N] [--kib N] [--large MIB] [--mixed
   --large MIB  size of the large file (1024)
   --mixed      a tree of small and large files, symlinks, empty and deep folders too
   --peers      the same through Syncthing and rclone bisync, if they are there or root can install them
+  --alone      without the rows that other products have too; they take as long again
   --dir DIR    where the worlds are; the disk that is measured (target/bench)
 
 Writes a table to standard output, and it and JSON to bench/results/, in files named after the options.
@@ -85,6 +87,9 @@ fn measure(binary: &Path, folder: &Path, options: &Options, rows: &mut rows::Row
     let world = folder.join("world");
     sync::round(binary, &world, options, rows)?;
     std::fs::remove_dir_all(&world)?;
+    if options.alone {
+        return Ok(());
+    }
     compare::round(binary, folder, options, rows)
 }
 
@@ -120,6 +125,7 @@ fn parse(root: &Path, arguments: &[String]) -> Result<Options> {
         large_mib: 1_024,
         mixed: false,
         peers: false,
+        alone: false,
         dir: root.join("target/bench"),
     };
     let mut arguments = arguments.iter();
@@ -133,6 +139,7 @@ fn parse(root: &Path, arguments: &[String]) -> Result<Options> {
             "--dir" => options.dir = PathBuf::from(value()?),
             "--mixed" => options.mixed = true,
             "--peers" => options.peers = true,
+            "--alone" => options.alone = true,
             other => bail!("Nothing is called {other:?} here\n\n{HELP}"),
         }
     }

@@ -78,6 +78,17 @@ impl CatalogReader {
         self.records("SELECT record FROM node WHERE local_parent = ?1 AND local_lost = 0", [&directory.0[..]])
     }
 
+    /// Files that are as the share has them, in the order of their nodes: at most `limit` after one.
+    #[must_use]
+    pub fn settled_files(&self, after: NodeId, limit: usize) -> Vec<Record> {
+        let sql = format!(
+            "SELECT record FROM node WHERE id > ?1 AND kind = {} AND state = {} ORDER BY id LIMIT {limit}",
+            row::FILE,
+            row::SETTLED
+        );
+        self.records(&sql, [&after.0[..]])
+    }
+
     /// The nodes whose inode this is.
     #[must_use]
     pub fn by_handle(&self, handle: &Handle) -> Vec<Record> {

@@ -12,7 +12,6 @@ use std::time::Duration;
 use isotherm_api::path::ShownPath;
 use isotherm_core::ids::{EndpointId, NodeId};
 use isotherm_core::node::Kind;
-use isotherm_core::stub::{Bound, ContentPrefix, StubRecord};
 use isotherm_core::trees::Record;
 use isotherm_gate::{ErrorKind, Root};
 use serde::{Deserialize, Serialize};
@@ -23,7 +22,7 @@ use crate::catalog::CatalogReader;
 use crate::endpoint::CATALOG;
 use crate::guarded::{GuardedVolume, GuardedVolumes};
 use crate::recall::{Candidate, Lengths, NotTiered};
-use crate::volume::{STUB_MIN, Volume, gate_handle};
+use crate::volume::{Volume, gate_handle};
 
 /// Files that are made stubs together.
 const TIERED_TOGETHER: usize = 256;
@@ -31,6 +30,8 @@ const TIERED_TOGETHER: usize = 256;
 const RECALLED_TOGETHER: usize = 64;
 /// What was written or recalled a moment ago is looked at again after this time: by then the catalog knows of it.
 const SETTLES_IN: Duration = Duration::from_millis(1_500);
+/// Why a file stays as it is.
+const NOT_SAFE: &str = "it is not safe in the share yet";
 /// Files that were left alone are named up to this number.
 const NAMED_MAX: usize = 100;
 
@@ -126,7 +127,8 @@ struct Run {
     /// Files that looked otherwise than the catalog knew.
     changed: Vec<NodeId>,
     is_last_try: bool,
-    batch: Vec<(Record, Candidate)>,
+    /// Files, and what they become.
+    batch: Vec<(Record, Option<Candidate>)>,
 }
 
 impl Run {
@@ -170,35 +172,26 @@ impl Run {
 
     fn take(&mut self, record: Record) {
         self.moved.seen += 1;
-        let Some(local) = record.here().cloned() else { return };
-        if self.way != Way::Tier {
-            let is_stub =
-                gate_handle(&local.handle).and_then(|handle| self.root.inode(&handle)).is_ok_and(|inode| inode.is_stub());
-            if !is_stub {
-                self.moved.already += 1;
+        let Some(local) = record.here() else { return };
+        if self.way == Way::Tier {
+            if !Candidate::is_suited(local) {
+                self.moved.unsuited += 1;
                 return;
             }
-        } else if local.print.links != 1 || local.print.size < STUB_MIN {
-            self.moved.unsuited += 1;
+            match Candidate::of(&record) {
+                None => self.leave(&record, NOT_SAFE),
+                candidate => self.batch.push((record, candidate)),
+            }
             return;
         }
-        let wanted = match self.way {
-            Way::Tier => record.stands_for().map(|(version, content)| (version, content.clone())),
-            Way::Recall(_) => record.live().and_then(|node| Some((node.versions.content, node.content.file()?.clone()))),
-        };
-        let Some((version, content)) = wanted else {
-            self.leave(&record, "it is not safe in the share yet");
-            return;
-        };
-        let stands_for = StubRecord {
-            node: record.node,
-            version,
-            content: ContentPrefix::of(&content.manifest),
-            size: content.size,
-            bound: Bound::to(&local.handle),
-        };
-        let candidate = Candidate { file: local.handle, print: local.print, record: stands_for };
-        self.batch.push((record, candidate));
+        let inode = gate_handle(&local.handle).and_then(|handle| self.root.inode(&handle));
+        if !inode.is_ok_and(|inode| inode.is_stub()) {
+            self.moved.already += 1;
+        } else if record.live().is_none_or(|node| node.content.file().is_none()) {
+            self.leave(&record, NOT_SAFE);
+        } else {
+            self.batch.push((record, None));
+        }
     }
 
     fn move_batch(&mut self) {
@@ -206,21 +199,23 @@ impl Run {
         if batch.is_empty() {
             return;
         }
-        let candidates: Vec<Candidate> = batch.iter().map(|(_, candidate)| candidate.clone()).collect();
+        let here = batch.iter().filter_map(|(record, _)| record.here());
+        let sizes: Vec<u64> = here.clone().map(|local| local.print.size).collect();
         let results: Vec<Result<(), NotTiered>> = match self.way {
-            Way::Tier => self.volume.tier(&candidates),
-            Way::Recall(lengths) => self
-                .volume
-                .recall(&candidates, lengths)
-                .into_iter()
-                .map(|is_whole| is_whole.then_some(()).ok_or(NotTiered::Held))
-                .collect(),
+            Way::Tier => {
+                let candidates: Vec<Candidate> = batch.iter().filter_map(|(_, candidate)| candidate.clone()).collect();
+                self.volume.tier(&candidates)
+            }
+            Way::Recall(lengths) => {
+                let came = self.volume.recall(here.map(|local| local.handle.clone()).collect(), lengths);
+                came.into_iter().map(|is_whole| is_whole.then_some(()).ok_or(NotTiered::Held)).collect()
+            }
         };
-        for ((record, candidate), result) in batch.iter().zip(results) {
+        for (((record, _), size), result) in batch.iter().zip(sizes).zip(results) {
             match result {
                 Ok(()) => {
                     self.moved.files += 1;
-                    self.moved.bytes += candidate.print.size;
+                    self.moved.bytes += size;
                 }
                 Err(NotTiered::IsStub) => self.moved.already += 1,
                 Err(NotTiered::Changed) if !self.is_last_try => self.changed.push(record.node),

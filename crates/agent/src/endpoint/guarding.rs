@@ -2,13 +2,14 @@
 //!
 //! **Invariant:** contents come as stubs only while somebody answers for them.
 
+use std::path::PathBuf;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex};
 
-use super::{Input, Spec};
+use super::{CATALOG, Input, Spec};
 use crate::catalog::CatalogReader;
 use crate::engine::Event;
-use crate::guarded::{GuardedVolumes, Membership};
+use crate::guarded::{GuardedVolumes, Membership, Part};
 use crate::recall::{News, Tell};
 use crate::remote::Share;
 use crate::volume::{StubGuard, StubRules, Volume};
@@ -22,6 +23,8 @@ pub(super) struct Guarding {
     known: Arc<Mutex<CatalogReader>>,
     stubs: Arc<StubRules>,
     inputs: Sender<Input>,
+    /// The catalog of an endpoint that tiers.
+    tiers: Option<PathBuf>,
     membership: Option<Membership>,
 }
 
@@ -41,6 +44,7 @@ impl Guarding {
             known: Arc::clone(known),
             stubs: Arc::clone(stubs),
             inputs: inputs.clone(),
+            tiers: spec.assignment.tiering.then(|| spec.state.join(CATALOG)),
             membership: None,
         };
         guarding.look_again();
@@ -61,7 +65,9 @@ impl Guarding {
             // Nobody listens any more only when the endpoint stops.
             let _ = inputs.send(Input::Event(event));
         });
-        self.membership = self.guarded.join(self.endpoint, self.volume.root(), (&self.share, &self.known), tell);
+        let tiers = self.tiers.clone();
+        let part = Part { share: &self.share, known: &self.known, tiers, tell };
+        self.membership = self.guarded.join(self.endpoint, self.volume.root(), part);
         self.stubs.set_guard(self.membership.as_ref().map(|membership| membership.volume() as Arc<dyn StubGuard>));
     }
 }

@@ -4,11 +4,13 @@
 //! caller gets an answer: the content, or an errno.
 
 mod perform;
+mod room;
 mod seals;
 mod source;
 mod tier;
 
 pub use perform::{FetchFailure, Source, Take};
+pub use room::Room;
 pub use source::{Find, FromShare};
 pub use tier::{Candidate, NotTiered};
 
@@ -119,12 +121,23 @@ impl Recall {
     ///
     /// # Errors
     /// The volume cannot be made durable, or the gate does not answer.
-    pub fn start(root: Arc<Root>, post: Arc<dyn Sentry>, source: Arc<dyn Source>, tell: Tell) -> Result<Self, RecallFailure> {
+    pub fn start(
+        root: Arc<Root>,
+        post: Arc<dyn Sentry>,
+        source: Arc<dyn Source>,
+        room: Option<Arc<dyn Room>>,
+        tell: Tell,
+    ) -> Result<Self, RecallFailure> {
         root.sync()?;
         let (inputs, queue) = channel();
         let problems = Arc::new(Mutex::new(Vec::new()));
+        let ends = Arc::new(AtomicBool::new(false));
         let performer = Arc::new(Performer {
             root,
+            room,
+            turn: room::Turn::default(),
+            inputs: inputs.clone(),
+            ends: Arc::clone(&ends),
             post: Arc::clone(&post),
             source,
             problems: Arc::clone(&problems),
@@ -144,7 +157,6 @@ impl Recall {
         let (fetches, large, tasks, looks) = (hands(FETCHING), hands(FETCHING_LARGE), hands(OTHERS), hands(LOOKING));
         // Before anything new is read: nobody may be told of twice.
         let waiting = post.begin()?;
-        let ends = Arc::new(AtomicBool::new(false));
         let (reader, asks, until) = (Arc::clone(&post), inputs.clone(), Arc::clone(&ends));
         threads.push(std::thread::spawn(move || read(&*reader, &asks, &until)));
         let machine = Recalls::new(PATIENCE.as_millis() as u64);
@@ -183,21 +195,7 @@ impl Recall {
     /// Makes stubs of files whose content is safe in the share; one answer for each, in order. Waits until it is done.
     #[must_use]
     pub fn tier(&self, candidates: &[Candidate]) -> Vec<Result<(), NotTiered>> {
-        let (reply, answer) = channel();
-        let files = candidates.iter().map(|candidate| candidate.file.clone()).collect();
-        // It ends only with this.
-        let _ = self.inputs.send(Input::Hold(files, reply));
-        let held = answer.recv().unwrap_or_default();
-        let (mine, others): (Vec<_>, Vec<_>) =
-            candidates.iter().enumerate().partition(|(at, _)| held.get(*at).copied().unwrap_or(false));
-        let own: Vec<Candidate> = mine.iter().map(|(_, candidate)| (*candidate).clone()).collect();
-        let done = self.performer.tier(&own);
-        let ended = own.iter().zip(&done).map(|(candidate, result)| (candidate.file.clone(), result.is_ok())).collect();
-        let _ = self.inputs.send(Input::LetGo(ended));
-        let mut results: Vec<(usize, Result<(), NotTiered>)> = others.iter().map(|(at, _)| (*at, Err(NotTiered::Held))).collect();
-        results.extend(mine.iter().map(|(at, _)| *at).zip(done));
-        results.sort_by_key(|(at, _)| *at);
-        results.into_iter().map(|(_, result)| result).collect()
+        hand_over(&self.inputs, candidates, |mine| self.performer.tier(mine))
     }
 
     /// What went wrong so far.
@@ -217,6 +215,29 @@ impl Drop for Recall {
             }
         }
     }
+}
+
+/// Takes files out of the machine's hand, works on those that it gives, and gives them back; one answer for each, in order.
+fn hand_over(
+    inputs: &Sender<Input>,
+    candidates: &[Candidate],
+    work: impl FnOnce(&[Candidate]) -> Vec<Result<(), NotTiered>>,
+) -> Vec<Result<(), NotTiered>> {
+    let (reply, answer) = channel();
+    let files = candidates.iter().map(|candidate| candidate.file.clone()).collect();
+    // It ends only with the recall.
+    let _ = inputs.send(Input::Hold(files, reply));
+    let held = answer.recv().unwrap_or_default();
+    let (mine, others): (Vec<_>, Vec<_>) =
+        candidates.iter().enumerate().partition(|(at, _)| held.get(*at).copied().unwrap_or(false));
+    let own: Vec<Candidate> = mine.iter().map(|(_, candidate)| (*candidate).clone()).collect();
+    let done = work(&own);
+    let ended = own.iter().zip(&done).map(|(candidate, result)| (candidate.file.clone(), result.is_ok())).collect();
+    let _ = inputs.send(Input::LetGo(ended));
+    let mut results: Vec<(usize, Result<(), NotTiered>)> = others.iter().map(|(at, _)| (*at, Err(NotTiered::Held))).collect();
+    results.extend(mine.iter().map(|(at, _)| *at).zip(done));
+    results.sort_by_key(|(at, _)| *at);
+    results.into_iter().map(|(_, result)| result).collect()
 }
 
 /// Reads what the kernel asks until it is time to end. What is asked then waits for the next run.

@@ -1,7 +1,8 @@
 //! The hands of recall: looking at files, filling them, making it durable, taking records away.
 
 use std::collections::BTreeSet;
-use std::sync::mpsc::Receiver;
+use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,13 +11,17 @@ use isotherm_core::trees::Handle;
 use isotherm_gate::guard::Sentry;
 use isotherm_gate::{ErrorKind, GateError, Inode, Liveness, Root, StubFile};
 
+use super::room::{Room, Turn};
 use super::seals::Seals;
-use super::{News, RecallProblem, Tell, stub_file, stub_to_look};
-use crate::volume::gate_handle;
+use super::{Input, News, RecallProblem, Tell, stub_file, stub_to_look};
+use crate::volume::{attributes, gate_handle};
 
 /// How long somebody may take to give back a lease, and how often he is asked.
 const FREE_WITHIN: Duration = Duration::from_secs(10);
 const FREE_AGAIN: Duration = Duration::from_millis(20);
+
+/// How often room is made for one content.
+const ROOM_TRIES: usize = 4;
 
 /// Takes a piece of content at its offset.
 pub type Take<'a> = dyn FnMut(u64, &[u8]) -> Result<(), GateError> + 'a;
@@ -71,6 +76,12 @@ pub(super) struct Performer {
     pub(super) root: Arc<Root>,
     pub(super) post: Arc<dyn Sentry>,
     pub(super) source: Arc<dyn Source>,
+    /// What may go where the volume is full; nothing where there is none.
+    pub(super) room: Option<Arc<dyn Room>>,
+    pub(super) turn: Turn,
+    /// The desk's.
+    pub(super) inputs: Sender<Input>,
+    pub(super) ends: Arc<AtomicBool>,
     pub(super) problems: Arc<Mutex<Vec<RecallProblem>>>,
     /// Is told of files that are whole now, and of those that cannot be.
     pub(super) tell: Tell,
@@ -81,6 +92,13 @@ pub(super) struct Performer {
 impl std::fmt::Debug for Performer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Performer").field("root", &self.root).finish_non_exhaustive()
+    }
+}
+
+/// Has clients of Samba see whether a file's content is here. Nothing rests on it.
+pub(super) fn say_where(file: &StubFile, is_here: bool) {
+    if let Err(error) = attributes::tell(file, is_here) {
+        tracing::debug!(%error, "Clients of Samba may not see where a file's content is");
     }
 }
 
@@ -147,7 +165,10 @@ impl Performer {
                 Event::Flushed(vec![(file.clone(), self.told_of_left(&file, result))])
             }
             Task::Forget(file) => {
-                let result = stub_to_look(&self.root, &file).and_then(|opened| opened.remove_record());
+                let result = stub_to_look(&self.root, &file).and_then(|opened| {
+                    say_where(&opened, true);
+                    opened.remove_record()
+                });
                 Event::Forgotten(vec![(file.clone(), self.told_of_left(&file, result))])
             }
             Task::Release(file) => {
@@ -178,8 +199,19 @@ impl Performer {
         opened.set_len(record.size)
     }
 
-    /// Fills a file, or leaves it as it was.
+    /// Fills a file, or leaves it as it was. Where the volume is full, what was unused for longer goes first.
     fn fill(&self, file: &Handle, record: &StubRecord, progress: &dyn Fn()) -> Result<(), Failure> {
+        for _ in 0..ROOM_TRIES {
+            let seen = self.room_made();
+            match self.fill_once(file, record, progress) {
+                Err(Failure::NoSpace) if self.make_room(record.size, seen) => progress(),
+                filled => return filled,
+            }
+        }
+        self.fill_once(file, record, progress)
+    }
+
+    fn fill_once(&self, file: &Handle, record: &StubRecord, progress: &dyn Fn()) -> Result<(), Failure> {
         let opened = self.open_to_fill(file);
         let Ok((inode, opened)) = opened else { return self.told(file, opened.map(|_| ())) };
         let stat = opened.stat();

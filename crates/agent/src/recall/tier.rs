@@ -6,13 +6,14 @@
 
 use std::os::fd::AsFd;
 
-use isotherm_core::stub::{Bound, StubRecord};
-use isotherm_core::trees::{Handle, Print};
+use isotherm_core::node::Kind;
+use isotherm_core::stub::{Bound, ContentPrefix, StubRecord};
+use isotherm_core::trees::{Handle, Local, Print, Record};
 use isotherm_gate::{ErrorKind, FileHandle, GateError, Inode, StubFile};
 
-use super::perform::Performer;
+use super::perform::{Performer, say_where};
 use super::stub_file;
-use crate::volume::{gate_handle, print_of};
+use crate::volume::{STUB_MIN, gate_handle, print_of};
 
 /// A file that may become a stub.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -23,6 +24,30 @@ pub struct Candidate {
     pub print: Print,
     /// What it is to stand for; the inode is filled in.
     pub record: StubRecord,
+}
+
+impl Candidate {
+    /// A file that is as the share has it, as far as is known; none if it is not safe there, or no file that may become a stub:
+    /// small ones take more as a stub than they free, and one of several names would lose it under all.
+    #[must_use]
+    pub fn of(known: &Record) -> Option<Self> {
+        let local = known.here().filter(|local| Self::is_suited(local))?;
+        let (version, content) = known.stands_for()?;
+        let record = StubRecord {
+            node: known.node,
+            version,
+            content: ContentPrefix::of(&content.manifest),
+            size: content.size,
+            bound: Bound::to(&local.handle),
+        };
+        Some(Self { file: local.handle.clone(), print: local.print, record })
+    }
+
+    /// Whether a file is one that may become a stub, once it is safe.
+    #[must_use]
+    pub fn is_suited(local: &Local) -> bool {
+        local.kind() == Kind::File && local.print.links == 1 && local.print.size >= STUB_MIN
+    }
 }
 
 /// Why a file did not become a stub. It is whole, and as it was.
@@ -72,6 +97,7 @@ impl Performer {
             let is_alone = opened.take_alone()?;
             let now = print_of(&opened.stat()?);
             if !is_alone || (now.size, now.modified) != (size, modified) {
+                say_where(&opened, true);
                 opened.remove_record()?;
                 opened.flush()?;
                 return Err(if is_alone { NotTiered::Changed } else { NotTiered::InUse });
@@ -106,6 +132,7 @@ impl Performer {
             return Err(NotTiered::Changed);
         }
         opened.set_record(&StubRecord { bound: Bound::to(file), ..*record }.encode())?;
+        say_where(&opened, false);
         Ok(Marked { inode, opened, print: *print })
     }
 }

@@ -44,7 +44,7 @@ impl Volume {
             mode: wanted.mode,
             uid,
             gid,
-            set: self.local_attributes(changed_attributes(&wanted.xattrs, &present))?,
+            set: self.local_attributes(changed_attributes(&wanted.xattrs, &present), inode.is_stub())?,
             remove: absent.cloned().collect(),
         };
         match inode.write_metadata(&change) {
@@ -63,7 +63,7 @@ impl Volume {
     /// Attributes as the share has them.
     fn shared_attributes(&self, mut xattrs: Xattrs) -> Result<Xattrs, GateError> {
         if let Some(value) = xattrs.get_mut(attributes::DOSATTRIB) {
-            *value = attributes::mask(value);
+            *value = attributes::here(value);
         }
         for (_, value) in xattrs.iter_mut().filter(|(name, _)| acl::is_list(name)) {
             *value = acl::to_share(value, &mut self.owners.lock().unwrap_or_else(PoisonError::into_inner))?;
@@ -72,7 +72,10 @@ impl Volume {
     }
 
     /// Attributes as this server's kernel takes them.
-    fn local_attributes(&self, mut xattrs: Xattrs) -> Result<Xattrs, GateError> {
+    fn local_attributes(&self, mut xattrs: Xattrs, is_stub: bool) -> Result<Xattrs, GateError> {
+        if let Some(value) = xattrs.get_mut(attributes::DOSATTRIB).filter(|_| is_stub) {
+            *value = attributes::away(value);
+        }
         for (_, value) in xattrs.iter_mut().filter(|(name, _)| acl::is_list(name)) {
             *value = acl::to_kernel(value, &mut self.owners.lock().unwrap_or_else(PoisonError::into_inner))?;
         }

@@ -5,7 +5,7 @@
 //! step expected to go.
 
 mod acl;
-mod attributes;
+pub(crate) mod attributes;
 mod look;
 mod marker;
 mod metadata;

@@ -87,7 +87,7 @@ impl<'a> Bench<'a> {
 
     pub(crate) fn start(&mut self) {
         let source: Arc<dyn Source> = Arc::<Contents>::clone(&self.contents);
-        self.recall = Some(Recall::start(Arc::clone(&self.root), self.post.clone(), source, Box::new(|_| ())).unwrap());
+        self.recall = Some(Recall::start(Arc::clone(&self.root), self.post.clone(), source, None, Box::new(|_| ())).unwrap());
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {

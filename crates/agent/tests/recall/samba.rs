@@ -99,3 +99,36 @@ fn windows_clients_read_write_copy_rename_and_delete_stubs() {
         assert_eq!(bench.recall.as_ref().unwrap().problems(), []);
     }
 }
+
+/// What a client sees of a file: its attributes as letters, `o` where its content is elsewhere.
+fn letters(samba: &Samba, name: &str) -> String {
+    let listed = samba.run("ls");
+    let line = listed.lines().find(|line| line.trim_start().starts_with(name)).unwrap_or_else(|| panic!("{name}: {listed}"));
+    line.trim_start()[name.len()..].split_whitespace().next().unwrap().to_owned()
+}
+
+// semantics.md#offline-attribute
+/// Files of Windows clients are offline to them while they are tiered, and keep what else they were.
+#[test]
+fn windows_clients_see_which_files_are_tiered() {
+    for fs_kind in Fs::ALL {
+        let Some(volume) = LoopVolume::new(fs_kind, 96) else { return };
+        let bench = Bench::new(&volume);
+        let Some(samba) = Samba::start(volume.path()) else { return };
+        let content = noise(700_000, 8);
+        fs::write(volume.outside().join("new"), &content).unwrap();
+        samba.run(&format!("put {} plan.dwg; setmode plan.dwg +h", volume.outside().join("new").display()));
+        let before = letters(&samba, "plan.dwg");
+        assert!(before.contains('H') && !before.contains('o'), "{fs_kind:?}: {before}");
+        // A client that has gone may still hold it for a moment.
+        wait_until(|| {
+            let candidate = bench.candidate("plan.dwg", &content).unwrap();
+            bench.recall.as_ref().unwrap().tier(&[candidate])[0].is_ok()
+        });
+        let tiered = letters(&samba, "plan.dwg");
+        assert!(tiered.contains('H') && tiered.contains('o'), "{fs_kind:?}: {tiered}");
+        samba.run(&format!("get plan.dwg {}", volume.outside().join("got").display()));
+        assert!(fs::read(volume.outside().join("got")).unwrap() == content, "{fs_kind:?}");
+        assert_eq!(letters(&samba, "plan.dwg"), before, "{fs_kind:?}");
+    }
+}

@@ -19,6 +19,7 @@ mod power;
 #[path = "../e2e/program.rs"]
 #[allow(dead_code, reason = "the other tests use all of it")]
 mod program;
+mod room;
 mod sync;
 mod texts;
 mod users;

@@ -9,7 +9,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FallocateFlags, Mode, OFlags};
 use rustix::io::{Errno, retry_on_intr};
 
 use super::{Dir, Root, STAGE_DIR, open_beneath};
@@ -25,6 +25,8 @@ const HEAD: &[u8; 8] = b"isoStub1";
 /// Entries of files that are whole again which are not worth writing a list anew. A start that writes nothing also gets through
 /// where the volume is about to be frozen, and somebody waits for an answer.
 const SPARE: usize = 4_096;
+/// Room that is kept behind the list, in bytes: on a volume that is full to the last block files become stubs to make some.
+const KEPT: u64 = 64 << 10;
 /// Bytes behind an entry that tell whether it is whole.
 const CHECK: usize = 4;
 
@@ -38,6 +40,8 @@ pub struct Ledger {
 struct State {
     file: OwnedFd,
     end: u64,
+    /// Up to where there is known to be room for it. A start writes nothing.
+    kept: u64,
     known: BTreeSet<FileHandle>,
 }
 
@@ -58,7 +62,7 @@ impl Ledger {
         let known: BTreeSet<FileHandle> = listed.into_iter().filter(|handle| may_be_stub(root, handle)).collect();
         let goes_on = is_whole && entries <= 2 * known.len() + SPARE;
         let (file, end) = if goes_on { go_on(home)? } else { write(home, &known)? };
-        Ok(Self { state: Mutex::new(State { file, end, known }) })
+        Ok(Self { state: Mutex::new(State { file, end, kept: end, known }) })
     }
 
     /// Files that users see and that may be stubs soon. Durable when it returns: a record becomes so on its own, whenever the file
@@ -88,6 +92,9 @@ impl Ledger {
         let bytes: Vec<u8> = new.iter().flat_map(|file| entry(file)).collect();
         put(&state.file, &bytes, state.end).map_err(|errno| fail(errno, "write"))?;
         state.end += bytes.len() as u64;
+        if state.end + KEPT / 2 > state.kept {
+            state.kept = keep_room(&state.file, state.end);
+        }
         state.known.extend(files.iter().cloned());
         Ok(())
     }
@@ -212,6 +219,13 @@ fn write(home: &Dir, known: &BTreeSet<FileHandle>) -> Result<(OwnedFd, u64)> {
         Ok(file)
     });
     Ok((made.map_err(|errno| fail(errno, "write"))?, bytes.len() as u64))
+}
+
+/// Keeps room behind the list, if there is any; gives its end.
+fn keep_room(file: &OwnedFd, end: u64) -> u64 {
+    let kept = rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, end, KEPT);
+    // Without it the list grows as any file does.
+    end + kept.map_or(0, |()| KEPT)
 }
 
 fn put(file: &OwnedFd, mut bytes: &[u8], mut at: u64) -> std::result::Result<(), Errno> {

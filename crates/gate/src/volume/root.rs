@@ -59,6 +59,8 @@ pub struct Space {
     pub total: u64,
     /// Free for ordinary users (without the file system's reserve).
     pub free: u64,
+    /// Free for root, who may use the reserve.
+    pub free_for_root: u64,
 }
 
 /// An open endpoint root.
@@ -211,7 +213,8 @@ impl Root {
     /// Failure of the volume itself.
     pub fn space(&self) -> Result<Space> {
         let s = rustix::fs::fstatvfs(self.dir.as_fd()).map_err(|e| self.fail(e, "measure free space of"))?;
-        Ok(Space { total: s.f_blocks.saturating_mul(s.f_frsize), free: s.f_bavail.saturating_mul(s.f_frsize) })
+        let bytes = |blocks: u64| blocks.saturating_mul(s.f_frsize);
+        Ok(Space { total: bytes(s.f_blocks), free: bytes(s.f_bavail), free_for_root: bytes(s.f_bfree) })
     }
 
     /// Bytes free for ordinary users.

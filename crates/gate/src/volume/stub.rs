@@ -15,6 +15,9 @@ use super::{Inode, STUB_RECORD_XATTR, proc_path, xattr};
 use crate::error::{ErrorKind, GateError, Result};
 use crate::{Kind, Stat, sys};
 
+/// Where Samba keeps DOS attributes.
+const DOS_XATTR: &str = "user.DOSATTRIB";
+
 /// Whether an open file has a record, whatever it says.
 pub(crate) fn has_record(fd: impl AsFd) -> std::result::Result<bool, Errno> {
     xattr::is_present(fd, STUB_RECORD_XATTR)
@@ -119,6 +122,23 @@ impl StubFile {
             Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(()),
             Err(errno) => Err(self.fail(errno, "remove the stub record of")),
         }
+    }
+
+    /// What Samba keeps of it for clients (`user.DOSATTRIB`), if it has that.
+    ///
+    /// # Errors
+    /// A failure of the volume.
+    pub fn dos_attributes(&self) -> Result<Option<Vec<u8>>> {
+        xattr::value_if_any(&self.fd, DOS_XATTR).map_err(|errno| self.fail(errno, "read the attributes of"))
+    }
+
+    /// Replaces that.
+    ///
+    /// # Errors
+    /// `NoSpaceForXattr`, `Denied`, or a failure of the volume.
+    pub fn set_dos_attributes(&self, value: &[u8]) -> Result<()> {
+        rustix::fs::fsetxattr(&self.fd, DOS_XATTR, value, XattrFlags::REPLACE)
+            .map_err(|errno| self.fail(errno, "write the attributes of"))
     }
 
     /// Writes content. Not beyond the end: what is there must have its length already.

@@ -96,7 +96,12 @@ pub(super) fn value(fd: impl AsFd, name: &[u8]) -> Result<Vec<u8>, Errno> {
 
 /// The record of a stub; none where there is none, or the file system could never have one.
 pub(super) fn stub_record(fd: impl AsFd) -> Result<Option<Vec<u8>>, Errno> {
-    match value(fd, STUB_RECORD_XATTR.as_bytes()) {
+    value_if_any(fd, STUB_RECORD_XATTR)
+}
+
+/// An attribute; none where there is none, or the file system could never have one.
+pub(super) fn value_if_any(fd: impl AsFd, name: &str) -> Result<Option<Vec<u8>>, Errno> {
+    match value(fd, name.as_bytes()) {
         Ok(value) => Ok(Some(value)),
         Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(None),
         Err(errno) => Err(errno),
