@@ -66,6 +66,7 @@ pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<()> {
         options.small, options.largest_kib, options.large_mib, options.rounds
     );
     let mut rows = rows::Rows::default();
+    rows.note(format!("on {}", file_system(&options.dir)));
     for round in 1..=options.rounds {
         eprintln!("round {round} of {}", options.rounds);
         rows.note(format!("round {round} began at a load of {}", load()));
@@ -93,6 +94,16 @@ fn measure(binary: &Path, folder: &Path, options: &Options, rows: &mut rows::Row
     compare::round(binary, folder, options, rows)
 }
 
+/// What lies under the worlds.
+fn file_system(dir: &Path) -> String {
+    let there = dir.ancestors().find(|above| above.exists()).unwrap_or(Path::new("/"));
+    let said = std::process::Command::new("findmnt").args(["-no", "FSTYPE,OPTIONS", "-T"]).arg(there).output();
+    said.map_or_else(
+        |_| "an unknown file system".to_owned(),
+        |said| String::from_utf8_lossy(&said.stdout).split_whitespace().collect::<Vec<_>>().join(", "),
+    )
+}
+
 /// Processes that run or want to, over the last minute, and cores: what else the machine was busy with.
 fn load() -> String {
     let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
@@ -110,7 +121,7 @@ impl Options {
         if self.largest_kib != LARGEST_KIB {
             name += &format!("-{}kib", self.largest_kib);
         }
-        for (is_so, word) in [(self.mixed, "-mixed"), (self.peers, "-peers")] {
+        for (is_so, word) in [(self.mixed, "-mixed"), (self.peers, "-peers"), (self.alone, "-alone")] {
             name += if is_so { word } else { "" };
         }
         name

@@ -26,6 +26,9 @@ use crate::engine::{Away, Event, SnapshotPart};
 const WAIT_MS: u64 = 30_000;
 /// Former contents of one node that are asked for.
 const HISTORY: u32 = 100;
+/// Packs of an agent that are on their way at a time: each takes 32 MiB of memory here and at the service, which has eight places, and
+/// its part of the line.
+const PACKS: usize = 4;
 /// Bytes of one commit; the rest of a request's room is for what surrounds them.
 const COMMIT_BYTES: usize = BODY_MAX / 2;
 
@@ -40,13 +43,15 @@ pub struct Attachment {
     /// This server's id.
     pub server: ServerId,
     epoch: AtomicU64,
+    /// Places for packs on their way.
+    pub(crate) packs: Arc<Semaphore>,
 }
 
 impl Attachment {
     /// A run of this server's agent.
     #[must_use]
     pub fn new(client: Client, server: ServerId, epoch: Epoch) -> Self {
-        Self { client, server, epoch: AtomicU64::new(epoch.0) }
+        Self { client, server, epoch: AtomicU64::new(epoch.0), packs: Arc::new(Semaphore::new(PACKS)) }
     }
 
     /// A run that the service has not answered yet. It commits nothing until it has an epoch.

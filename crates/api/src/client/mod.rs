@@ -6,6 +6,7 @@
 
 mod management;
 mod revisions;
+mod sending;
 mod share;
 mod streams;
 mod sync;
@@ -38,6 +39,9 @@ const IDLE: Duration = Duration::from_secs(20);
 #[derive(Clone, Debug)]
 pub struct Client {
     http: reqwest::Client,
+    /// For requests that watch over themselves how it goes on.
+    patient: reqwest::Client,
+    stall: Duration,
     base: Url,
     protocol: u32,
 }
@@ -61,12 +65,16 @@ impl Client {
             return Err(invalid("has more than host and port"));
         }
         // A proxy of the environment could never reach a loopback address of this machine.
-        let http = reqwest::Client::builder().no_proxy().connect_timeout(CONNECT).read_timeout(STALL).tcp_nodelay(true);
-        let http = http
-            .pool_idle_timeout(IDLE)
-            .build()
-            .map_err(|error| ApiError::new(Code::Internal, format!("HTTP client cannot start: {error}")))?;
-        Ok(Self { http, base, protocol: PROTOCOL })
+        let common = || {
+            let builder = reqwest::Client::builder().no_proxy().connect_timeout(CONNECT).tcp_nodelay(true);
+            builder.pool_idle_timeout(IDLE)
+        };
+        let built = |builder: reqwest::ClientBuilder| {
+            builder.build().map_err(|error| ApiError::new(Code::Internal, format!("HTTP client cannot start: {error}")))
+        };
+        // The time between two reads begins with the request, so it also limits how long a body may be on its way.
+        let (http, patient) = (built(common().read_timeout(STALL))?, built(common())?);
+        Ok(Self { http, patient, stall: STALL, base, protocol: PROTOCOL })
     }
 
     /// The same client speaking another version of the sync protocol, to see what a service says to it.
@@ -91,8 +99,12 @@ impl Client {
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.request_of(&self.http, method, path)
+    }
+
+    fn request_of(&self, http: &reqwest::Client, method: Method, path: &str) -> RequestBuilder {
         let url = format!("{}{path}", self.url());
-        self.http.request(method, url).header(PROTOCOL_HEADER, self.protocol)
+        http.request(method, url).header(PROTOCOL_HEADER, self.protocol)
     }
 
     /// Sends; an answer that is not a success becomes its error.

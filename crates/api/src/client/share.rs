@@ -63,8 +63,8 @@ impl Client {
     /// # Errors
     /// `invalid`: the pack is damaged; nothing of it was kept. `full`: no space.
     pub async fn put_pack(&self, group: GroupId, pack: impl Into<Bytes>) -> Result<PackStored, ApiError> {
-        let request = self.request(Method::POST, &format!("/v1/shares/{group}/packs")).body(pack.into());
-        let response = self.send(request).await?;
+        let request = self.request_of(&self.patient, Method::POST, &format!("/v1/shares/{group}/packs"));
+        let response = self.send_large(request, pack.into()).await?;
         Ok(wire::decode(&self.read(response).await?)?)
     }
 

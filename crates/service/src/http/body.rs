@@ -28,9 +28,9 @@ struct Pace {
     piece: usize,
 }
 
-/// The largest body takes this long at two megabits a second, and nothing may come at less than 70 kilobits: a few that hold
+/// The largest body takes this long at half a megabit a second, and nothing may come at less than 70 kilobits: a few that hold
 /// their places and send nothing would hold up everybody.
-const PACE: Pace = Pace { whole: Duration::from_secs(300), pause: Duration::from_secs(30), piece: 256 * 1024 };
+const PACE: Pace = Pace { whole: Duration::from_secs(1_200), pause: Duration::from_secs(30), piece: 256 * 1024 };
 
 /// The whole body, if it is not longer than `limit`.
 pub(super) async fn whole(body: Body, limit: usize) -> Result<Bytes, Fault> {

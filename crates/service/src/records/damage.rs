@@ -142,6 +142,10 @@ pub(crate) fn wanted(
     let (start, end) = (start(connection, group, server)?, NodeId([0xff; 16]));
     let from = after.unwrap_or(start);
     let mut contents = Vec::new();
+    if after == Some(start) {
+        // The last one of the circle was given.
+        return Ok(Wanted { round: round(connection)?, contents, next: None });
+    }
     let is_first_arc = from >= start;
     if is_first_arc {
         contents = arc(connection, group, from, end, limit)?;
@@ -149,21 +153,24 @@ pub(crate) fn wanted(
     let rest = limit - contents.len();
     // No node has the id of zeros: it is the root's.
     let second = if is_first_arc { NodeId::ROOT } else { from };
-    contents.extend(arc(connection, group, second, start, rest)?);
+    let behind = NodeId(u128::from_be_bytes(start.0).saturating_add(1).to_be_bytes());
+    contents.extend(arc(connection, group, second, behind, rest)?);
     let next = contents.last().map(|last: &WantedContent| last.node).filter(|_| contents.len() == limit);
     Ok(Wanted { round: round(connection)?, contents, next })
 }
 
 /// As far between the first and the last damaged node as the server's id is between the first and the last id: ids of servers are
-/// drawn at random, and those of nodes grow.
+/// drawn at random, and those of nodes grow. The circle begins behind it and ends with it.
 fn start(connection: &Connection, group: GroupId, server: ServerId) -> Result<NodeId, Fault> {
-    let sql = "SELECT min(node), max(node) FROM damage JOIN share ON damage.share = share.num WHERE share.id = ?1";
-    let ends: (Option<[u8; 16]>, Option<[u8; 16]>) =
-        connection.prepare_cached(sql)?.query_row([group.0], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    let (Some(first), Some(last)) = ends else { return Ok(NodeId::ROOT) };
-    let (first, last) = (u128::from_be_bytes(first), u128::from_be_bytes(last));
-    let share = u128::from_be_bytes(server.0) >> 64;
-    Ok(NodeId((first + ((last - first) >> 64) * share).to_be_bytes()))
+    let end = |which: &str| -> Result<Option<u128>, Fault> {
+        // Each from its end of the index.
+        let sql = format!("SELECT {which}(node) FROM damage WHERE share = (SELECT num FROM share WHERE id = ?1)");
+        let node: Option<[u8; 16]> = connection.prepare_cached(&sql)?.query_row([group.0], |row| row.get(0))?;
+        Ok(node.map(u128::from_be_bytes))
+    };
+    let (Some(first), Some(last)) = (end("min")?, end("max")?) else { return Ok(NodeId::ROOT) };
+    let part = u128::from_be_bytes(server.0) >> 64;
+    Ok(NodeId((first + ((last - first) >> 64) * part).to_be_bytes()))
 }
 
 /// How many live files of a group have content that a check found damaged and nobody has mended.
@@ -257,5 +264,41 @@ mod tests {
         keep_damage(&sql, &nodes.0, second).unwrap();
         end_round(&sql, second).unwrap();
         assert_eq!(next_round(&sql, 5).unwrap(), second + 1);
+    }
+
+    /// Whatever the ids of files and servers are, and however large the pages: each server is asked for each damaged file once.
+    #[test]
+    fn every_circle_comes_to_every_file_once() {
+        let grown = |number: u128| ((1 << 120) + (number << 66)).to_be_bytes();
+        let side_by_side = |number: u128| ((1 << 120) + number).to_be_bytes();
+        for (files, id) in [(1, grown as fn(u128) -> [u8; 16]), (7, grown), (1, side_by_side), (7, side_by_side)] {
+            let (_folder, sql, manifest, _) = one_file();
+            sql.execute("DELETE FROM node", []).unwrap();
+            for number in 0..files {
+                let id = id(number);
+                let node = "INSERT INTO node (share, id, parent, key, name, kind, deleted, last, size, manifest, at_ms, data)
+                    VALUES (1, ?1, ?2, ?1, ?1, 1, 0, ?4, 5, ?3, 1, x'')";
+                sql.execute(node, params![id, NodeId::ROOT.0, manifest.as_bytes(), number as i64]).unwrap();
+                let damage = "INSERT INTO damage (share, node, manifest, round, repaired) VALUES (1, ?1, ?2, 1, 0)";
+                sql.execute(damage, params![id, manifest.as_bytes()]).unwrap();
+            }
+            sql.execute("UPDATE share SET id = ?1", [[3_u8; 16]]).unwrap();
+            for server in [0, 1, u128::MAX / 3, u128::MAX / 2, u128::MAX - 1, u128::MAX] {
+                for limit in 1..=8 {
+                    let (mut seen, mut after) = (Vec::new(), None);
+                    for _ in 0..20 {
+                        let page = wanted(&sql, GroupId([3; 16]), ServerId(server.to_be_bytes()), after, limit).unwrap();
+                        seen.extend(page.contents.iter().map(|content| content.node.0));
+                        after = page.next;
+                        if after.is_none() {
+                            break;
+                        }
+                    }
+                    assert_eq!(after, None, "the circle ends");
+                    seen.sort_unstable();
+                    assert_eq!(seen, (0..files).map(id).collect::<Vec<_>>(), "server {server:x}, pages of {limit}");
+                }
+            }
+        }
     }
 }

@@ -36,6 +36,10 @@ pub(super) fn tell(connection: &Connection) -> Result<(), Fault> {
     let transaction = connection.unchecked_transaction()?;
     // The only way to make the table in which they are kept.
     transaction.execute_batch("ANALYZE meta; DELETE FROM sqlite_stat1;")?;
+    let measured = "SELECT count(*) FROM sqlite_schema WHERE name = 'sqlite_stat4'";
+    if transaction.query_row(measured, [], |row| row.get::<_, i64>(0))? > 0 {
+        transaction.execute("DELETE FROM sqlite_stat4", [])?;
+    }
     for (table, index, sizes) in SIZES {
         transaction.execute("INSERT INTO sqlite_stat1 (tbl, idx, stat) VALUES (?1, ?2, ?3)", params![table, index, sizes])?;
     }

@@ -4,6 +4,7 @@
 //! **Invariant:** manifests are sent only after all chunks that were pushed are durable.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -100,7 +101,9 @@ impl<'a> Sender<'a> {
         self.share.go_on()?;
         self.renew()?;
         let ids: BTreeSet<ChunkId> = chunks.iter().map(|(chunk, _)| *chunk).collect();
-        let mut lacking = self.lacking(&ids)?;
+        // What this upload has sent may still be on its way.
+        let unknown: BTreeSet<ChunkId> = ids.difference(&self.sent).copied().collect();
+        let mut lacking = self.lacking(&unknown)?;
         self.sent.extend(ids);
         for (chunk, bytes) in chunks {
             if !lacking.remove(&chunk) {
@@ -153,7 +156,11 @@ impl<'a> Sender<'a> {
         let (_, bytes, _) = pack.finish();
         self.share.traffic.up.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         let (client, group) = (self.client().clone(), self.group());
-        let sending = async move { client.put_pack(group, bytes).await.map(|_| ()) };
+        let place = self.share.runtime.block_on(Arc::clone(&self.share.attachment.packs).acquire_owned());
+        let sending = async move {
+            let _place = place;
+            client.put_pack(group, bytes).await.map(|_| ())
+        };
         self.on_their_way.push_back(self.share.runtime.spawn(sending));
         Ok(())
     }
@@ -202,6 +209,13 @@ impl<'a> Sender<'a> {
 
     fn group(&self) -> GroupId {
         self.share.group
+    }
+}
+
+/// What was begun and is not waited for any more would go on beside the next try.
+impl Drop for Sender<'_> {
+    fn drop(&mut self) {
+        self.on_their_way.iter().for_each(JoinHandle::abort);
     }
 }
 
