@@ -18,9 +18,9 @@ use isotherm_gate::{ErrorKind, FileHandle, GateError, Isolation, Ledger, Root, S
 
 use crate::catalog::CatalogReader;
 use crate::coldest::coldest;
-use crate::recall::{Candidate, FetchFailure, FromShare, Lengths, News, NotTiered, Recall, Room, Source, Take, Tell};
+use crate::recall::{Candidate, Cold, FetchFailure, FromShare, Lengths, News, NotTiered, Recall, Room, Source, Take, Tell};
 use crate::remote::Share;
-use crate::volume::{StubGuard, gate_handle};
+use crate::volume::{StubGuard, StubRules, gate_handle};
 
 /// The guarded volumes that the agent works on.
 #[derive(Debug)]
@@ -57,14 +57,15 @@ struct Members {
 pub(crate) struct Part<'a> {
     pub(crate) share: &'a Arc<Share>,
     pub(crate) known: &'a Arc<Mutex<CatalogReader>>,
-    /// Its catalog, if it tiers: then cold files may go where room is needed.
-    pub(crate) tiers: Option<PathBuf>,
+    pub(crate) catalog: PathBuf,
+    pub(crate) stubs: &'a Arc<StubRules>,
     pub(crate) tell: Tell,
 }
 
 struct Member {
     source: Arc<FromShare>,
-    tiers: Option<PathBuf>,
+    catalog: PathBuf,
+    stubs: Arc<StubRules>,
     tell: Tell,
 }
 
@@ -79,9 +80,10 @@ impl GuardedVolumes {
         let state = self.volume_of(root)?;
         match self.open(&state, root) {
             Ok(volume) => {
-                let Part { share, known, tiers, tell } = part;
+                let Part { share, known, catalog, stubs, tell } = part;
                 let source = Arc::new(FromShare::of(share, known));
-                volume.members.endpoints().insert(endpoint, Member { source: Arc::clone(&source), tiers, tell });
+                let member = Member { source: Arc::clone(&source), catalog, stubs: Arc::clone(stubs), tell };
+                volume.members.endpoints().insert(endpoint, member);
                 Some(Membership { endpoint, source, volume })
             }
             Err(why) => {
@@ -152,6 +154,11 @@ impl GuardedVolume {
         let tiered: Vec<Handle> = tiered.map(|(candidate, _)| candidate.file.clone()).collect();
         self.members.tell(&News::Touched(tiered));
         results
+    }
+
+    /// Whether what the catalog of an endpoint calls safe in the share is so.
+    pub(crate) fn knows_share(&self, endpoint: EndpointId) -> bool {
+        self.members.endpoints().get(&endpoint).is_some_and(|member| member.stubs.knows_share())
     }
 
     /// Brings contents back; whether each is whole, in order.
@@ -231,16 +238,20 @@ impl std::fmt::Debug for Members {
 }
 
 impl Room for Members {
-    fn coldest(&self, bytes: u64, without: &BTreeSet<Handle>) -> Vec<Candidate> {
-        let catalogs: Vec<PathBuf> = self.endpoints().values().filter_map(|member| member.tiers.clone()).collect();
-        let candidates = coldest(&catalogs, &self.top, bytes, without);
-        match self.note(&candidates) {
-            Ok(()) => candidates,
-            Err(error) => {
-                tracing::warn!(%error, "No room can be made");
-                Vec::new()
-            }
+    fn coldest(&self, bytes: u64, without: &BTreeSet<Handle>, go_on: &dyn Fn() -> bool) -> Vec<Cold> {
+        let catalogs: Vec<PathBuf> = {
+            let endpoints = self.endpoints();
+            endpoints.values().filter(|member| member.stubs.makes_room()).map(|member| member.catalog.clone()).collect()
+        };
+        coldest(&catalogs, &self.top, bytes, without, go_on)
+    }
+
+    fn note(&self, files: &[Candidate]) -> bool {
+        let noted = Members::note(self, files);
+        if let Err(error) = &noted {
+            tracing::warn!(%error, "No room can be made");
         }
+        noted.is_ok()
     }
 }
 

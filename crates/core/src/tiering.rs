@@ -5,7 +5,7 @@ use std::collections::BinaryHeap;
 /// A file whose content may go. Ordered by when it was last used: the greatest was used last.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Used<T> {
-    /// The latest of access, change and creation, in nanoseconds since 1970.
+    /// When it was last used, or came, in nanoseconds since 1970.
     pub at_ns: i64,
     /// What its content takes, in bytes.
     pub bytes: u64,
@@ -51,8 +51,8 @@ impl<T: Ord> Coldest<T> {
 
     /// Those that were chosen, the coldest first. Together they may free less than was needed: then there are no more.
     #[must_use]
-    pub fn into_files(self) -> Vec<T> {
-        self.chosen.into_sorted_vec().into_iter().map(|used| used.file).collect()
+    pub fn into_files(self) -> Vec<Used<T>> {
+        self.chosen.into_sorted_vec()
     }
 }
 
@@ -79,7 +79,8 @@ mod tests {
                 is_taken
             });
             let expected: Vec<usize> = taken.map(|(.., number)| *number).collect();
-            prop_assert_eq!(coldest.into_files(), expected);
+            let chosen: Vec<usize> = coldest.into_files().into_iter().map(|used| used.file).collect();
+            prop_assert_eq!(chosen, expected);
         }
     }
 

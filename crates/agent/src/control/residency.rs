@@ -77,6 +77,9 @@ pub(super) fn run(
     let catalog = overview.state.join("endpoints").join(endpoint.endpoint.to_string()).join(CATALOG);
     let catalog = CatalogReader::open(&catalog).map_err(|failure| failure.to_string())?;
     let top = file::find(&catalog, &names, endpoint).ok_or_else(|| format!("{shown} is not known yet"))?;
+    if way == Way::Tier && !volume.knows_share(endpoint.endpoint) {
+        return Err("What the share holds is not known now, so nothing is given up; see `isotherm status`".to_owned());
+    }
     let root = Root::open(Path::new(&endpoint.path)).map_err(|error| error.to_string())?;
     let mut run =
         Run { catalog, volume, root, way, moved: Moved::default(), changed: Vec::new(), is_last_try: false, batch: Vec::new() };

@@ -23,8 +23,7 @@ pub(super) struct Guarding {
     known: Arc<Mutex<CatalogReader>>,
     stubs: Arc<StubRules>,
     inputs: Sender<Input>,
-    /// The catalog of an endpoint that tiers.
-    tiers: Option<PathBuf>,
+    catalog: PathBuf,
     membership: Option<Membership>,
 }
 
@@ -44,7 +43,7 @@ impl Guarding {
             known: Arc::clone(known),
             stubs: Arc::clone(stubs),
             inputs: inputs.clone(),
-            tiers: spec.assignment.tiering.then(|| spec.state.join(CATALOG)),
+            catalog: spec.state.join(CATALOG),
             membership: None,
         };
         guarding.look_again();
@@ -65,8 +64,8 @@ impl Guarding {
             // Nobody listens any more only when the endpoint stops.
             let _ = inputs.send(Input::Event(event));
         });
-        let tiers = self.tiers.clone();
-        let part = Part { share: &self.share, known: &self.known, tiers, tell };
+        let catalog = self.catalog.clone();
+        let part = Part { share: &self.share, known: &self.known, catalog, stubs: &self.stubs, tell };
         self.membership = self.guarded.join(self.endpoint, self.volume.root(), part);
         self.stubs.set_guard(self.membership.as_ref().map(|membership| membership.volume() as Arc<dyn StubGuard>));
     }

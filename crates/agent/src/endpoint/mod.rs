@@ -327,6 +327,7 @@ impl Thread {
         let transfers = opened.engine.take_transfers();
         let sizes = opened.engine.catalog().sizes();
         let traffic = opened.share.traffic().totals();
+        opened.workers.set_knows_share(opened.engine.knows_share());
         let mut published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
         let before = published.revision;
         published.update(published::Facts { status, transfers, sizes, traffic, watch: &opened.watch, notes: &opened.notes, now });

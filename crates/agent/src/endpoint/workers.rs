@@ -94,6 +94,11 @@ impl Workers {
         }
     }
 
+    /// Whether what the catalog calls safe in the share is so.
+    pub(super) fn set_knows_share(&self, knows: bool) {
+        self.stubs.set_knows_share(knows);
+    }
+
     /// A piece of a snapshot has been taken in.
     pub(super) fn took_piece(&self) {
         self.snapshot_room.add_permits(1);

@@ -279,6 +279,12 @@ impl<C: Catalog> Engine<C> {
         }
     }
 
+    /// Whether what the catalog says of the share is what the share holds, as of a moment ago: the service answers, and nothing is
+    /// being read anew. Records that were put back may lack what the catalog knows to be there.
+    pub fn knows_share(&self) -> bool {
+        self.remote.at_head && self.status.away.is_none()
+    }
+
     /// What whoever waits for agreement waits for: [`EngineStatus::agreed`] and [`EngineStatus::barrier`].
     pub fn agreement(&self) -> (bool, u64) {
         (self.is_quiet(), self.guard.reached)

@@ -10,11 +10,11 @@ mod source;
 mod tier;
 
 pub use perform::{FetchFailure, Source, Take};
-pub use room::Room;
+pub use room::{Cold, Room};
 pub use source::{Find, FromShare};
 pub use tier::{Candidate, NotTiered};
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SendError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -161,7 +161,18 @@ impl Recall {
         threads.push(std::thread::spawn(move || read(&*reader, &asks, &until)));
         let machine = Recalls::new(PATIENCE.as_millis() as u64);
         let (performing, wanting) = (Arc::clone(&performer), BTreeMap::new());
-        let desk = Desk { machine, post, fetches, large, tasks, looks, performer: performing, wanting, started: Instant::now() };
+        let desk = Desk {
+            machine,
+            post,
+            fetches,
+            large,
+            tasks,
+            looks,
+            performer: performing,
+            wanting,
+            asked_again: BTreeSet::new(),
+            started: Instant::now(),
+        };
         threads.push(std::thread::spawn(move || desk.run(waiting, &queue)));
         Ok(Self { inputs, threads, problems, performer, ends })
     }
@@ -273,6 +284,8 @@ struct Desk {
     performer: Arc<Performer>,
     /// Who waits for the end of which recall.
     wanting: BTreeMap<Handle, Vec<Sender<(Handle, bool)>>>,
+    /// Files that somebody was told to try again for: he waits, although not at the gate.
+    asked_again: BTreeSet<Handle>,
     started: Instant,
 }
 
@@ -327,7 +340,11 @@ impl Desk {
                     purpose: purpose(waiting.purpose),
                     let_through: waiting.let_through,
                 }),
-                Told::Wanted(file) => wanted.push(handle_of(&file)),
+                Told::Wanted(file) => {
+                    let file = handle_of(&file);
+                    self.asked_again.insert(file.clone());
+                    wanted.push(file);
+                }
                 Told::Left(id) => left.push(QuestionId(id)),
                 Told::Returned(id) => returned.push(QuestionId(id)),
             }
@@ -383,7 +400,8 @@ impl Desk {
                 Effect::Mend(file, record) => self.perform(Task::Mend(file, record)),
                 Effect::Fill(file, record) => {
                     self.performer.begin(&file);
-                    self.perform(Task::Fill(file, record));
+                    let is_awaited = self.asked_again.remove(&file) || self.machine.is_awaited(&file);
+                    self.perform(Task::Fill(file, record, is_awaited));
                 }
                 Effect::Flush(file) => self.perform(Task::Flush(file)),
                 Effect::Forget(file) => self.perform(Task::Forget(file)),
@@ -394,7 +412,7 @@ impl Desk {
 
     fn perform(&self, task: Task) {
         let hands = match &task {
-            Task::Fill(_, record) if record.size >= LARGE => &self.large,
+            Task::Fill(_, record, _) if record.size >= LARGE => &self.large,
             Task::Fill(..) => &self.fetches,
             Task::Look(_) => &self.looks,
             _ => &self.tasks,

@@ -65,7 +65,8 @@ pub enum FetchFailure {
 pub(super) enum Task {
     Look(Handle),
     Mend(Handle, StubRecord),
-    Fill(Handle, StubRecord),
+    /// Whether somebody waits for it who could be told that there is no room.
+    Fill(Handle, StubRecord, bool),
     Flush(Handle),
     Forget(Handle),
     Release(Handle),
@@ -155,8 +156,9 @@ impl Performer {
                 let result = self.mend(&file, &record);
                 Event::Mended(vec![(file.clone(), self.told(&file, result))])
             }
-            Task::Fill(file, record) => {
-                let result = self.fill(&file, &record, &|| done(Event::Progress(vec![file.clone()])));
+            Task::Fill(file, record, is_awaited) => {
+                let progress = || done(Event::Progress(vec![file.clone()]));
+                let result = self.fill(&file, &record, is_awaited, &progress);
                 self.give_up(&file);
                 Event::Filled(vec![(file, result)])
             }
@@ -199,12 +201,14 @@ impl Performer {
         opened.set_len(record.size)
     }
 
-    /// Fills a file, or leaves it as it was. Where the volume is full, what was unused for longer goes first.
-    fn fill(&self, file: &Handle, record: &StubRecord, progress: &dyn Fn()) -> Result<(), Failure> {
-        for _ in 0..ROOM_TRIES {
+    /// Fills a file, or leaves it as it was. Where the volume is full, what has been here for longer goes first, if somebody waits:
+    /// whoever brings back a tree that does not fit would have it push itself out.
+    fn fill(&self, file: &Handle, record: &StubRecord, is_awaited: bool, progress: &dyn Fn()) -> Result<(), Failure> {
+        let tries = if is_awaited { ROOM_TRIES } else { 0 };
+        for _ in 0..tries {
             let seen = self.room_made();
             match self.fill_once(file, record, progress) {
-                Err(Failure::NoSpace) if self.make_room(record.size, seen) => progress(),
+                Err(Failure::NoSpace) if self.make_room(record.size, seen, progress) => progress(),
                 filled => return filled,
             }
         }

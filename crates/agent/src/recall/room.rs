@@ -1,4 +1,6 @@
-//! Room for what somebody waits for, where the volume is full: contents that were unused for longer go.
+//! Room for what somebody waits for, where the volume is full: contents that have been here for longest go.
+//!
+//! **Invariant:** nothing goes where all that may go would not be enough.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
@@ -6,6 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use isotherm_core::trees::Handle;
+use isotherm_gate::Space;
 
 use super::perform::Performer;
 use super::{Candidate, News, hand_over};
@@ -15,18 +18,32 @@ use super::{Candidate, News, hand_over};
 const SPARE_PART: u64 = 64;
 const SPARE_MAX: u64 = 4 << 30;
 
+/// Files that go together: each takes two descriptors until it has gone, and who opens one waits for all.
+const TOGETHER: usize = 256;
 /// Looks for what may go before nothing more is hoped for.
 const LOOKS: usize = 4;
 /// Between two of them: what came a moment ago may go when the catalog knows of it.
 const SETTLES_IN: Duration = Duration::from_millis(1_000);
-/// How long nobody looks again after nothing was found.
+/// How long nobody looks again for as much after too little was found.
 const AGAIN_AFTER: Duration = Duration::from_secs(10);
+
+/// A file whose content may go.
+#[derive(Clone, Debug)]
+pub struct Cold {
+    /// The file, and what it would stand for.
+    pub candidate: Candidate,
+    /// What its content takes on the disk.
+    pub bytes: u64,
+}
 
 /// Knows what may go.
 pub trait Room: Send + Sync + std::fmt::Debug {
-    /// The files that were unused for longest, so many that their contents take `bytes` if there are that many, noted as ones that may
-    /// be stubs soon; without those that could not go a moment ago. None where nothing may go.
-    fn coldest(&self, bytes: u64, without: &BTreeSet<Handle>) -> Vec<Candidate>;
+    /// The files that have been here for longest, so many that their contents take `bytes` if there are that many, but none of
+    /// `without`. `go_on` is asked now and then; none when it says no, and where nothing may go.
+    fn coldest(&self, bytes: u64, without: &BTreeSet<Handle>, go_on: &dyn Fn() -> bool) -> Vec<Cold>;
+
+    /// Notes durably that these may be stubs soon; false if that was not possible.
+    fn note(&self, files: &[Candidate]) -> bool;
 }
 
 /// Who makes room, one at a time.
@@ -37,8 +54,8 @@ pub(super) struct Turn(Mutex<Made>);
 struct Made {
     /// How often there was more room afterwards.
     times: u64,
-    /// When nothing was found last.
-    found_nothing: Option<Instant>,
+    /// For how many bytes too little was found last, and when.
+    too_little: Option<(u64, Instant)>,
 }
 
 impl Performer {
@@ -47,53 +64,66 @@ impl Performer {
         self.turn.lock().times
     }
 
-    /// Frees some room for a content of so many bytes that has found none; whether there is more than before. `seen` is what
+    /// Frees some room for a content of so many bytes that has found none; whether to try again. `seen` is what
     /// [`Self::room_made`] said before that.
-    pub(super) fn make_room(&self, bytes: u64, seen: u64) -> bool {
+    pub(super) fn make_room(&self, bytes: u64, seen: u64, progress: &dyn Fn()) -> bool {
         let Some(room) = &self.room else { return false };
         let mut made = self.turn.lock();
         if made.times != seen {
             // Somebody who had his turn before may have made enough.
             return true;
         }
-        if made.found_nothing.is_some_and(|at| at.elapsed() < AGAIN_AFTER) {
+        if made.too_little.is_some_and(|(least, at)| bytes >= least && at.elapsed() < AGAIN_AFTER) {
             return false;
         }
         let Ok(space) = self.root.space() else { return false };
-        let spare = (space.total / SPARE_PART).min(SPARE_MAX);
-        // What a file system calls free need not be free for contents (btrfs), so some goes whatever it says.
-        let goal = bytes.saturating_sub(space.free_for_root).max(bytes / 2).saturating_add(spare);
+        let Some(goal) = goal(bytes, &space) else { return false };
+        // Without the spare; an estimate says more than there is, so what is not enough by it never is.
+        let enough = bytes.saturating_sub(space.free_for_root).max(1);
         let (mut freed, mut in_use) = (0, BTreeSet::new());
         for _ in 0..LOOKS {
-            if freed >= goal || self.ends.load(Ordering::Relaxed) {
-                break;
-            }
-            let candidates = room.coldest(goal - freed, &in_use);
-            let more = self.give_up_cold(&candidates, &mut in_use);
-            freed += more;
-            if more == 0 {
+            let go_on = || {
+                progress();
+                !self.ends.load(Ordering::Relaxed)
+            };
+            let cold = room.coldest(goal - freed, &in_use, &go_on);
+            if freed + cold.iter().map(|cold| cold.bytes).sum::<u64>() < enough {
                 in_use.clear();
                 std::thread::sleep(SETTLES_IN);
+                continue;
+            }
+            for part in cold.chunks(TOGETHER) {
+                if freed >= goal || !go_on() {
+                    break;
+                }
+                freed += self.give_up_cold(&**room, part, &mut in_use);
+            }
+            if freed >= goal || !go_on() {
+                break;
             }
         }
         made.times += u64::from(freed > 0);
-        made.found_nothing = (freed == 0).then(Instant::now);
-        freed > 0
+        made.too_little = (freed < enough).then(|| (bytes, Instant::now()));
+        freed >= enough
     }
 
     /// How many bytes went. Files that did not are noted.
-    fn give_up_cold(&self, candidates: &[Candidate], in_use: &mut BTreeSet<Handle>) -> u64 {
-        let results = hand_over(&self.inputs, candidates, |mine| self.tier(mine));
+    fn give_up_cold(&self, room: &dyn super::Room, cold: &[Cold], in_use: &mut BTreeSet<Handle>) -> u64 {
+        let candidates: Vec<Candidate> = cold.iter().map(|cold| cold.candidate.clone()).collect();
+        if !room.note(&candidates) {
+            return 0;
+        }
+        let results = hand_over(&self.inputs, &candidates, |mine| self.tier(mine));
         let (mut gone, mut bytes) = (Vec::new(), 0);
-        for (candidate, result) in candidates.iter().zip(results) {
+        for (cold, result) in cold.iter().zip(results) {
             match result {
                 Ok(()) => {
-                    gone.push(candidate.file.clone());
-                    bytes += candidate.print.size;
+                    gone.push(cold.candidate.file.clone());
+                    bytes += cold.bytes;
                 }
                 Err(why) => {
-                    tracing::debug!(file = ?candidate.file, %why, "A cold file stays");
-                    in_use.insert(candidate.file.clone());
+                    tracing::debug!(file = ?cold.candidate.file, %why, "A cold file stays");
+                    in_use.insert(cold.candidate.file.clone());
                 }
             }
         }
@@ -110,8 +140,32 @@ impl Performer {
     }
 }
 
+/// How much is to go for a content of so many bytes that has found no room; none where there is more than enough: then it is a quota
+/// that has no room, and nothing that goes would help.
+fn goal(bytes: u64, space: &Space) -> Option<u64> {
+    let spare = (space.total / SPARE_PART).min(SPARE_MAX);
+    let missing = bytes.saturating_add(spare).saturating_sub(space.free_for_root);
+    // What is called free may be reserved for something else.
+    let missing = if space.is_estimate { missing.max(bytes / 2 + spare) } else { missing };
+    (missing > 0).then_some(missing)
+}
+
 impl Turn {
     fn lock(&self) -> MutexGuard<'_, Made> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_much_goes_as_is_missing_and_a_little_more_but_nothing_for_a_quota() {
+        let space = |free_for_root, is_estimate| Space { total: 6_400, free: 0, free_for_root, is_estimate };
+        assert_eq!(goal(1_000, &space(0, false)), Some(1_100));
+        assert_eq!(goal(1_000, &space(1_050, false)), Some(50));
+        assert_eq!(goal(1_000, &space(5_000, false)), None);
+        assert_eq!(goal(1_000, &space(5_000, true)), Some(600));
     }
 }

@@ -197,7 +197,7 @@ mod tests {
 
     #[test]
     fn little_room_is_said() {
-        let verdict = |free, total| room(Space { free, free_for_root: free, total }).verdict;
+        let verdict = |free, total| room(Space { free, free_for_root: free, is_estimate: false, total }).verdict;
         assert_eq!(verdict(100 << 30, 1000 << 30), Verdict::Good);
         assert_eq!(verdict(100 << 20, 1000 << 30), Verdict::Bad);
         assert_eq!(verdict(100 << 20, 200 << 20), Verdict::Good);

@@ -42,8 +42,8 @@ fn read(path: &Path, number: u64) {
 /// More content than there is room for is opened, one file after the other: each is whole, and what was opened longest ago gave way.
 #[test]
 fn cold_files_make_room_for_what_is_opened() {
-    for fs in [Fs::Ext4, Fs::Xfs, Fs::Btrfs] {
-        let Some(office) = Office::open(fs) else { return };
+    for kind in [Fs::Ext4, Fs::Xfs, Fs::Btrfs] {
+        let Some(office) = Office::open(kind) else { return };
         for number in 0..FILES {
             fs::write(office.plain().join(format!("{number}")), text(number, LEN)).unwrap();
         }
@@ -57,11 +57,23 @@ fn cold_files_make_room_for_what_is_opened() {
             office.settle();
         }
         let whole: Vec<u64> = (0..FILES).filter(|number| blocks(&of(*number)) > 0).collect();
-        assert!(whole.contains(&(FILES - 1)), "{fs:?}: what was opened last is here: {whole:?}");
-        assert!(!whole.contains(&0) && whole.len() <= 2 * FIT as usize, "{fs:?}: what was opened first has gone: {whole:?}");
-        // Twice, in the other direction.
+        assert!(whole.contains(&(FILES - 1)), "{kind:?}: what was opened last is here: {whole:?}");
+        assert!(!whole.contains(&0) && whole.len() <= 2 * FIT as usize, "{kind:?}: what was opened first has gone: {whole:?}");
+        // Twice, in the other direction: what is oldest by its dates was opened last.
         (0..FILES).rev().for_each(|number| read(&of(number), number));
-        assert!(office.problems().is_empty(), "{fs:?}: {:?}", office.problems());
+        office.settle();
+        let here = || (0..FILES).filter(|number| blocks(&of(*number)) > 0).collect::<Vec<u64>>();
+        let whole = here();
+        assert!(whole.contains(&0) && !whole.contains(&(FILES - 1)), "{kind:?}: {whole:?}");
+        // What does not fit pushes nothing out, nor does whoever wants all.
+        fs::write(office.plain().join("film"), text(FILES, 16 * LEN)).unwrap();
+        office.settle();
+        let error = fs::read(office.guarded().join("film")).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::StorageFull, "{kind:?}: {error}");
+        assert_eq!(here(), whole, "{kind:?}");
+        let recalled = office.residency("recall", &office.guarded());
+        assert_ne!(recalled.code, Some(0), "{kind:?}: {recalled:?}");
+        assert!(whole.iter().all(|number| here().contains(number)), "{kind:?}: {whole:?}, then {:?}", here());
     }
 }
 

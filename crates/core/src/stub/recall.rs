@@ -96,6 +96,12 @@ impl Recalls {
         effects
     }
 
+    /// Whether a caller waits for a file, as opposed to somebody who wants it whole some time.
+    #[must_use]
+    pub fn is_awaited(&self, file: &Handle) -> bool {
+        self.jobs.get(file).is_some_and(|job| !job.waiting.is_empty())
+    }
+
     /// Whether somebody waits for a file, or works on it.
     #[must_use]
     pub fn has(&self, file: &Handle) -> bool {

@@ -61,6 +61,8 @@ pub struct Space {
     pub free: u64,
     /// Free for root, who may use the reserve.
     pub free_for_root: u64,
+    /// These are more than contents may get: btrfs keeps some of it for what it has to note.
+    pub is_estimate: bool,
 }
 
 /// An open endpoint root.
@@ -213,8 +215,14 @@ impl Root {
     /// Failure of the volume itself.
     pub fn space(&self) -> Result<Space> {
         let s = rustix::fs::fstatvfs(self.dir.as_fd()).map_err(|e| self.fail(e, "measure free space of"))?;
+        let kind = FsKind::of(self.dir.as_fd()).map_err(|e| self.fail(e, "measure free space of"))?;
         let bytes = |blocks: u64| blocks.saturating_mul(s.f_frsize);
-        Ok(Space { total: bytes(s.f_blocks), free: bytes(s.f_bavail), free_for_root: bytes(s.f_bfree) })
+        Ok(Space {
+            total: bytes(s.f_blocks),
+            free: bytes(s.f_bavail),
+            free_for_root: bytes(s.f_bfree),
+            is_estimate: kind == FsKind::Btrfs,
+        })
     }
 
     /// Bytes free for ordinary users.

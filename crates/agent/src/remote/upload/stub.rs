@@ -12,7 +12,7 @@ use isotherm_gate::{ErrorKind, GateError, Inode, Stat, StubFile};
 use super::{MetStubs, ReadError, Uploader};
 use crate::catalog::CatalogReader;
 use crate::engine::{ReadRequest, ReadResult};
-use crate::volume::{StubRules, print_of};
+use crate::volume::{StubRules, attributes, print_of};
 
 impl Uploader {
     /// What reading came to where a file cannot be read because it is a stub.
@@ -64,6 +64,7 @@ fn emptied(rules: &StubRules, request: &ReadRequest, inode: &Inode) -> Result<Re
     if !rules.forget_emptied(&request.handle) {
         let file = StubFile::open_to_look(inode)?;
         file.flush()?;
+        attributes::tell(&file, true)?;
         file.remove_record()?;
         file.flush()?;
     }
@@ -82,6 +83,7 @@ fn without_copied_record(inode: &Inode) -> Result<ReadError, ReadError> {
     if !copy.has_data()? {
         return Ok(failed("It is a copy of a tiered file without its content; remove it"));
     }
+    attributes::tell(&copy, true)?;
     copy.remove_record()?;
     // Read at once, as any other file.
     Ok(ReadError::Changed)

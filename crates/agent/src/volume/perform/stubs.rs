@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** a stub has its record, durably, before it gets a name that users see.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use isotherm_core::ids::Version;
@@ -42,13 +43,30 @@ pub struct StubRules {
     guard: Mutex<Option<Arc<dyn StubGuard>>>,
     /// New files come as stubs too, not only new contents of stubs.
     tiering: bool,
+    /// What the catalog calls safe in the share is so.
+    knows_share: AtomicBool,
 }
 
 impl StubRules {
     /// Of an endpoint that is set to this, on a volume of which it is not known yet whether it is guarded.
     #[must_use]
     pub fn new(tiering: bool) -> Self {
-        Self { guard: Mutex::default(), tiering }
+        Self { guard: Mutex::default(), tiering, knows_share: AtomicBool::new(false) }
+    }
+
+    /// Whether cold files of the endpoint may go where room is needed.
+    pub fn makes_room(&self) -> bool {
+        self.tiering && self.knows_share()
+    }
+
+    /// Whether any content may be given up now because the share has it.
+    pub fn knows_share(&self) -> bool {
+        self.knows_share.load(Ordering::Relaxed)
+    }
+
+    /// See [`Self::knows_share`].
+    pub fn set_knows_share(&self, knows: bool) {
+        self.knows_share.store(knows, Ordering::Relaxed);
     }
 
     /// Whether the volume is guarded now.
