@@ -98,7 +98,7 @@ fn a_whole_copy_of_a_stub_is_a_file_of_its_own() {
 }
 
 #[test]
-fn who_empties_a_file_in_vain_waits_for_its_content_the_next_time() {
+fn case_02_who_empties_a_file_in_vain_waits_for_its_content_the_next_time() {
     let mut machine = Recalls::new(PATIENCE);
     machine.handle(asks(1, Purpose::Empty), 0);
     machine.handle(stub(), 0);
@@ -147,7 +147,7 @@ fn a_failure_is_the_errno_that_says_what_it_was() {
 }
 
 #[test]
-fn a_held_file_is_looked_at_when_it_is_let_go_if_somebody_came() {
+fn case_03_a_held_file_is_looked_at_when_it_is_let_go_if_somebody_came() {
     let mut machine = Recalls::new(PATIENCE);
     assert!(machine.hold(&file(1), 0) && !machine.hold(&file(1), 0) && machine.hold(&file(2), 0));
     assert_eq!(machine.handle(asks(1, Purpose::Read), 0), []);

@@ -133,7 +133,7 @@ fn purposes_of_waiting_callers_are_told_apart() {
 }
 
 #[test]
-fn spared_files_and_mounts_are_not_asked_about() {
+fn case_08_spared_files_and_mounts_are_not_asked_about() {
     on_each_fs(64, |volume| {
         let group = Group::new().unwrap();
         let path = volume.path().join("hot");

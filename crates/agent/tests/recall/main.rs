@@ -34,7 +34,7 @@ fn what_is_executed_is_recalled() {
 }
 
 #[test]
-fn writers_get_the_content_first_and_who_empties_a_file_fetches_nothing() {
+fn case_19_writers_get_the_content_first_and_who_empties_a_file_fetches_nothing() {
     on_each_fs(96, |volume| {
         let bench = Bench::new(volume);
         let content = noise(250_000, 2);
@@ -255,7 +255,7 @@ fn a_new_run_of_the_agent_answers_who_waited_for_the_old_one() {
 
 // Row 18: a client of kernel NFS cuts a file without an open, and nobody is asked.
 #[test]
-fn a_file_that_is_cut_while_its_content_comes_is_never_half_of_each() {
+fn case_18_a_file_that_is_cut_while_its_content_comes_is_never_half_of_each() {
     on_each_fs(96, |volume| {
         let bench = Bench::new(volume);
         let content = noise(350_000, 13);
@@ -281,7 +281,7 @@ fn a_file_that_is_cut_while_its_content_comes_is_never_half_of_each() {
 
 // Row 4.
 #[test]
-fn a_stub_whose_length_was_changed_stays_until_somebody_asks_for_its_content() {
+fn case_04_a_stub_whose_length_was_changed_stays_until_somebody_asks_for_its_content() {
     on_each_fs(96, |volume| {
         let bench = Bench::new(volume);
         let content = noise(300_000, 14);

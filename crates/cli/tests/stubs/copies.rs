@@ -64,7 +64,7 @@ fn read_record(path: &Path) -> Vec<u8> {
 
 /// A damaged, foreign, void or newer record is an errno and a problem with path and remedy; the rest goes on.
 #[test]
-fn bad_records_are_an_errno_and_a_problem() {
+fn case_06_bad_records_are_an_errno_and_a_problem() {
     let Some(office) = Office::open(Fs::Ext4) else { return };
     let (plain, guarded) = (office.plain(), office.guarded());
     for at in 0..5 {
@@ -101,7 +101,7 @@ fn bad_records_are_an_errno_and_a_problem() {
 /// Stubs whose length was changed while nobody was asked (row 4): no server gets a byte of that, the problem names the file and
 /// what helps, and that does help.
 #[test]
-fn stubs_that_were_changed_without_their_content_come_back_whole() {
+fn case_04_stubs_that_were_changed_without_their_content_come_back_whole() {
     for fs in Fs::ALL {
         let Some(mut office) = Office::open(fs) else { return };
         let (plain, guarded) = (office.plain(), office.guarded());

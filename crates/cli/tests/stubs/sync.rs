@@ -161,7 +161,7 @@ fn an_endpoint_with_stubs_is_not_let_go() {
 // semantics.md#moved-out
 /// What leaves the endpoint takes its content along, alone or in a folder, also while the service is away (row 12).
 #[test]
-fn a_stub_that_leaves_its_endpoint_is_whole_before_it_counts_as_deleted() {
+fn case_12_a_stub_that_leaves_its_endpoint_is_whole_before_it_counts_as_deleted() {
     let Some(mut office) = Office::open(Fs::Ext4) else { return };
     let (plain, guarded) = (office.plain(), office.guarded());
     let outside = guarded.parent().unwrap().join("outside");

@@ -10,7 +10,7 @@ use crate::program::until;
 use crate::texts::{number_of, text};
 
 #[test]
-fn volumes_are_added_listed_and_removed_and_come_back_by_themselves() {
+fn case_14_volumes_are_added_listed_and_removed_and_come_back_by_themselves() {
     let Some(mut office) = Office::open(Fs::Xfs) else { return };
     let guarded = office.guarded();
     let volume = guarded.parent().unwrap().to_owned();
@@ -84,7 +84,7 @@ fn a_volume_that_comes_back_is_answered_for_again() {
 /// With an agent the gate goes over to asking about tiered files alone, also when it finds a thousand of them; where it is told to
 /// it goes on asking about all. What programs get is the same.
 #[test]
-fn single_files_are_guarded_as_well_as_the_whole_volume() {
+fn case_09_single_files_are_guarded_as_well_as_the_whole_volume() {
     for (guard, fs) in [("auto", Fs::Xfs), ("inode", Fs::Btrfs), ("auto", Fs::Btrfs), ("filesystem", Fs::Ext4)] {
         let Some(mut office) = Office::guarded_by(fs, guard) else { return };
         office.join("detroit", &office.plain(), "off");
