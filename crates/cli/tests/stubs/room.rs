@@ -8,7 +8,7 @@ use isotherm_gate::testing::Fs;
 use rustix::fs::{FallocateFlags, fallocate};
 use serde_json::Value;
 
-use crate::office::{Office, blocks};
+use crate::office::{Office, Part, blocks};
 use crate::program::until;
 use crate::texts::{number_of, text};
 
@@ -100,4 +100,28 @@ fn without_tiering_who_has_no_room_is_told() {
     read(&of(0), 0);
     fs::remove_file(office.guarded().parent().unwrap().join("ballast")).unwrap();
     read(&of(1), 1);
+}
+
+// semantics.md#what-is-tiered
+/// A service that is away may come back without what it had: until it answers nothing is given up.
+#[test]
+fn nothing_is_given_up_while_the_share_is_not_known() {
+    let Some(mut office) = Office::open(Fs::Xfs) else { return };
+    let file = office.guarded().join("plan");
+    let empty = office.guarded().join("empty");
+    fs::create_dir(&empty).unwrap();
+    fs::write(&file, text(1, 100_000)).unwrap();
+    office.settle();
+    office.kill(Part::Service);
+    let is_refused = |path: &Path| {
+        let tiered = office.residency("tier", path);
+        tiered.code != Some(0) && tiered.err.contains("not known now")
+    };
+    until("the agent has noticed", || is_refused(&empty));
+    assert!(is_refused(&file));
+    assert!(blocks(&file) > 0);
+    office.start(Part::Service);
+    until("it is tiered", || office.residency("tier", &file).code == Some(0));
+    assert_eq!(blocks(&file), 0);
+    read(&file, 1);
 }
