@@ -6,7 +6,7 @@
 mod file;
 mod residency;
 
-pub use file::{FileState, FileView};
+pub use file::{FileState, FileView, RecallView};
 pub use residency::Moved;
 pub(crate) use residency::{count_stubs, recall_all};
 
@@ -205,7 +205,7 @@ fn answer(request: &Request, (overview, guarded): &Known, tell: &mut dyn FnMut(&
         }
         Request::Problems => Answer::Problems(problems(&overview)),
         Request::File { path } => match path.bytes().ok_or_else(|| "Path is not base64".to_owned()) {
-            Ok(path) => file::show(&overview, &path).map_or_else(Answer::Error, |view| Answer::File(Box::new(view))),
+            Ok(path) => file::show((&overview, guarded), &path).map_or_else(Answer::Error, |view| Answer::File(Box::new(view))),
             Err(why) => Answer::Error(why),
         },
     }

@@ -18,7 +18,9 @@ use isotherm_gate::{ErrorKind, FileHandle, GateError, Isolation, Ledger, Root, S
 
 use crate::catalog::CatalogReader;
 use crate::coldest::coldest;
-use crate::recall::{Candidate, Cold, FetchFailure, FromShare, Lengths, News, NotTiered, Recall, Room, Source, Take, Tell};
+use crate::recall::{
+    Candidate, Cold, FetchFailure, FromShare, Lengths, News, NotTiered, Recall, Recalled, Room, Source, Take, Tell,
+};
 use crate::remote::Share;
 use crate::volume::{StubGuard, StubRules, gate_handle};
 
@@ -159,6 +161,11 @@ impl GuardedVolume {
     /// Whether what the catalog of an endpoint calls safe in the share is so.
     pub(crate) fn knows_share(&self, endpoint: EndpointId) -> bool {
         self.members.endpoints().get(&endpoint).is_some_and(|member| member.stubs.knows_share())
+    }
+
+    /// The last recall of a file; see [`Recall::last_of`].
+    pub(crate) fn last_recall(&self, file: &Handle) -> Option<Recalled> {
+        self.recall.last_of(file)
     }
 
     /// Brings contents back; whether each is whole, in order.

@@ -7,7 +7,7 @@
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use isotherm_agent::control::{Answer as AgentAnswer, FileState, FileView, Request};
+use isotherm_agent::control::{Answer as AgentAnswer, FileState, FileView, RecallView, Request};
 use isotherm_api::path::ShownPath;
 use isotherm_core::node::Kind;
 use serde::Serialize;
@@ -93,6 +93,7 @@ fn show(Shown { server, view }: &Shown) -> String {
         ("owner", or_nothing(view.owner.map(|(user, group)| format!("{user}:{group}")))),
         ("modified", or_nothing(view.modified_ms.map(moment))),
         ("last access", or_nothing(view.accessed_ms.map(moment))),
+        ("last recall", or_nothing(view.recalled.as_ref().map(recall))),
         ("node", or_nothing(view.node.map(|node| node.to_string()))),
         ("version", or_nothing(view.version.map(|version| version.to_string()))),
     ];
@@ -114,6 +115,17 @@ fn content(view: &FileView) -> &'static str {
         (Some(Kind::File), None, _) => "in the share only",
         _ => NOTHING,
     }
+}
+
+/// When its content came back, who asked for it, and what it cost him.
+fn recall(last: &RecallView) -> String {
+    let who = match (last.program.as_deref(), last.process, last.user) {
+        (Some(name), Some(process), Some(user)) if !name.is_empty() => format!("{} (process {process}, user {user})", text(name)),
+        (Some(_), ..) => "a program that cannot be seen".to_owned(),
+        _ => "nobody who waited at the file".to_owned(),
+    };
+    let seconds = last.took_ms as f64 / 1000.0;
+    format!("{}, for {who}, in {seconds:.1} s", crate::moment::show(last.at_ms))
 }
 
 fn moment(at_ms: i64) -> String {

@@ -12,13 +12,14 @@ use isotherm_core::exclude::Exclusions;
 use isotherm_core::ids::{EndpointId, NodeId, Version};
 use isotherm_core::name::Name;
 use isotherm_core::node::{Content, Kind};
-use isotherm_core::trees::{LocalContent, Record, State};
+use isotherm_core::trees::{Handle, LocalContent, Record, State};
 use isotherm_gate::{Dir, GateError, Root, Stat};
 use serde::{Deserialize, Serialize};
 
 use crate::agent::{EndpointView, Overview};
 use crate::catalog::CatalogReader;
 use crate::endpoint::CATALOG;
+use crate::guarded::{GuardedVolume, GuardedVolumes};
 use crate::volume::print_of;
 
 /// Where a path stands.
@@ -75,10 +76,29 @@ pub struct FileView {
     pub modified_ms: Option<i64>,
     /// Last access that the file system noted, in milliseconds since 1970.
     pub accessed_ms: Option<i64>,
+    /// The last time that its content came back, as far as this run of the agent knows.
+    pub recalled: Option<RecallView>,
     /// For a conflict copy: the path that kept the name.
     pub conflict_of: Option<ShownPath>,
     /// What is wrong with it, and what to do.
     pub problem: Option<(String, String)>,
+}
+
+/// A content that came back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecallView {
+    /// When, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// How long who asked for it waited, in milliseconds.
+    pub took_ms: u64,
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// The program that asked first; none if no program waited at the file, as with `isotherm recall` and kernel NFS.
+    pub program: Option<String>,
+    /// Number of its process.
+    pub process: Option<i32>,
+    /// Number of its user.
+    pub user: Option<u32>,
 }
 
 /// The endpoint in which a path lies, and the names that lead to it from there.
@@ -91,13 +111,16 @@ pub(super) fn locate<'a>(overview: &'a Overview, path: &[u8]) -> Result<(&'a End
 }
 
 /// Looks a path up.
-pub(super) fn show(overview: &Overview, path: &[u8]) -> Result<FileView, String> {
+pub(super) fn show((overview, guarded): (&Overview, &GuardedVolumes), path: &[u8]) -> Result<FileView, String> {
     let (endpoint, names) = locate(overview, path)?;
     let catalog = overview.state.join("endpoints").join(endpoint.endpoint.to_string()).join(CATALOG);
     let catalog = CatalogReader::open(&catalog).map_err(|failure| failure.to_string())?;
     let record = find(&catalog, &names, endpoint);
     let stat = look(Path::new(&endpoint.path), &names).map_err(|error| error.to_string())?;
-    Ok(view(endpoint, &catalog, &names, record, stat))
+    let here = record.as_ref().and_then(Record::here).map(|local| local.handle.clone());
+    let mut view = view(endpoint, &catalog, &names, record, stat);
+    view.recalled = here.and_then(|file| recalled(&*guarded.volume_of_endpoint(endpoint.endpoint)?, &file));
+    Ok(view)
 }
 
 /// What is known of the node with these names.
@@ -159,9 +182,24 @@ fn view(
         owner: stat.as_ref().map(|(stat, _)| (stat.uid, stat.gid)),
         modified_ms: stat.as_ref().map(|(stat, _)| stat.mtime_ns / 1_000_000),
         accessed_ms: stat.as_ref().map(|(stat, _)| stat.atime_ns / 1_000_000),
+        recalled: None,
         conflict_of: kept,
         problem,
     }
+}
+
+fn recalled(volume: &GuardedVolume, file: &Handle) -> Option<RecallView> {
+    let last = volume.last_recall(file)?;
+    let at_ms = last.at.duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+    let program = last.program.as_ref();
+    Some(RecallView {
+        at_ms,
+        took_ms: last.took.as_millis() as u64,
+        bytes: last.bytes,
+        program: program.map(|program| program.name.clone()),
+        process: program.map(|program| program.process),
+        user: program.map(|program| program.user),
+    })
 }
 
 fn conflict_of(record: &Record) -> Option<NodeId> {

@@ -3,12 +3,15 @@
 //! One thread owns the machine; others perform, so that one slow fetch holds up nobody else. **Invariant:** whatever fails, a
 //! caller gets an answer: the content, or an errno.
 
+mod desk;
+mod history;
 mod perform;
 mod room;
 mod seals;
 mod source;
 mod tier;
 
+pub use history::Recalled;
 pub use perform::{FetchFailure, Source, Take};
 pub use room::{Cold, Room};
 pub use source::{Find, FromShare};
@@ -16,17 +19,19 @@ pub use tier::{Candidate, NotTiered};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SendError, Sender, channel};
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use isotherm_core::stub::{self, Effect, Event, Question, QuestionId, Recalls};
+use isotherm_core::stub::{Event, Recalls};
 use isotherm_core::trees::Handle;
 use isotherm_gate::Root;
-use isotherm_gate::guard::{GuardError, Purpose, Refusal, Sentry, Told};
+use isotherm_gate::guard::{GuardError, Sentry, Told};
 
-use crate::volume::{gate_handle, handle_of};
+use crate::volume::gate_handle;
+use desk::Desk;
+use history::{Callers, History};
 use perform::{Performer, Task};
 
 /// How long a caller waits while nothing gets on (DESIGN 7.4).
@@ -89,6 +94,7 @@ pub struct Recall {
     threads: Vec<JoinHandle<()>>,
     problems: Arc<Mutex<Vec<RecallProblem>>>,
     performer: Arc<Performer>,
+    history: History,
     ends: Arc<AtomicBool>,
 }
 
@@ -159,6 +165,7 @@ impl Recall {
         let waiting = post.begin()?;
         let (reader, asks, until) = (Arc::clone(&post), inputs.clone(), Arc::clone(&ends));
         threads.push(std::thread::spawn(move || read(&*reader, &asks, &until)));
+        let history = History::default();
         let machine = Recalls::new(PATIENCE.as_millis() as u64);
         let (performing, wanting) = (Arc::clone(&performer), BTreeMap::new());
         let desk = Desk {
@@ -171,10 +178,12 @@ impl Recall {
             performer: performing,
             wanting,
             asked_again: BTreeSet::new(),
+            callers: Callers::default(),
+            history: history.clone(),
             started: Instant::now(),
         };
         threads.push(std::thread::spawn(move || desk.run(waiting, &queue)));
-        Ok(Self { inputs, threads, problems, performer, ends })
+        Ok(Self { inputs, threads, problems, performer, history, ends })
     }
 
     /// Wants files whole that nobody waits for.
@@ -207,6 +216,12 @@ impl Recall {
     #[must_use]
     pub fn tier(&self, candidates: &[Candidate]) -> Vec<Result<(), NotTiered>> {
         hand_over(&self.inputs, candidates, |mine| self.performer.tier(mine))
+    }
+
+    /// The last recall of a file in this run, if it is remembered.
+    #[must_use]
+    pub fn last_of(&self, file: &Handle) -> Option<Recalled> {
+        self.history.last(file)
     }
 
     /// What went wrong so far.
@@ -270,174 +285,6 @@ fn read(post: &dyn Sentry, inputs: &Sender<Input>, ends: &AtomicBool) {
 fn done_with(inputs: Sender<Input>) -> impl Fn(Event) {
     move |event| {
         let _ = inputs.send(Input::Event(event));
-    }
-}
-
-/// The thread that owns the machine.
-struct Desk {
-    machine: Recalls,
-    post: Arc<dyn Sentry>,
-    fetches: Sender<Task>,
-    large: Sender<Task>,
-    tasks: Sender<Task>,
-    looks: Sender<Task>,
-    performer: Arc<Performer>,
-    /// Who waits for the end of which recall.
-    wanting: BTreeMap<Handle, Vec<Sender<(Handle, bool)>>>,
-    /// Files that somebody was told to try again for: he waits, although not at the gate.
-    asked_again: BTreeSet<Handle>,
-    started: Instant,
-}
-
-impl Desk {
-    fn run(mut self, waiting: Vec<Told>, queue: &Receiver<Input>) {
-        self.tell(waiting);
-        let mut looked = Instant::now();
-        loop {
-            if looked.elapsed() >= LOOK_AFTER {
-                looked = Instant::now();
-                self.tell(self.post.look_after());
-                self.take(Event::Tick);
-            }
-            let rest = if self.machine.is_empty() { IDLE } else { LOOK_AFTER };
-            match queue.recv_timeout(rest) {
-                Ok(Input::Event(event)) => self.take(event),
-                Ok(Input::Told(told)) => self.tell(told),
-                Ok(Input::Hold(files, reply)) => {
-                    let now = self.now();
-                    // Who asked and went away holds nothing.
-                    let held: Vec<bool> = files.iter().map(|file| self.machine.hold(file, now)).collect();
-                    if let Err(SendError(held)) = reply.send(held) {
-                        let held = files.into_iter().zip(held).filter(|(_, is_held)| *is_held);
-                        self.let_go(held.map(|(file, _)| (file, false)).collect());
-                    }
-                }
-                Ok(Input::IsBusyWith(file, reply)) => {
-                    // Who asked may have gone away.
-                    let _ = reply.send(self.machine.has(&file));
-                }
-                Ok(Input::BringBack(files, lengths, reply)) => {
-                    files.iter().for_each(|file| self.wanting.entry(file.clone()).or_default().push(reply.clone()));
-                    self.take(if lengths == Lengths::Mended { Event::MendWanted(files) } else { Event::Wanted(files) });
-                }
-                Ok(Input::LetGo(files)) => self.let_go(files),
-                Ok(Input::Stop) | Err(RecvTimeoutError::Disconnected) => {
-                    self.performer.give_up_all();
-                    return;
-                }
-                Err(RecvTimeoutError::Timeout) => {}
-            }
-        }
-    }
-
-    fn tell(&mut self, told: Vec<Told>) {
-        let (mut asked, mut left, mut returned, mut wanted) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        for one in told {
-            match one {
-                Told::Asked(waiting) => asked.push(Question {
-                    id: QuestionId(waiting.id),
-                    file: handle_of(&waiting.file),
-                    purpose: purpose(waiting.purpose),
-                    let_through: waiting.let_through,
-                }),
-                Told::Wanted(file) => {
-                    let file = handle_of(&file);
-                    self.asked_again.insert(file.clone());
-                    wanted.push(file);
-                }
-                Told::Left(id) => left.push(QuestionId(id)),
-                Told::Returned(id) => returned.push(QuestionId(id)),
-            }
-        }
-        let events = [
-            (!asked.is_empty()).then_some(Event::Asked(asked)),
-            (!wanted.is_empty()).then_some(Event::Wanted(wanted)),
-            (!left.is_empty()).then_some(Event::Left(left)),
-            (!returned.is_empty()).then_some(Event::Returned(returned)),
-        ];
-        events.into_iter().flatten().for_each(|event| self.take(event));
-    }
-
-    fn let_go(&mut self, files: Vec<(Handle, bool)>) {
-        let now = self.now();
-        for (file, is_stub) in files {
-            let effects = self.machine.let_go(&file, is_stub, now);
-            if is_stub && !self.machine.has(&file) {
-                // Its record says from now on that callers have to wait; the post need not remember each stub.
-                gate_handle(&file).iter().for_each(|file| self.post.release(std::slice::from_ref(file)));
-            }
-            self.carry_out(effects);
-        }
-    }
-
-    fn now(&self) -> u64 {
-        self.started.elapsed().as_millis() as u64
-    }
-
-    fn take(&mut self, event: Event) {
-        let effects = self.machine.handle(event, self.now());
-        self.carry_out(effects);
-    }
-
-    fn carry_out(&mut self, effects: Vec<Effect>) {
-        for effect in effects {
-            match effect {
-                Effect::Answer(caller, answer) => self.post.answer(caller.0, refusal(answer)),
-                // The post looks after those whom it let through.
-                Effect::Follow(_) => {}
-                Effect::Ended(file, answer) => {
-                    if let (Some(refusal), Ok(file)) = (refusal(answer), gate_handle(&file)) {
-                        self.post.not_come(&file, refusal);
-                    }
-                    for waiter in self.wanting.remove(&file).unwrap_or_default() {
-                        // Who asked may have gone away.
-                        let _ = waiter.send((file.clone(), answer == stub::Answer::Allow));
-                    }
-                }
-                Effect::GiveUp(file) => self.performer.give_up(&file),
-                Effect::Show(file, trouble) => self.performer.show(&file, &trouble.to_string()),
-                Effect::Look(file) => self.perform(Task::Look(file)),
-                Effect::Mend(file, record) => self.perform(Task::Mend(file, record)),
-                Effect::Fill(file, record) => {
-                    self.performer.begin(&file);
-                    let is_awaited = self.asked_again.remove(&file) || self.machine.is_awaited(&file);
-                    self.perform(Task::Fill(file, record, is_awaited));
-                }
-                Effect::Flush(file) => self.perform(Task::Flush(file)),
-                Effect::Forget(file) => self.perform(Task::Forget(file)),
-                Effect::Release(file) => self.perform(Task::Release(file)),
-            }
-        }
-    }
-
-    fn perform(&self, task: Task) {
-        let hands = match &task {
-            Task::Fill(_, record, _) if record.size >= LARGE => &self.large,
-            Task::Fill(..) => &self.fetches,
-            Task::Look(_) => &self.looks,
-            _ => &self.tasks,
-        };
-        // Those who perform end after this thread.
-        let _ = hands.send(task);
-    }
-}
-
-fn purpose(purpose: Purpose) -> stub::Purpose {
-    match purpose {
-        Purpose::Read => stub::Purpose::Read,
-        Purpose::Empty => stub::Purpose::Empty,
-        Purpose::Write | Purpose::Kernel => stub::Purpose::Write,
-    }
-}
-
-fn refusal(answer: stub::Answer) -> Option<Refusal> {
-    match answer {
-        stub::Answer::Allow => None,
-        stub::Answer::Failed => Some(Refusal::Io),
-        stub::Answer::Again => Some(Refusal::Again),
-        stub::Answer::Late => Some(Refusal::Busy),
-        stub::Answer::NoSpace => Some(Refusal::NoSpace),
-        stub::Answer::Quota => Some(Refusal::Quota),
     }
 }
 

@@ -135,6 +135,12 @@ impl Office {
         isotherm(&["recall", "--mend", path.to_str().unwrap(), "--state", self.state(Part::Munich).to_str().unwrap()])
     }
 
+    /// What the guarded server's agent says of a file.
+    pub(crate) fn shown(&self, path: &Path) -> Value {
+        let state = self.state(Part::Munich);
+        isotherm(&["file", "show", path.to_str().unwrap(), "--state", state.to_str().unwrap(), "--json"]).expect(0).json()
+    }
+
     /// Tiers until all that can be is tiered.
     pub(crate) fn tier_all(&self) {
         let folder = self.guarded();

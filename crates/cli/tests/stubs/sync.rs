@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::process::{Command, Stdio};
 
 use isotherm_gate::testing::Fs;
 
@@ -189,4 +190,26 @@ fn case_12_a_stub_that_leaves_its_endpoint_is_whole_before_it_counts_as_deleted(
     for (at, name) in [(1, "two"), (2, "folder/three"), (3, "folder/four")] {
         assert_eq!(number_of(&fs::read(outside.join(name)).unwrap()), Ok(at), "{name} without anybody who could bring it");
     }
+}
+
+/// Who had a content brought back is to be seen at the file: the program that waited first, or that nobody did.
+#[test]
+fn a_recall_is_attributed_to_the_program_that_asked_for_it() {
+    let Some(office) = Office::open(Fs::Ext4) else { return };
+    for name in ["asked for", "brought back", "never"] {
+        fs::write(office.plain().join(name), text(1, 60_000)).unwrap();
+    }
+    office.settle();
+    let of = |name: &str| office.guarded().join(name);
+    let read = Command::new("cat").arg(of("asked for")).stdout(Stdio::null()).spawn().unwrap();
+    let process = i64::from(read.id());
+    assert!(read.wait_with_output().unwrap().status.success());
+    office.residency("recall", &of("brought back")).expect(0);
+    let recalled = |name: &str| office.shown(&of(name))["recalled"].clone();
+    let asked = recalled("asked for");
+    assert_eq!((&asked["program"], &asked["process"], &asked["user"]), (&"cat".into(), &process.into(), &0.into()), "{asked}");
+    assert_eq!(asked["bytes"], 60_000);
+    let brought = recalled("brought back");
+    assert!(brought["program"].is_null() && brought["bytes"] == 60_000, "{brought}");
+    assert!(recalled("never").is_null());
 }

@@ -35,6 +35,33 @@ pub fn purpose(thread: i32) -> Purpose {
     fs::read_to_string(format!("/proc/{thread}/syscall")).map_or(Purpose::Write, |call| of_call(&call))
 }
 
+/// The program that a thread belongs to, and who runs it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Program {
+    /// As the kernel names it, at most 15 bytes; empty where it cannot be seen, as in another pid namespace.
+    pub name: String,
+    /// Number of the process.
+    pub process: i32,
+    /// Number of the user whose rights it has.
+    pub user: u32,
+}
+
+/// Whose thread it is.
+#[must_use]
+pub fn program(thread: i32) -> Program {
+    let read = |process: i32, what: &str| fs::read_to_string(format!("/proc/{process}/{what}")).unwrap_or_default();
+    let status = if thread > 0 { read(thread, "status") } else { String::new() };
+    let field = |name: &str, at: usize| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+        line.split_whitespace().nth(at)?.parse::<i64>().ok()
+    };
+    let process = field("Tgid:", 0).and_then(|id| i32::try_from(id).ok()).unwrap_or(0);
+    // The second is the effective one.
+    let user = field("Uid:", 1).and_then(|id| u32::try_from(id).ok()).unwrap_or(0);
+    let name = if process > 0 { read(process, "comm").trim_end().to_owned() } else { String::new() };
+    Program { name, process, user }
+}
+
 /// The system call that a thread stands in, to be compared with later.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Call {

@@ -11,7 +11,7 @@ mod post;
 mod probe;
 mod worker;
 
-pub use caller::{Purpose, purpose};
+pub use caller::{Program, Purpose, program, purpose};
 pub use group::{Group, GuardError, GuardUnavailable, Question, Refusal, Touch};
 pub use post::{Follow, Post, Sentry, Told, Waiting};
 pub use probe::{ProbeFailure, probe};

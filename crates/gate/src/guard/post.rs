@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
 
-use super::caller::{Call, Purpose, is_alive, purpose};
+use super::caller::{Call, Program, Purpose, is_alive, program, purpose};
 use super::group::{Group, GuardError, GuardUnavailable, Question, Refusal};
 use super::worker::AgentProcess;
 use crate::FileHandle;
@@ -38,6 +38,8 @@ pub struct Waiting {
     pub let_through: bool,
     /// Thread that waits.
     pub thread: i32,
+    /// Its program.
+    pub program: Program,
 }
 
 /// A caller that was let through to empty its file, until it has returned from the call.
@@ -235,7 +237,8 @@ impl Post {
         }
         let mut told = state.returned_as_it_asks(question.thread, &file);
         state.last += 1;
-        let waiting = Waiting { id: state.last, file, purpose, let_through: false, thread: question.thread };
+        let (thread, program) = (question.thread, program(question.thread));
+        let waiting = Waiting { id: state.last, file, purpose, let_through: false, thread, program };
         state.waiting.insert(waiting.id, (waiting.clone(), question, Instant::now()));
         told.push(Told::Asked(waiting));
         if state.expecting { Vec::new() } else { told }

@@ -1,0 +1,192 @@
+//! The thread that owns the machine of recall: news goes in, what it asks for goes to those who perform.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SendError, Sender};
+use std::time::Instant;
+
+use isotherm_core::stub::{self, Effect, Event, Question, QuestionId, Recalls};
+use isotherm_core::trees::Handle;
+use isotherm_gate::guard::{Purpose, Refusal, Sentry, Told};
+
+use super::history::{Callers, History};
+use super::perform::{Performer, Task};
+use super::{IDLE, Input, LARGE, LOOK_AFTER, Lengths};
+use crate::volume::{gate_handle, handle_of};
+
+/// The thread that owns the machine.
+pub(super) struct Desk {
+    pub(super) machine: Recalls,
+    pub(super) post: Arc<dyn Sentry>,
+    pub(super) fetches: Sender<Task>,
+    pub(super) large: Sender<Task>,
+    pub(super) tasks: Sender<Task>,
+    pub(super) looks: Sender<Task>,
+    pub(super) performer: Arc<Performer>,
+    /// Who waits for the end of which recall.
+    pub(super) wanting: BTreeMap<Handle, Vec<Sender<(Handle, bool)>>>,
+    /// Files that somebody was told to try again for: he waits, although not at the gate.
+    pub(super) asked_again: BTreeSet<Handle>,
+    pub(super) callers: Callers,
+    pub(super) history: History,
+    pub(super) started: Instant,
+}
+
+impl Desk {
+    pub(super) fn run(mut self, waiting: Vec<Told>, queue: &Receiver<Input>) {
+        self.tell(waiting);
+        let mut looked = Instant::now();
+        loop {
+            if looked.elapsed() >= LOOK_AFTER {
+                looked = Instant::now();
+                self.tell(self.post.look_after());
+                self.take(Event::Tick);
+            }
+            let rest = if self.machine.is_empty() { IDLE } else { LOOK_AFTER };
+            match queue.recv_timeout(rest) {
+                Ok(Input::Event(event)) => self.take(event),
+                Ok(Input::Told(told)) => self.tell(told),
+                Ok(Input::Hold(files, reply)) => {
+                    let now = self.now();
+                    // Who asked and went away holds nothing.
+                    let held: Vec<bool> = files.iter().map(|file| self.machine.hold(file, now)).collect();
+                    if let Err(SendError(held)) = reply.send(held) {
+                        let held = files.into_iter().zip(held).filter(|(_, is_held)| *is_held);
+                        self.let_go(held.map(|(file, _)| (file, false)).collect());
+                    }
+                }
+                Ok(Input::IsBusyWith(file, reply)) => {
+                    // Who asked may have gone away.
+                    let _ = reply.send(self.machine.has(&file));
+                }
+                Ok(Input::BringBack(files, lengths, reply)) => {
+                    files.iter().for_each(|file| self.wanting.entry(file.clone()).or_default().push(reply.clone()));
+                    self.take(if lengths == Lengths::Mended { Event::MendWanted(files) } else { Event::Wanted(files) });
+                }
+                Ok(Input::LetGo(files)) => self.let_go(files),
+                Ok(Input::Stop) | Err(RecvTimeoutError::Disconnected) => {
+                    self.performer.give_up_all();
+                    return;
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+    }
+
+    fn tell(&mut self, told: Vec<Told>) {
+        let (mut asked, mut left, mut returned, mut wanted) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for one in told {
+            match one {
+                Told::Asked(waiting) => {
+                    let file = handle_of(&waiting.file);
+                    self.callers.asked(&file, waiting.program);
+                    let (id, purpose) = (QuestionId(waiting.id), purpose(waiting.purpose));
+                    asked.push(Question { id, file, purpose, let_through: waiting.let_through });
+                }
+                Told::Wanted(file) => {
+                    let file = handle_of(&file);
+                    self.asked_again.insert(file.clone());
+                    wanted.push(file);
+                }
+                Told::Left(id) => left.push(QuestionId(id)),
+                Told::Returned(id) => returned.push(QuestionId(id)),
+            }
+        }
+        let events = [
+            (!asked.is_empty()).then_some(Event::Asked(asked)),
+            (!wanted.is_empty()).then_some(Event::Wanted(wanted)),
+            (!left.is_empty()).then_some(Event::Left(left)),
+            (!returned.is_empty()).then_some(Event::Returned(returned)),
+        ];
+        events.into_iter().flatten().for_each(|event| self.take(event));
+    }
+
+    fn let_go(&mut self, files: Vec<(Handle, bool)>) {
+        let now = self.now();
+        for (file, is_stub) in files {
+            let effects = self.machine.let_go(&file, is_stub, now);
+            if is_stub && !self.machine.has(&file) {
+                // Its record says from now on that callers have to wait; the post need not remember each stub.
+                gate_handle(&file).iter().for_each(|file| self.post.release(std::slice::from_ref(file)));
+            }
+            self.carry_out(effects);
+        }
+    }
+
+    fn now(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+
+    fn take(&mut self, event: Event) {
+        if let Event::Filled(files) = &event {
+            files.iter().for_each(|(file, result)| self.callers.filled(file, result.is_ok(), &self.history));
+        }
+        let effects = self.machine.handle(event, self.now());
+        self.carry_out(effects);
+        if self.machine.is_empty() {
+            self.callers.forget();
+        }
+    }
+
+    fn carry_out(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Answer(caller, answer) => self.post.answer(caller.0, refusal(answer)),
+                // The post looks after those whom it let through.
+                Effect::Follow(_) => {}
+                Effect::Ended(file, answer) => {
+                    if let (Some(refusal), Ok(file)) = (refusal(answer), gate_handle(&file)) {
+                        self.post.not_come(&file, refusal);
+                    }
+                    for waiter in self.wanting.remove(&file).unwrap_or_default() {
+                        // Who asked may have gone away.
+                        let _ = waiter.send((file.clone(), answer == stub::Answer::Allow));
+                    }
+                }
+                Effect::GiveUp(file) => self.performer.give_up(&file),
+                Effect::Show(file, trouble) => self.performer.show(&file, &trouble.to_string()),
+                Effect::Look(file) => self.perform(Task::Look(file)),
+                Effect::Mend(file, record) => self.perform(Task::Mend(file, record)),
+                Effect::Fill(file, record) => {
+                    self.performer.begin(&file);
+                    self.callers.filling(&file, record.size);
+                    let is_awaited = self.asked_again.remove(&file) || self.machine.is_awaited(&file);
+                    self.perform(Task::Fill(file, record, is_awaited));
+                }
+                Effect::Flush(file) => self.perform(Task::Flush(file)),
+                Effect::Forget(file) => self.perform(Task::Forget(file)),
+                Effect::Release(file) => self.perform(Task::Release(file)),
+            }
+        }
+    }
+
+    fn perform(&self, task: Task) {
+        let hands = match &task {
+            Task::Fill(_, record, _) if record.size >= LARGE => &self.large,
+            Task::Fill(..) => &self.fetches,
+            Task::Look(_) => &self.looks,
+            _ => &self.tasks,
+        };
+        // Those who perform end after this thread.
+        let _ = hands.send(task);
+    }
+}
+
+fn purpose(purpose: Purpose) -> stub::Purpose {
+    match purpose {
+        Purpose::Read => stub::Purpose::Read,
+        Purpose::Empty => stub::Purpose::Empty,
+        Purpose::Write | Purpose::Kernel => stub::Purpose::Write,
+    }
+}
+
+fn refusal(answer: stub::Answer) -> Option<Refusal> {
+    match answer {
+        stub::Answer::Allow => None,
+        stub::Answer::Failed => Some(Refusal::Io),
+        stub::Answer::Again => Some(Refusal::Again),
+        stub::Answer::Late => Some(Refusal::Busy),
+        stub::Answer::NoSpace => Some(Refusal::NoSpace),
+        stub::Answer::Quota => Some(Refusal::Quota),
+    }
+}
