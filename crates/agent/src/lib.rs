@@ -9,6 +9,9 @@ mod coldest;
 pub mod control;
 mod endpoint;
 pub mod engine;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod guarded;
 mod hashing;
 pub mod recall;

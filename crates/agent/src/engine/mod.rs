@@ -14,7 +14,7 @@ mod event;
 mod guard;
 mod limits;
 mod local;
-mod placing;
+pub(crate) mod placing;
 mod remote;
 mod results;
 mod standing;

@@ -37,7 +37,7 @@ const FORMAT: u8 = 1;
 
 /// The steps of a kept value. What cannot be read is as if there were none: then what they left on the volume is taken for a
 /// user's work, which loses nothing.
-fn kept_steps(bytes: &[u8]) -> Vec<Step> {
+pub(crate) fn kept_steps(bytes: &[u8]) -> Vec<Step> {
     // All of it: damage must not be read as fewer steps, or others.
     let read =
         |body| postcard::take_from_bytes(body).ok().filter(|(_, rest): &(_, &[u8])| rest.is_empty()).map(|(steps, _)| steps);

@@ -26,7 +26,7 @@ pub(super) fn is_list(name: &[u8]) -> bool {
 ///
 /// # Errors
 /// The name service fails: to let the number travel instead would look like a change.
-pub(super) fn to_share(value: &[u8], owners: &mut Owners) -> Result<Vec<u8>, GateError> {
+pub(crate) fn to_share(value: &[u8], owners: &mut Owners) -> Result<Vec<u8>, GateError> {
     let Some(entries) = value.strip_prefix(&VERSION).filter(|entries| entries.len() % ENTRY == 0) else {
         return Ok(value.to_vec());
     };
@@ -55,7 +55,7 @@ fn account(letter: char, id: u32, owners: &mut Owners) -> Result<String, GateErr
 ///
 /// # Errors
 /// The name service fails.
-pub(super) fn to_kernel(value: &[u8], owners: &mut Owners) -> Result<Vec<u8>, GateError> {
+pub(crate) fn to_kernel(value: &[u8], owners: &mut Owners) -> Result<Vec<u8>, GateError> {
     let mut kernel = VERSION.to_vec();
     let Some(entries) = std::str::from_utf8(value).ok().and_then(parse) else { return Ok(value.to_vec()) };
     for Entry { kind, letter, account, rights } in entries {

@@ -18,12 +18,12 @@ const AWAY: u32 = OFFLINE | RECALL_ON_DATA_ACCESS;
 pub(super) const DOSATTRIB: &[u8] = b"user.DOSATTRIB";
 
 /// The value without the two bits, as it travels and as files have it whose content is here.
-pub(super) fn here(value: &[u8]) -> Vec<u8> {
+pub(crate) fn here(value: &[u8]) -> Vec<u8> {
     changed(value, false)
 }
 
 /// The value with the two bits, as stubs have it.
-pub(super) fn away(value: &[u8]) -> Vec<u8> {
+pub(crate) fn away(value: &[u8]) -> Vec<u8> {
     changed(value, true)
 }
 

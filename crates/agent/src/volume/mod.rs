@@ -4,7 +4,7 @@
 //! what they expect. **Invariant:** no bytes that a user wrote go away here before they were proved to be the ones that a
 //! step expected to go.
 
-mod acl;
+pub(crate) mod acl;
 pub(crate) mod attributes;
 mod look;
 mod marker;

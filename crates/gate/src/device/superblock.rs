@@ -58,16 +58,19 @@ impl Superblock {
         if !device.metadata().map_err(unreadable)?.file_type().is_block_device() {
             return Err(DeviceError::NotADevice(path.display().to_string()));
         }
-        for (kind, magic_at, magic, id_at) in KINDS {
+        let found = Self::found(|bytes, at| device.read_exact_at(bytes, at).is_ok());
+        found.ok_or_else(|| DeviceError::OtherContent(path.display().to_string()))
+    }
+
+    /// The superblock of what is read: `read` fills all bytes from a position on, or says that it cannot.
+    pub(crate) fn found(read: impl Fn(&mut [u8], u64) -> bool) -> Option<Self> {
+        KINDS.into_iter().find_map(|(kind, magic_at, magic, id_at)| {
             let mut found = vec![0; magic.len()];
             let mut id = [0; 16];
             // A device that ends before is none of these.
-            let read = device.read_exact_at(&mut found, magic_at).and_then(|()| device.read_exact_at(&mut id, id_at));
-            if read.is_ok() && found == magic {
-                return Ok(Self { kind, id: VolumeId(id) });
-            }
-        }
-        Err(DeviceError::OtherContent(path.display().to_string()))
+            let is_it = read(&mut found, magic_at) && found == magic && read(&mut id, id_at);
+            is_it.then_some(Self { kind, id: VolumeId(id) })
+        })
     }
 }
 

@@ -17,16 +17,16 @@ const FORMAT: u32 = 1;
 
 /// One line of the list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Listed {
-    pub(super) id: IdText,
+pub(crate) struct Listed {
+    pub(crate) id: IdText,
     #[serde(flatten)]
-    pub(super) settings: VolumeSettings,
+    pub(crate) settings: VolumeSettings,
 }
 
 /// An id in the form in which administrators know it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub(super) struct IdText(pub(super) VolumeId);
+pub(crate) struct IdText(pub(crate) VolumeId);
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Written {
@@ -43,22 +43,31 @@ pub(super) fn read(state: &Path) -> Result<Vec<Listed>, GateFailure> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(failed(error.to_string())),
     };
-    let written: Written = serde_json::from_slice(&bytes).map_err(|error| failed(error.to_string()))?;
+    parse(&bytes).map_err(failed)
+}
+
+pub(crate) fn parse(bytes: &[u8]) -> Result<Vec<Listed>, String> {
+    let written: Written = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
     if written.format == FORMAT {
         Ok(written.volumes)
     } else {
-        Err(failed(format!("it has format {}, and this release knows {FORMAT}", written.format)))
+        Err(format!("it has format {}, and this release knows {FORMAT}", written.format))
     }
+}
+
+/// A whole list; [`parse`] reads it.
+pub(crate) fn bytes_of(volumes: &[Listed]) -> serde_json::Result<Vec<u8>> {
+    let mut bytes = serde_json::to_vec_pretty(&Written { format: FORMAT, volumes: volumes.to_vec() })?;
+    bytes.push(b'\n');
+    Ok(bytes)
 }
 
 /// Writes the list, durably, as a whole.
 pub(super) fn write(state: &Path, volumes: &[Listed]) -> Result<(), GateFailure> {
     let (path, next) = (state.join(FILE), state.join(format!("{FILE}.new")));
-    let written = Written { format: FORMAT, volumes: volumes.to_vec() };
     let put = || -> std::io::Result<()> {
         let mut file = fs::File::options().write(true).create(true).truncate(true).mode(0o600).open(&next)?;
-        serde_json::to_writer_pretty(&mut file, &written)?;
-        file.write_all(b"\n")?;
+        file.write_all(&bytes_of(volumes)?)?;
         file.sync_all()?;
         fs::rename(&next, &path)?;
         fs::File::open(state)?.sync_all()

@@ -10,7 +10,7 @@ mod bare;
 mod guarded;
 mod keeper;
 mod kept;
-mod list;
+pub(crate) mod list;
 mod requests;
 
 pub(crate) use guarded::agent_lock;

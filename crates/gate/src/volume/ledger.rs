@@ -160,7 +160,7 @@ fn check(bytes: &[u8]) -> [u8; CHECK] {
 
 /// The entries. A last one that is cut off was not durable, so its file is no stub; anything else that is wrong makes the list
 /// one that may lack something.
-fn parse(bytes: &[u8]) -> Option<Vec<FileHandle>> {
+pub(crate) fn parse(bytes: &[u8]) -> Option<Vec<FileHandle>> {
     let mut rest = bytes.strip_prefix(HEAD)?;
     let mut found = Vec::new();
     while let Some(len) = rest.first().map(|len| usize::from(*len)) {
@@ -206,10 +206,16 @@ fn contents(home: impl AsFd, name: &str) -> std::result::Result<Option<Vec<u8>>,
     Ok(Some(bytes))
 }
 
+/// A whole list; [`parse`] reads it.
+pub(crate) fn bytes_of<'a>(files: impl IntoIterator<Item = &'a FileHandle>) -> Vec<u8> {
+    let mut bytes = HEAD.to_vec();
+    files.into_iter().for_each(|file| bytes.extend(entry(file)));
+    bytes
+}
+
 /// Writes a list anew, durably; gives the file and its length.
 fn write(home: &Dir, known: &BTreeSet<FileHandle>) -> Result<(OwnedFd, u64)> {
-    let mut bytes = HEAD.to_vec();
-    known.iter().for_each(|file| bytes.extend(entry(file)));
+    let bytes = bytes_of(known);
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW;
     let made = open_beneath(home.as_fd(), OsStr::new(NEXT), flags, Mode::RUSR | Mode::WUSR).and_then(|file| {
         put(&file, &bytes, 0)?;

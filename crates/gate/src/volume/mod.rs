@@ -7,7 +7,7 @@
 mod content;
 mod dir;
 mod inode;
-mod ledger;
+pub(crate) mod ledger;
 mod local;
 mod names;
 mod owners;

@@ -62,7 +62,7 @@ pub struct Batch {
 }
 
 impl Batch {
-    fn add(&mut self, event: RawEvent) {
+    pub(crate) fn add(&mut self, event: RawEvent) {
         if event.mask & libc::FAN_Q_OVERFLOW != 0 {
             self.overflow = true;
             return;
