@@ -70,7 +70,8 @@ pub(crate) fn to_kernel(value: &[u8], owners: &mut Owners) -> Result<Vec<u8>, Ga
                 }
             },
         };
-        let Some(id) = id else { continue };
+        // The number that stands for no account belongs to the entries without one; elsewhere the kernel refuses the whole list.
+        let Some(id) = id.filter(|id| account.is_none() || *id != u32::MAX) else { continue };
         kernel.extend(kind.to_le_bytes());
         kernel.extend(rights.to_le_bytes());
         kernel.extend(id.to_le_bytes());
@@ -162,6 +163,9 @@ mod tests {
         let wanted = b"u::rw-,u:no such user here:rwx,u:root:r--,g::r--,m::rwx,o::---";
         let got = to_share(&to_kernel(wanted, &mut owners).unwrap(), &mut owners).unwrap();
         assert_eq!(got, b"u::rw-,u:root:r--,g::r--,m::rwx,o::---");
+        // Nor is the number that stands for none: the kernel would refuse all of the list.
+        let none = to_kernel(b"u::rw-,u:#4294967295:rwx,g::r--,m::rwx,o::---", &mut owners).unwrap();
+        assert_eq!(to_share(&none, &mut owners).unwrap(), b"u::rw-,g::r--,m::rwx,o::---");
     }
 
     #[test]

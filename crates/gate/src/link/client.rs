@@ -49,6 +49,8 @@ impl GateClient {
     /// # Errors
     /// [`ClientError`].
     pub fn add(&self, settings: VolumeSettings) -> Result<(), ClientError> {
+        said_as_text(&settings.device)?;
+        said_as_text(&settings.path)?;
         self.done(&ToGate::Add(settings))
     }
 
@@ -57,6 +59,7 @@ impl GateClient {
     /// # Errors
     /// [`ClientError`].
     pub fn remove(&self, path: &Path) -> Result<(), ClientError> {
+        said_as_text(path)?;
         self.done(&ToGate::Remove(path.to_owned()))
     }
 
@@ -82,5 +85,31 @@ impl GateClient {
             FromGate::Failed { text, remedy } => Err(ClientError::Refused { text, remedy }),
             answer => Ok(answer),
         }
+    }
+}
+
+/// Messages and the list of volumes hold paths as text.
+fn said_as_text(path: &Path) -> Result<(), ClientError> {
+    match path.to_str() {
+        Some(_) => Ok(()),
+        None => Err(ClientError::Refused {
+            text: format!("The path '{}' is not UTF-8", path.display()),
+            remedy: "Give the folder that the volume is mounted on a name in UTF-8; names inside of it may have any bytes"
+                .to_owned(),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::ffi::OsStrExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_path_that_cannot_be_said_is_refused_by_name() {
+        let odd = Path::new(std::ffi::OsStr::from_bytes(b"/srv/\xff"));
+        let error = GateClient::new(Path::new("/nowhere")).remove(odd).expect_err("nobody is asked");
+        assert!(error.to_string().contains("is not UTF-8"), "{error}");
     }
 }
