@@ -1,6 +1,6 @@
 //! Random ids. The only place of the agent that draws chance.
 
-use crate::endpoint::wall_ms;
+use crate::clock::wall_ms;
 
 /// 128 random bits.
 pub(crate) fn fresh_id() -> [u8; 16] {

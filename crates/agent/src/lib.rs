@@ -5,6 +5,7 @@
 mod agent;
 pub mod catalog;
 mod chance;
+mod clock;
 mod coldest;
 pub mod control;
 mod endpoint;

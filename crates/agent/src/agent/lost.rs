@@ -12,7 +12,8 @@ use isotherm_core::ids::EndpointId;
 
 use super::folders::state_of;
 use super::known::Known;
-use crate::endpoint::{Published, wall_ms};
+use crate::clock::wall_ms;
+use crate::endpoint::Published;
 
 /// Code of the problem.
 const CODE: &str = "not_named";

@@ -11,7 +11,7 @@ mod repair;
 mod workers;
 
 pub(crate) use open::CATALOG;
-pub(crate) use published::{Published, wall_ms};
+pub(crate) use published::Published;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

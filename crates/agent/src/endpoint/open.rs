@@ -186,7 +186,7 @@ fn recover_staging(volume: &Volume, catalog: &SqlCatalog) -> Result<Vec<Problem>
         reason: format!("Staging folder of an earlier run: {error}"),
         remedy: "Check the volume; work goes on by itself".to_owned(),
     })?;
-    let since_ms = super::published::wall_ms();
+    let since_ms = crate::clock::wall_ms();
     let note = |name: &Vec<u8>| Problem {
         path: name.clone(),
         code: "rescued".to_owned(),

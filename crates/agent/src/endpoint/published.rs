@@ -2,13 +2,14 @@
 //!
 //! **Invariant:** it is made of what the engine says, translated; nothing here is guessed.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use isotherm_api::limits::{PROBLEMS_MAX, RECENT_MAX};
 use isotherm_api::sync::{Assignment, Counts, Direction, EndpointReport, EndpointState, Problem, RecentChange, Watch};
 use isotherm_core::ids::Cursor;
 
 use crate::catalog::Sizes;
+use crate::clock::wall_ms;
 use crate::engine::{EngineStatus, Millis, Stop, Transfer};
 
 /// Shortest time over which a rate is measured.
@@ -39,11 +40,6 @@ pub(super) struct Facts<'a> {
     pub(super) notes: &'a [Problem],
     /// The engine's clock.
     pub(super) now: Millis,
-}
-
-/// Milliseconds since 1970.
-pub(crate) fn wall_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 impl Published {
