@@ -49,6 +49,25 @@ impl Fs {
         }
     }
 
+    /// Makes a new file system of this kind in an image.
+    ///
+    /// # Errors
+    /// What mkfs said.
+    pub fn format(self, image: &Path) -> Result<(), String> {
+        let mut tries = 0;
+        loop {
+            let made = run(Command::new(format!("mkfs.{}", self.name())).args(self.mkfs_options()).arg(image));
+            match made {
+                // It looks at all loop devices of the machine, and another test's may have been shut down.
+                Err(why) if why.contains("cannot check mount status") && tries < MKFS_TRIES => {
+                    tries += 1;
+                    std::thread::sleep(MKFS_AGAIN); // tidy: wait for another test's device to go
+                }
+                made => return made.map(|_| ()),
+            }
+        }
+    }
+
     fn mkfs_options(self) -> &'static [&'static str] {
         match self {
             Self::Ext4 => &["-q", "-F"],
@@ -57,6 +76,10 @@ impl Fs {
         }
     }
 }
+
+/// How often mkfs is tried again, and after how long.
+const MKFS_TRIES: usize = 100;
+const MKFS_AGAIN: std::time::Duration = std::time::Duration::from_millis(200);
 
 /// A mounted volume of its own.
 #[derive(Debug)]
@@ -99,7 +122,7 @@ impl LoopVolume {
         let image = base.join("image");
         let size = size_mib.max(fs.size_mib_min()) << 20;
         File::create(&image).and_then(|file| file.set_len(size)).map_err(text)?;
-        run(Command::new(format!("mkfs.{}", fs.name())).args(fs.mkfs_options()).arg(&image))?;
+        fs.format(&image)?;
         let mounted = base.join("mounted");
         std::fs::create_dir(&mounted).map_err(text)?;
         // The loop device frees itself when the file system goes.

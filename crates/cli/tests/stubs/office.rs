@@ -67,8 +67,7 @@ impl Office {
         }
         let image = home.join("image");
         File::create(&image).and_then(|file| file.set_len(640 << 20)).unwrap();
-        let quiet = if fs == Fs::Ext4 { "-qF" } else { "-qf" };
-        run(Command::new(format!("mkfs.{}", fs.name())).arg(quiet).arg(&image));
+        fs.format(&image).unwrap();
         let device = run(Command::new("losetup").args(["--find", "--show"]).arg(&image)).trim().to_owned();
         let mut office = Self { processes: Vec::new(), url: String::new(), device, home, _room: room };
         office.start(Part::Service);

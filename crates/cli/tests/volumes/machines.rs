@@ -45,7 +45,7 @@ impl Machine {
         let (image, mounted) = (room.path().join(name), room.outside().join(name));
         File::create(&image).and_then(|file| file.set_len((sized(512, 8_192) as u64) << 20)).unwrap();
         fs::create_dir(&mounted).unwrap();
-        run(Command::new(format!("mkfs.{}", fs.name())).arg(if fs == Fs::Ext4 { "-qF" } else { "-qf" }).arg(&image));
+        fs.format(&image).unwrap();
         let machine = Self { fs, image, mounted, room };
         machine.mount();
         Some(machine)
