@@ -254,6 +254,10 @@ impl Room for Members {
     }
 
     fn note(&self, files: &[Candidate]) -> bool {
+        // Asked for each batch: looking took time, and records may have been put back since.
+        if self.endpoints().values().any(|member| member.stubs.is_unsure()) {
+            return false;
+        }
         let noted = Members::note(self, files);
         if let Err(error) = &noted {
             tracing::warn!(%error, "No room can be made");

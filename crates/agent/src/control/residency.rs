@@ -30,6 +30,8 @@ const TIERED_TOGETHER: usize = 256;
 const RECALLED_TOGETHER: usize = 64;
 /// What was written or recalled a moment ago is looked at again after this time: by then the catalog knows of it.
 const SETTLES_IN: Duration = Duration::from_millis(1_500);
+/// Why nothing is given up.
+const NOT_KNOWN: &str = "What the share holds is not known now, so nothing is given up";
 /// Why a file stays as it is.
 const NOT_SAFE: &str = "it is not safe in the share yet";
 /// Files that were left alone are named up to this number.
@@ -78,11 +80,20 @@ pub(super) fn run(
     let catalog = CatalogReader::open(&catalog).map_err(|failure| failure.to_string())?;
     let top = file::find(&catalog, &names, endpoint).ok_or_else(|| format!("{shown} is not known yet"))?;
     if way == Way::Tier && !volume.knows_share(endpoint.endpoint) {
-        return Err("What the share holds is not known now, so nothing is given up; see `isotherm status`".to_owned());
+        return Err(format!("{NOT_KNOWN}; see `isotherm status`"));
     }
     let root = Root::open(Path::new(&endpoint.path)).map_err(|error| error.to_string())?;
-    let mut run =
-        Run { catalog, volume, root, way, moved: Moved::default(), changed: Vec::new(), is_last_try: false, batch: Vec::new() };
+    let mut run = Run {
+        endpoint: endpoint.endpoint,
+        catalog,
+        volume,
+        root,
+        way,
+        moved: Moved::default(),
+        changed: Vec::new(),
+        is_last_try: false,
+        batch: Vec::new(),
+    };
     run.walk(top, progress);
     run.try_again();
     run.moved.done = true;
@@ -122,6 +133,7 @@ pub(crate) fn recall_all(overview: &Overview, guarded: &GuardedVolumes, path: &s
 }
 
 struct Run {
+    endpoint: EndpointId,
     catalog: CatalogReader,
     volume: Arc<GuardedVolume>,
     root: Root,
@@ -205,6 +217,11 @@ impl Run {
         let here = batch.iter().filter_map(|(record, _)| record.here());
         let sizes: Vec<u64> = here.clone().map(|local| local.print.size).collect();
         let results: Vec<Result<(), NotTiered>> = match self.way {
+            // Asked for each batch: records of the service may have been put back since the first.
+            Way::Tier if !self.volume.knows_share(self.endpoint) => {
+                batch.iter().for_each(|(record, _)| self.leave(record, NOT_KNOWN));
+                return;
+            }
             Way::Tier => {
                 let candidates: Vec<Candidate> = batch.iter().filter_map(|(_, candidate)| candidate.clone()).collect();
                 self.volume.tier(&candidates)

@@ -41,6 +41,8 @@ impl Desk {
                 looked = Instant::now();
                 self.tell(self.post.look_after());
                 self.take(Event::Tick);
+                self.callers.keep(|file| self.machine.has(file));
+                self.asked_again.retain(|file| self.machine.has(file));
             }
             let rest = if self.machine.is_empty() { IDLE } else { LOOK_AFTER };
             match queue.recv_timeout(rest) {
@@ -123,9 +125,6 @@ impl Desk {
         }
         let effects = self.machine.handle(event, self.now());
         self.carry_out(effects);
-        if self.machine.is_empty() {
-            self.callers.forget();
-        }
     }
 
     fn carry_out(&mut self, effects: Vec<Effect>) {

@@ -77,9 +77,9 @@ impl Callers {
         history.keep(Recalled { file: file.clone(), program, at, took, bytes });
     }
 
-    /// Nobody waits for anything.
-    pub(super) fn forget(&mut self) {
-        self.first.clear();
-        self.filling.clear();
+    /// Forgets files whose wait has ended without content: emptied, refused, or whole by then.
+    pub(super) fn keep(&mut self, is_waited_for: impl Fn(&Handle) -> bool) {
+        self.first.retain(|file, _| is_waited_for(file));
+        self.filling.retain(|file, _| is_waited_for(file));
     }
 }

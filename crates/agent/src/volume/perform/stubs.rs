@@ -59,6 +59,11 @@ impl StubRules {
         self.tiering && self.knows_share()
     }
 
+    /// Whether it tiers and what is safe cannot be told now.
+    pub fn is_unsure(&self) -> bool {
+        self.tiering && !self.knows_share()
+    }
+
     /// Whether any content may be given up now because the share has it.
     pub fn knows_share(&self) -> bool {
         self.knows_share.load(Ordering::Relaxed)
