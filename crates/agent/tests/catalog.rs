@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use isotherm_agent::catalog::{Recorded, SqlCatalog};
+use isotherm_agent::catalog::{Recorded, RecordedState, SqlCatalog};
 use isotherm_agent::engine::{Catalog, MemoryCatalog, Sent};
 use isotherm_core::content::ManifestId;
 use isotherm_core::ids::{Cursor, Incarnation, LinkId, NodeId, OperationId, ServerId, Timestamp, Version};
@@ -147,6 +147,9 @@ fn change(catalog: &mut impl Catalog, seed: u64) {
     catalog.set_cursor(dice.maybe().then_some(cursor));
     let operations: Vec<Sent> = (0..dice.roll(4)).map(|_| sent(&mut dice)).collect();
     catalog.set_sent(&operations);
+    for _ in 0..8 {
+        catalog.set_tiered(node(dice.roll(24)), dice.maybe());
+    }
     let key = format!("k{}", dice.roll(4));
     let value = dice.maybe().then(|| vec![dice.roll(9) as u8]);
     catalog.set_value(&key, value.as_deref());
@@ -163,6 +166,7 @@ fn sqlite_answers_what_memory_answers() {
             change(&mut memory, seed);
             change(&mut sqlite, seed);
             same(&sqlite, &memory, case);
+            same_tiered(&sqlite, &memory);
             if seed % 3 == 0 {
                 memory.commit().unwrap();
                 sqlite.commit().unwrap();
@@ -172,14 +176,22 @@ fn sqlite_answers_what_memory_answers() {
                 drop(sqlite);
                 sqlite = SqlCatalog::open(&path, case).unwrap();
                 same(&sqlite, &memory, case);
+                same_tiered(&sqlite, &memory);
             }
         }
     }
 }
 
+/// Whose content is away: the numbers while all is open, and, once it is committed, what a reader sees.
+fn same_tiered(sqlite: &SqlCatalog, memory: &MemoryCatalog) {
+    let nodes: Vec<NodeId> = memory.tiered().collect();
+    let bytes = nodes.iter().map(|node| memory.record(*node).unwrap().local.unwrap().print.size).sum();
+    assert_eq!((sqlite.sizes().tiered_files, sqlite.sizes().tiered_bytes), (nodes.len() as u64, bytes));
+}
+
 #[test]
 fn a_catalog_of_an_earlier_format_is_brought_forward() {
-    for format in ["catalog-1", "catalog-2"] {
+    for format in ["catalog-1", "catalog-2", "catalog-3"] {
         let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/formats").join(format).join("catalog");
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("catalog");
@@ -219,8 +231,13 @@ fn a_reader_sees_what_was_committed() {
     catalog.put(record.clone());
     assert_eq!(reader.names(NodeId::ROOT), BTreeMap::new());
     catalog.commit().unwrap();
-    assert_eq!(reader.name(NodeId::ROOT, &name), Some((here.handle.clone(), here.print)));
-    assert_eq!(reader.names(NodeId::ROOT), BTreeMap::from([(name.clone(), (here.handle.clone(), here.print))]));
+    for is_tiered in [false, true] {
+        catalog.set_tiered(node(9), is_tiered);
+        catalog.commit().unwrap();
+        let state = RecordedState { handle: here.handle.clone(), print: here.print, is_tiered };
+        assert_eq!(reader.name(NodeId::ROOT, &name), Some(state.clone()));
+        assert_eq!(reader.names(NodeId::ROOT), BTreeMap::from([(name.clone(), state)]));
+    }
     assert_eq!(reader.child(NodeId::ROOT, &name, Case::Sensitive), Some(record.clone()));
     assert_eq!(reader.by_handle(&here.handle), vec![record]);
 }
@@ -243,7 +260,7 @@ fn foreign_and_damaged_files_are_refused_by_name() {
 
     let connection = rusqlite::Connection::open(&path).unwrap();
     connection.pragma_update(None, "user_version", 9).unwrap();
-    assert!(refusal(&path, Case::Sensitive).contains("has format 9, this release knows format 3"));
+    assert!(refusal(&path, Case::Sensitive).contains("has format 9, this release knows format 4"));
     connection.pragma_update(None, "user_version", 1).unwrap();
     drop(connection);
 

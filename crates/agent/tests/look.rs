@@ -12,7 +12,7 @@ use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
 use std::process::Command;
 
-use isotherm_agent::catalog::Recorded;
+use isotherm_agent::catalog::{Recorded, RecordedState};
 use isotherm_agent::engine::{LookRequest, Unfit};
 use isotherm_agent::volume::{KnownContent, MarkerProblem, Volume, look, recover, renew_nonce};
 use isotherm_core::content::ManifestId;
@@ -21,17 +21,17 @@ use isotherm_core::ids::{EndpointId, GroupId, NodeId};
 use isotherm_core::name::Name;
 use isotherm_core::node::{Content, Kind};
 use isotherm_core::observe::{Evidence, Liveness, Scope};
-use isotherm_core::trees::{Handle, Print};
+use isotherm_core::trees::Handle;
 use isotherm_gate::testing::on_each_fs;
 use volumes::{Bench, files, node};
 
-struct Known(BTreeMap<Name, (Handle, Print)>);
+struct Known(BTreeMap<Name, RecordedState>);
 
 impl Recorded for Known {
-    fn names(&self, _: NodeId) -> BTreeMap<Name, (Handle, Print)> {
+    fn names(&self, _: NodeId) -> BTreeMap<Name, RecordedState> {
         self.0.clone()
     }
-    fn name(&self, _: NodeId, name: &Name) -> Option<(Handle, Print)> {
+    fn name(&self, _: NodeId, name: &Name) -> Option<RecordedState> {
         self.0.get(name).cloned()
     }
 }
@@ -81,9 +81,9 @@ fn metadata_is_read_where_something_moved() {
         let mut known = BTreeMap::new();
         for file in [&b"same"[..], b"changed", b"written", b"absent"] {
             let of = if file == b"absent" { seen(b"same") } else { seen(file) };
-            known.insert(name(file), (of.handle, of.print));
+            known.insert(name(file), RecordedState { handle: of.handle, print: of.print, is_tiered: false });
         }
-        known.get_mut(&name(b"changed")).unwrap().1.size = 99;
+        known.get_mut(&name(b"changed")).unwrap().print.size = 99;
         let names: Vec<(Name, Evidence)> = [&b"same"[..], b"changed", b"absent", b"new"]
             .iter()
             .map(|file| (name(file), Evidence::Watched))

@@ -197,6 +197,10 @@ pub struct Counts {
     pub directories: u64,
     /// Bytes of all files.
     pub bytes: u64,
+    /// Files whose content is only in the share.
+    pub tiered_files: u64,
+    /// Their bytes.
+    pub tiered_bytes: u64,
     /// Local changes that are not in the share.
     pub unsynced_items: u64,
     /// Their bytes.

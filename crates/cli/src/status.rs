@@ -103,12 +103,14 @@ fn is_worth_a_line(one: &EndpointStatus) -> bool {
 
 /// Endpoints of one group.
 pub(crate) fn endpoint_table(endpoints: &[&EndpointStatus], now_ms: u64) -> Table {
-    let mut table = Table::new(&["server", "folder", "state", "files>", "in flight", "not in the share", "problems>", "watch"]);
+    let mut table =
+        Table::new(&["server", "folder", "state", "files>", "tiered>", "in flight", "not in the share", "problems>", "watch"]);
     for one in endpoints {
         let mut row = vec![one.endpoint.server.clone(), text(&one.endpoint.path), state(one)];
         row.extend(match &one.report {
             Some(report) => [
                 size::count(report.counts.files),
+                size::count(report.counts.tiered_files),
                 in_flight(report),
                 unsafe_text(report, now_ms),
                 size::count(report.problems),

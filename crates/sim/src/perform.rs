@@ -9,9 +9,10 @@ use isotherm_core::name::Name;
 use isotherm_core::node::{Content, Kind, Metadata};
 use isotherm_core::observe::{Listing, Scope};
 use isotherm_core::plan::{Action, Expected, Parent, Step};
+use isotherm_core::trees::Handle;
 
 use crate::tiering::comes_as_stub;
-use crate::volume::{At, Ino, STAGING, Volume, handle, ino, manifest};
+use crate::volume::{At, Ino, Inode, STAGING, Volume, handle, ino, manifest};
 
 /// What happens between two moves. It may change the volume, and says whether the machine fails now.
 pub type Between<'a> = &'a mut dyn FnMut(&mut Volume) -> bool;
@@ -39,7 +40,10 @@ pub fn look(volume: &Volume, request: &LookRequest) -> Look {
         };
         Listing { directory: request.directory, handle: request.handle.clone(), scope, seen }
     });
-    Look { directory: request.directory, listing, unfit: Vec::new() }
+    let seen = listing.iter().flat_map(|listing| &listing.seen).filter(|seen| seen.kind == Kind::File);
+    let is_tiered = |handle: &Handle| volume.inode(ino(handle)).is_some_and(Inode::is_stub);
+    let moved = seen.map(|seen| (seen.handle.clone(), is_tiered(&seen.handle))).collect();
+    Look { directory: request.directory, listing, unfit: Vec::new(), moved }
 }
 
 /// Content numbers by the id that names them in the share.
@@ -116,7 +120,12 @@ impl Hands<'_, '_> {
 
     fn after(&self, ino: Ino) -> StepResult {
         let (Some(print), Some(inode)) = (self.volume.print(ino), self.volume.inode(ino)) else { return StepResult::Surprise };
-        StepResult::Done(Some(After { handle: handle(ino), print, shown: inode.metadata.clone() }))
+        StepResult::Done(Some(After {
+            handle: handle(ino),
+            print,
+            shown: inode.metadata.clone(),
+            is_tiered: Some(inode.is_stub()),
+        }))
     }
 
     fn step(&mut self, step: &Step) -> Result<StepResult, Crashed> {

@@ -67,6 +67,7 @@ fn nothing_is_deleted_from_the_share_before_the_folder_was_read_nor_from_an_empt
         directory,
         listing: Some(Listing { directory, handle: handle(ino), scope: Scope::All, seen: Vec::new() }),
         unfit: Vec::new(),
+        moved: Vec::new(),
     };
     let looks = vec![empty(NodeId::ROOT, ROOT), empty(NodeId::PARKED, STAGING)];
     let after = engine.handle(Event::Looked(looks), 2).unwrap();

@@ -121,7 +121,7 @@ impl World {
         let seen = self.folder.iter().filter(|(number, _)| is_asked(number)).map(seen).collect();
         let scope = names.clone().map_or(Scope::All, Scope::Names);
         let listing = Listing { directory: request.directory, handle: request.handle, scope, seen };
-        Look { directory: request.directory, listing: Some(listing), unfit: Vec::new() }
+        Look { directory: request.directory, listing: Some(listing), unfit: Vec::new(), moved: Vec::new() }
     }
 
     fn perform(&mut self, step: Step) -> (Step, StepResult) {
@@ -129,7 +129,12 @@ impl World {
         let result = if matches!(step.action, Action::Create { .. }) {
             let ino = 1_000 + number;
             self.folder.insert(number, ino);
-            StepResult::Done(Some(After { handle: handle(ino), print: Print::default(), shown: Metadata::default() }))
+            StepResult::Done(Some(After {
+                handle: handle(ino),
+                print: Print::default(),
+                shown: Metadata::default(),
+                is_tiered: None,
+            }))
         } else if *self.surprised.entry(number).and_modify(|times| *times += 1).or_insert(0) < self.surprises {
             StepResult::Surprise
         } else {

@@ -11,6 +11,7 @@ mod schema;
 mod states;
 
 pub use reader::{CatalogReader, Recorded};
+pub use states::RecordedState;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -34,6 +35,10 @@ pub struct Sizes {
     pub directories: u64,
     /// Bytes of all files.
     pub bytes: u64,
+    /// Files whose content is away.
+    pub tiered_files: u64,
+    /// Their bytes.
+    pub tiered_bytes: u64,
 }
 
 /// Numbers that are kept while rows change, because counting rows would take too long.
@@ -53,6 +58,7 @@ struct Weight {
     up: u64,
     down: u64,
     owed: u64,
+    tiered: bool,
 }
 
 /// The catalog in its file.
@@ -183,18 +189,18 @@ fn node_id(row: &Row<'_>) -> rusqlite::Result<NodeId> {
 }
 
 impl Weight {
-    /// Of the columns: state, kind, number of rows, and the sums of their sizes and of what has to travel.
+    /// Of the columns: state, kind, number of rows, the sums of their sizes and of what has to travel, and whether content is away.
     fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
         let sum = |at| row.get::<_, f64>(at).map(|sum| sum as u64);
         let rows = row.get::<_, i64>(2)?.unsigned_abs();
         let (size, up, down, owed) = (sum(3)?, sum(4)?, sum(5)?, sum(6)?);
-        Ok(Self { rows, state: row.get(0)?, kind: row.get(1)?, size, up, down, owed })
+        Ok(Self { rows, state: row.get(0)?, kind: row.get(1)?, size, up, down, owed, tiered: row.get(7)? })
     }
 }
 
 impl Tally {
     fn change(&mut self, weight: Weight, by: impl Fn(u64, u64) -> u64) {
-        let Weight { rows, state, kind, size, up, down, owed } = weight;
+        let Weight { rows, state, kind, size, up, down, owed, tiered } = weight;
         let (counts, sizes) = (&mut self.counts, &mut self.sizes);
         counts.nodes = by(counts.nodes, rows);
         counts.owed = by(counts.owed, owed);
@@ -216,13 +222,17 @@ impl Tally {
         if kind == Some(FILE) {
             sizes.bytes = by(sizes.bytes, size);
         }
+        if tiered {
+            sizes.tiered_files = by(sizes.tiered_files, rows);
+            sizes.tiered_bytes = by(sizes.tiered_bytes, size);
+        }
     }
 }
 
 fn count(connection: &Connection) -> rusqlite::Result<Tally> {
     let mut tally = Tally::default();
-    let sql = "SELECT state, kind, count(*), total(size), total(up), total(down), total(owed) FROM node
-        WHERE id NOT IN (?1, ?2) GROUP BY state, kind";
+    let sql = "SELECT state, kind, count(*), total(size), total(up), total(down), total(owed), tiered FROM node
+        WHERE id NOT IN (?1, ?2) GROUP BY state, kind, tiered";
     let mut query = connection.prepare(sql)?;
     let mut rows = query.query([&NodeId::ROOT.0[..], &NodeId::PARKED.0[..]])?;
     while let Some(row) = rows.next()? {
@@ -289,7 +299,7 @@ impl Trees for SqlCatalog {
 
     fn local_states(&self, parent: NodeId) -> BTreeMap<Name, (Handle, Print)> {
         let states = states::of_children(&self.connection, parent);
-        self.attempt(states)
+        self.attempt(states).into_iter().map(|(name, state)| (name, (state.handle, state.print))).collect()
     }
 }
 
@@ -320,6 +330,21 @@ impl Catalog for SqlCatalog {
 
     fn counts(&self) -> Counts {
         self.tally.counts
+    }
+
+    fn set_tiered(&mut self, node: NodeId, is_tiered: bool) {
+        if node.is_anchor() {
+            return;
+        }
+        let sql = "SELECT tiered, size FROM node WHERE id = ?1 AND handle IS NOT NULL";
+        let found = self.one(sql, [&node.0[..]], |row| Ok((row.get::<_, bool>(0)?, row.get::<_, Option<i64>>(1)?)));
+        let Some((before, size)) = found.filter(|(before, _)| *before != is_tiered) else { return };
+        self.change("UPDATE node SET tiered = ?2 WHERE id = ?1", params![&node.0[..], is_tiered]);
+        let size = size.unwrap_or(0).unsigned_abs();
+        let sizes = &mut self.tally.sizes;
+        let by = |total: u64, by| if before { total.saturating_sub(by) } else { total.saturating_add(by) };
+        sizes.tiered_files = by(sizes.tiered_files, 1);
+        sizes.tiered_bytes = by(sizes.tiered_bytes, size);
     }
 
     fn cursor(&self) -> Option<Cursor> {

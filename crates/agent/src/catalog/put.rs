@@ -13,7 +13,7 @@ use super::{SqlCatalog, Weight};
 
 /// Columns that an index holds, in groups that change together.
 const GROUPS: [&str; 4] = [
-    "local_parent = ?2, local_name = ?3, local_lost = ?4, handle = ?5, print = ?6, ",
+    "tiered = tiered AND handle IS ?5, local_parent = ?2, local_name = ?3, local_lost = ?4, handle = ?5, print = ?6, ",
     "remote_parent = ?7, remote_key = ?8, ",
     "link = ?9, ",
     "state = ?10, ",
@@ -38,6 +38,7 @@ const INSERT: &str = "INSERT INTO node
 /// What stood there before.
 struct Before {
     weight: Weight,
+    same_inode: bool,
     /// The groups that differ from the new row, as bits.
     differ: usize,
 }
@@ -62,6 +63,8 @@ impl TreesMut for SqlCatalog {
             up: up.unsigned_abs(),
             down: down.unsigned_abs(),
             owed: u64::from(columns.owed),
+            // Of another inode nothing is known yet.
+            tiered: before.as_ref().is_some_and(|before| before.weight.tiered && before.same_inode),
         };
         let sql = before.as_ref().map_or(INSERT, |before| &UPDATES[before.differ]);
         self.change(
@@ -91,20 +94,21 @@ impl TreesMut for SqlCatalog {
 
 impl SqlCatalog {
     fn before(&self, node: NodeId, new: &Columns<'_>) -> Option<Before> {
-        let sql = "SELECT state, kind, 1, ifnull(size, 0) + 0.0, up + 0.0, down + 0.0, owed + 0.0,
+        let sql = "SELECT state, kind, 1, ifnull(size, 0) + 0.0, up + 0.0, down + 0.0, owed + 0.0, tiered,
                 local_parent, local_name, handle, print, remote_parent, remote_key, link, local_lost
             FROM node WHERE id = ?1";
         self.one(sql, [&node.0[..]], |row| {
             let weight = Weight::read(row)?;
-            let local = is(row, 7, new.local_parent)?
-                && is(row, 8, new.local_name)?
-                && is(row, 9, new.handle.as_deref())?
-                && is(row, 10, new.print.as_deref())?
-                && row.get::<_, bool>(14)? == new.local_lost;
-            let remote = is(row, 11, new.remote_parent)? && is(row, 12, new.remote_key.as_deref())?;
-            let same = [local, remote, is(row, 13, new.link)?, weight.state == new.state];
+            let same_inode = is(row, 10, new.handle.as_deref())?;
+            let local = is(row, 8, new.local_parent)?
+                && is(row, 9, new.local_name)?
+                && same_inode
+                && is(row, 11, new.print.as_deref())?
+                && row.get::<_, bool>(15)? == new.local_lost;
+            let remote = is(row, 12, new.remote_parent)? && is(row, 13, new.remote_key.as_deref())?;
+            let same = [local, remote, is(row, 14, new.link)?, weight.state == new.state];
             let differ = same.iter().enumerate().map(|(number, same)| usize::from(!same) << number).sum();
-            Ok(Before { weight, differ })
+            Ok(Before { weight, same_inode, differ })
         })
     }
 }

@@ -10,19 +10,19 @@ use isotherm_core::content::ManifestId;
 use isotherm_core::ids::NodeId;
 use isotherm_core::name::{Case, Name};
 use isotherm_core::node::Content;
-use isotherm_core::trees::{Handle, Print, Record};
+use isotherm_core::trees::{Handle, Record};
 use rusqlite::{Connection, OptionalExtension as _, Row, params_from_iter};
 
-use super::{row, schema, states};
+use super::{RecordedState, row, schema, states};
 use crate::engine::{CatalogFailure, PLACING, contents_on_the_way};
 use crate::volume::KnownContent;
 
 /// What the looker wants to know of a directory before it reads metadata.
 pub trait Recorded {
     /// The recorded names of a directory, each with its inode and state.
-    fn names(&self, directory: NodeId) -> BTreeMap<Name, (Handle, Print)>;
+    fn names(&self, directory: NodeId) -> BTreeMap<Name, RecordedState>;
     /// One name of it.
-    fn name(&self, directory: NodeId, name: &Name) -> Option<(Handle, Print)>;
+    fn name(&self, directory: NodeId, name: &Name) -> Option<RecordedState>;
 }
 
 impl KnownContent for CatalogReader {
@@ -139,19 +139,21 @@ impl CatalogReader {
 }
 
 impl Recorded for CatalogReader {
-    fn names(&self, directory: NodeId) -> BTreeMap<Name, (Handle, Print)> {
+    fn names(&self, directory: NodeId) -> BTreeMap<Name, RecordedState> {
         states::of_children(&self.connection, directory).unwrap_or_else(|error| {
             tracing::warn!(%error, "Catalog cannot be read beside its writer");
             BTreeMap::new()
         })
     }
 
-    fn name(&self, directory: NodeId, name: &Name) -> Option<(Handle, Print)> {
-        let sql = "SELECT record FROM node WHERE local_parent = ?1 AND local_name = ?2 AND local_lost = 0 ORDER BY id LIMIT 1";
+    fn name(&self, directory: NodeId, name: &Name) -> Option<RecordedState> {
+        let sql =
+            "SELECT record, tiered FROM node WHERE local_parent = ?1 AND local_name = ?2 AND local_lost = 0 ORDER BY id LIMIT 1";
         let found = self.connection.prepare_cached(sql).and_then(|mut query| {
-            query.query_row([&directory.0[..], name.as_bytes()], |row| row.get::<_, Vec<u8>>(0)).optional()
+            query.query_row([&directory.0[..], name.as_bytes()], |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get(1)?))).optional()
         });
-        let record: Record = row::decode(&found.ok()??).ok()?;
-        record.local.map(|local| (local.handle, local.print))
+        let (record, is_tiered) = found.ok()??;
+        let record: Record = row::decode(&record).ok()?;
+        record.local.map(|local| RecordedState { handle: local.handle, print: local.print, is_tiered })
     }
 }

@@ -13,8 +13,8 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
 use super::row::Columns;
 use crate::engine::CatalogFailure;
 
-/// Format of the catalog. Those of formats 1 and 2 are brought forward; any other is refused.
-pub(super) const FORMAT: i64 = 3;
+/// Format of the catalog. Those of formats 1 to 3 are brought forward; any other is refused.
+pub(super) const FORMAT: i64 = 4;
 
 /// Marks the file as a catalog of this product ("IsoC").
 const APPLICATION: i64 = 0x4973_6f43;
@@ -46,9 +46,10 @@ CREATE TABLE node (
     up INTEGER NOT NULL,
     down INTEGER NOT NULL,
     record BLOB NOT NULL,
-    print BLOB
+    print BLOB,
+    tiered INTEGER NOT NULL DEFAULT 0
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX node_local ON node (local_parent, local_name, id, local_lost, handle, print) WHERE local_parent IS NOT NULL;
+CREATE INDEX node_local ON node (local_parent, local_name, id, local_lost, handle, print, tiered) WHERE local_parent IS NOT NULL;
 CREATE INDEX node_remote ON node (remote_parent, remote_key, id) WHERE remote_parent IS NOT NULL;
 CREATE INDEX node_handle ON node (handle, id) WHERE handle IS NOT NULL;
 CREATE INDEX node_link ON node (link, id) WHERE link IS NOT NULL;
@@ -134,15 +135,17 @@ fn make(connection: &mut Connection, case: Case) -> rusqlite::Result<()> {
     transaction.commit()
 }
 
-/// Format 1 had no states of local files in its index, and formats 1 and 2 had handles as the file system writes them.
+/// Format 1 had no states of local files in its index, formats 1 and 2 had handles as the file system writes them, and before format 4
+/// nothing said which contents are away: the next looks find that out.
 fn bring_forward(connection: &mut Connection, path: &Path, case: Case, format: i64) -> Result<(), CatalogFailure> {
     let fail = |error| failure(path, &error);
     let transaction = connection.transaction().map_err(fail)?;
     if format == 1 {
         transaction.execute_batch("ALTER TABLE node ADD COLUMN print BLOB").map_err(fail)?;
     }
+    transaction.execute_batch("ALTER TABLE node ADD COLUMN tiered INTEGER NOT NULL DEFAULT 0").map_err(fail)?;
     transaction.execute_batch("DROP INDEX node_local; DROP INDEX node_handle;").map_err(fail)?;
-    {
+    if format < 3 {
         let mut all = transaction.prepare("SELECT id, record FROM node").map_err(fail)?;
         let mut keep = transaction.prepare("UPDATE node SET print = ?2, handle = ?3 WHERE id = ?1").map_err(fail)?;
         let mut rows = all.query([]).map_err(fail)?;

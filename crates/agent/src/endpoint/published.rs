@@ -104,6 +104,8 @@ impl Published {
         counts.files = sizes.files;
         counts.directories = sizes.directories;
         counts.bytes = sizes.bytes;
+        counts.tiered_files = sizes.tiered_files;
+        counts.tiered_bytes = sizes.tiered_bytes;
         counts.unsynced_items = if status.unsafe_since.is_some() { status.counts.owed.max(1) } else { 0 };
         counts.unsynced_bytes = status.counts.up_bytes;
         counts.up_items = outgoing;

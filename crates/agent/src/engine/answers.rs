@@ -83,6 +83,9 @@ impl<C: Catalog> Engine<C> {
                 self.local.rename_node(from, to);
             }
             settle::rebound(&mut self.catalog, &sent.intent).into_iter().for_each(|node| self.around(node));
+            if let Some((_, to)) = sent.intent.rebind {
+                self.look_whether_here(to);
+            }
         }
         nodes.into_iter().for_each(|node| self.around(node));
     }

@@ -81,6 +81,9 @@ pub trait Catalog: TreesMut {
     fn lost(&self, limit: usize) -> Vec<NodeId>;
     /// Numbers for status and safety stops; cheap enough for once a second.
     fn counts(&self) -> Counts;
+    /// Notes whether the content of what a node has here is away. It holds as long as the node keeps the inode. Only numbers for people
+    /// rest on it: an inode that changes its node may be counted wrong until it is looked at again.
+    fn set_tiered(&mut self, node: NodeId, is_tiered: bool);
     /// Where the change feed was read to; none before the first snapshot or page.
     fn cursor(&self) -> Option<Cursor>;
     /// Keeps the position.
@@ -115,19 +118,31 @@ struct Image {
     cursor: Option<Cursor>,
     sent: Vec<Sent>,
     values: BTreeMap<String, Vec<u8>>,
+    tiered: BTreeMap<NodeId, Handle>,
 }
 
 impl MemoryCatalog {
     /// An empty catalog of a share whose names compare like this.
     #[must_use]
     pub fn new(case: Case) -> Self {
-        let image = Image { trees: MemoryTrees::new(case), cursor: None, sent: Vec::new(), values: BTreeMap::new() };
+        let image = Image {
+            trees: MemoryTrees::new(case),
+            cursor: None,
+            sent: Vec::new(),
+            values: BTreeMap::new(),
+            tiered: BTreeMap::new(),
+        };
         Self { live: image.clone(), durable: image }
     }
 
     /// Forgets what was not committed.
     pub fn crash(&mut self) {
         self.live = self.durable.clone();
+    }
+
+    /// Nodes whose content is away, as far as was noted.
+    pub fn tiered(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.live.tiered.keys().copied()
     }
 
     /// The trees as they are now.
@@ -166,6 +181,10 @@ impl Trees for MemoryCatalog {
 
 impl TreesMut for MemoryCatalog {
     fn put(&mut self, record: Record) {
+        let inode = record.local.as_ref().map(|local| &local.handle);
+        if self.live.tiered.get(&record.node).is_some_and(|known| inode != Some(known)) {
+            self.live.tiered.remove(&record.node);
+        }
         self.live.trees.put(record);
     }
 }
@@ -199,6 +218,13 @@ impl Catalog for MemoryCatalog {
             counts.down_bytes += down;
         }
         counts
+    }
+
+    fn set_tiered(&mut self, node: NodeId, is_tiered: bool) {
+        match self.live.trees.record(node).and_then(|record| record.local) {
+            Some(local) if is_tiered && !node.is_anchor() => self.live.tiered.insert(node, local.handle),
+            _ => self.live.tiered.remove(&node),
+        };
     }
 
     fn cursor(&self) -> Option<Cursor> {

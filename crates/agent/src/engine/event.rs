@@ -142,6 +142,8 @@ pub struct Look {
     pub listing: Option<Listing>,
     /// Names that cannot take part: special files, other devices, names that could not be read.
     pub unfit: Vec<(Option<Name>, Unfit)>,
+    /// Files whose content is away and was not when they were last looked at, or the other way round.
+    pub moved: Vec<(Handle, bool)>,
 }
 
 /// Why a name does not take part.
@@ -235,6 +237,8 @@ pub struct After {
     pub print: Print,
     /// Its metadata as it is shown, which may not be all that was asked for.
     pub shown: Metadata,
+    /// Whether its content is away, where that was looked at.
+    pub is_tiered: Option<bool>,
 }
 
 /// Names by directory, for requests.

@@ -32,7 +32,7 @@ pub(super) struct LocalSide {
     restless: Places,
     /// Directories to be listed whole.
     list: BTreeSet<NodeId>,
-    /// Unknown directories in which something happened while steps were under way.
+    /// Unknown directories in which something happened while steps were under way, and unknown files whose content came or went.
     strays: BTreeSet<Handle>,
     /// Directories that a scan saw at places where work was under way, and could not enter.
     unentered: BTreeSet<Handle>,
@@ -215,8 +215,9 @@ impl<C: Catalog> Engine<C> {
         }
         let mut except = std::mem::take(&mut self.local.touched);
         except.extend(self.work.held.iter().cloned());
-        let mut listings = Vec::with_capacity(looks.len());
-        for look in looks {
+        let (mut listings, mut moved) = (Vec::with_capacity(looks.len()), Vec::new());
+        for mut look in looks {
+            moved.append(&mut look.moved);
             self.note_unfit(&look, now);
             match look.listing {
                 Some(listing) => listings.extend(self.readdress(listing)),
@@ -234,6 +235,7 @@ impl<C: Catalog> Engine<C> {
         listings.iter().for_each(|listing| self.recognise(listing));
         let ids = &mut self.ids;
         let observed = observe(&mut self.catalog, &listings, &except, &mut || NodeId(ids()));
+        self.note_moved(moved);
         // Work was under way there: look once more when it is done.
         looked_at.iter().for_each(|place| self.look_at(place));
         self.scan_below(&listings);
@@ -242,6 +244,23 @@ impl<C: Catalog> Engine<C> {
             self.local.unscanned.remove(place);
         }
         self.names_seen(&looked);
+    }
+
+    /// Content that was seen to have come or gone; only numbers rest on it.
+    pub(super) fn note_moved(&mut self, moved: impl IntoIterator<Item = (Handle, bool)>) {
+        for (handle, is_tiered) in moved {
+            for node in self.catalog.by_handle(&handle) {
+                self.catalog.set_tiered(node, is_tiered);
+            }
+        }
+    }
+
+    /// A node has got the inode of another one, or one whose content came or went while nobody knew whose it is.
+    pub(super) fn look_whether_here(&mut self, node: NodeId) {
+        let local = self.catalog.record(node).and_then(|record| record.local);
+        if let Some(local) = local.filter(|local| local.kind() == Kind::File) {
+            self.look_at(&local.place);
+        }
     }
 
     /// A scan goes on into the directories that it found.
@@ -318,7 +337,14 @@ impl<C: Catalog> Engine<C> {
         }
     }
 
-    /// No step is under way: nothing is owed to unknown directories any more.
+    /// A step has given a name to a file whose content came or went before anybody knew of it.
+    pub(super) fn made_file(&mut self, node: NodeId, handle: &Handle) {
+        if self.local.strays.remove(handle) {
+            self.look_whether_here(node);
+        }
+    }
+
+    /// No step is under way: nothing is owed to unknown inodes any more.
     pub(super) fn forget_strays(&mut self) {
         self.local.strays.clear();
         self.local.moving.clear();

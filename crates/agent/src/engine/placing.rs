@@ -247,7 +247,7 @@ impl<C: Catalog> Engine<C> {
 
     /// A name of an inode that had others when the step was planned.
     fn further_name(&self, place: Place, seen: &Seen) -> Option<Local> {
-        let after = After { handle: seen.handle.clone(), print: seen.print, shown: seen.metadata.clone()? };
+        let after = After { handle: seen.handle.clone(), print: seen.print, shown: seen.metadata.clone()?, is_tiered: None };
         Some(self.linked(place, after))
     }
 }

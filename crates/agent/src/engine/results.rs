@@ -207,6 +207,7 @@ impl<C: Catalog> Engine<C> {
     fn step_done(&mut self, step: &Step, after: Option<After>, now: Millis) {
         let old = self.catalog.record(step.node).and_then(|record| record.here().map(|local| local.place.clone()));
         let shown = after.as_ref().map(|after| after.print);
+        let moved = after.as_ref().and_then(|after| Some((after.handle.clone(), after.is_tiered?)));
         let local = after.and_then(|after| self.local_after(step, after));
         if let Some(local) = &local {
             self.displaced(&local.place, step.node);
@@ -227,6 +228,10 @@ impl<C: Catalog> Engine<C> {
         self.count_remote(step, now);
         let strays = settle::performed(&mut self.catalog, step, local);
         strays.into_iter().for_each(|stray| self.around(stray));
+        if let Some((handle, is_tiered)) = moved {
+            self.made_file(step.node, &handle);
+            self.note_moved([(handle, is_tiered)]);
+        }
         self.mirrored(step.node);
         self.work.waits.remove(&step.node);
         self.resolved(step.node);

@@ -204,6 +204,9 @@ impl<C: Catalog> Engine<C> {
             }
             let again = establish(&mut self.catalog, fact);
             again.into_iter().for_each(|node| self.around(node));
+            if let isotherm_core::plan::Fact::Rebind(_, to) = fact {
+                self.look_whether_here(*to);
+            }
             if let isotherm_core::plan::Fact::Agree(node) = fact {
                 self.around(*node);
             }

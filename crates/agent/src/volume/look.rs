@@ -14,8 +14,8 @@ use isotherm_core::observe::{Evidence, Listing, Scope, Seen};
 use isotherm_core::trees::{Handle, Print};
 use isotherm_gate::{Dir, ErrorKind, GateError, Stat};
 
-use super::{Volume, handle_of, print_of};
-use crate::catalog::Recorded;
+use super::{Volume, handle_of, is_tiered, print_of};
+use crate::catalog::{Recorded, RecordedState};
 use crate::engine::{Look, LookRequest, Unfit};
 
 /// How often a name that changes while it is looked at is looked at again.
@@ -25,7 +25,7 @@ const TRIES: usize = 4;
 /// read again.
 #[must_use]
 pub fn look(volume: &Volume, recorded: &impl Recorded, exclusions: &Exclusions, request: &LookRequest) -> Look {
-    let mut looker = Looker { volume, exclusions, full: request.full, seen: Vec::new(), unfit: Vec::new() };
+    let mut looker = Looker { volume, exclusions, full: request.full, seen: Vec::new(), unfit: Vec::new(), moved: Vec::new() };
     let listing = match looker.listing(recorded, request) {
         Ok(listing) => Some(listing),
         Err(error) => {
@@ -36,7 +36,7 @@ pub fn look(volume: &Volume, recorded: &impl Recorded, exclusions: &Exclusions, 
             None
         }
     };
-    Look { directory: request.directory, listing, unfit: looker.unfit }
+    Look { directory: request.directory, listing, unfit: looker.unfit, moved: looker.moved }
 }
 
 struct Looker<'a> {
@@ -45,9 +45,10 @@ struct Looker<'a> {
     full: bool,
     seen: Vec<Seen>,
     unfit: Vec<(Option<Name>, Unfit)>,
+    moved: Vec<(Handle, bool)>,
 }
 
-type Known = BTreeMap<Name, (Handle, Print)>;
+type Known = BTreeMap<Name, RecordedState>;
 
 impl Looker<'_> {
     fn listing(&mut self, recorded: &impl Recorded, request: &LookRequest) -> Result<Listing, GateError> {
@@ -107,7 +108,7 @@ impl Looker<'_> {
     }
 
     /// Looks at one name. What is not there any more is left out, which says that it is absent.
-    fn one(&mut self, dir: &Dir, name: &Name, known: Option<&(Handle, Print)>, evidence: Evidence) -> Result<(), GateError> {
+    fn one(&mut self, dir: &Dir, name: &Name, known: Option<&RecordedState>, evidence: Evidence) -> Result<(), GateError> {
         for _ in 0..TRIES {
             match self.attempt(dir, name, known, evidence) {
                 Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
@@ -129,7 +130,7 @@ impl Looker<'_> {
         Err(GateError::new(ErrorKind::Busy, "look at", OsStr::from_bytes(name.as_bytes())))
     }
 
-    fn attempt(&mut self, dir: &Dir, name: &Name, known: Option<&(Handle, Print)>, evidence: Evidence) -> Result<(), GateError> {
+    fn attempt(&mut self, dir: &Dir, name: &Name, known: Option<&RecordedState>, evidence: Evidence) -> Result<(), GateError> {
         let inode = dir.inode(OsStr::from_bytes(name.as_bytes()))?;
         // Before the metadata: what changes afterwards moves the change time, and the next look sees it.
         let stat = inode.stat()?;
@@ -142,7 +143,11 @@ impl Looker<'_> {
             return Ok(());
         };
         let (handle, print) = (handle_of(&stat.handle), print_of(&stat));
-        let is_recorded = known.is_some_and(|(seen, at)| *seen == handle && same_state(kind, at, &print));
+        let is_recorded = known.is_some_and(|known| known.handle == handle && same_state(kind, &known.print, &print));
+        let is_tiered = is_tiered(&inode, &stat);
+        if is_tiered != known.is_some_and(|known| known.handle == handle && known.is_tiered) {
+            self.moved.push((handle.clone(), is_tiered));
+        }
         let metadata = if is_recorded && !self.full && evidence != Evidence::Written {
             None
         } else {

@@ -125,9 +125,8 @@ impl Volume {
     }
 
     fn liveness(&self, handle: &Handle) -> Option<Liveness> {
-        // A record that came with a copy stands for nothing.
-        let is_own = |value: &Vec<u8>| !matches!(StubRecord::decode(value, handle), Err(RecordError::Void));
-        let found = self.inode(handle).and_then(|inode| Ok((inode.stat()?, inode.stub_record()?.as_ref().is_some_and(is_own))));
+        let is_own = |value: Vec<u8>| is_own(&value, handle);
+        let found = self.inode(handle).and_then(|inode| Ok((inode.stat()?, inode.stub_record()?.is_some_and(is_own))));
         match found {
             Ok((stat, _)) if stat.nlink == 0 => Some(Liveness::Gone),
             Ok((stat, true)) => Some(Liveness::Tiered(stat.nlink)),
@@ -168,6 +167,18 @@ pub(crate) fn handle_of(handle: &FileHandle) -> Handle {
 /// The kernel's form of a handle. What is no handle names nothing that exists.
 pub(crate) fn gate_handle(handle: &Handle) -> Result<FileHandle, GateError> {
     FileHandle::from_bytes(&handle.0).map_err(|_| GateError::new(ErrorKind::Stale, "open by handle", format!("{handle:?}")))
+}
+
+/// Whether a record says that the content of its inode is away. One that came with a copy stands for nothing.
+fn is_own(record: &[u8], handle: &Handle) -> bool {
+    !matches!(StubRecord::decode(record, handle), Err(RecordError::Void))
+}
+
+/// Whether the content of an inode is away. Only what takes less room than its length can be a stub, so others cost no system call.
+/// What cannot be told is no stub.
+pub(crate) fn is_tiered(inode: &Inode, stat: &Stat) -> bool {
+    let is_hollow = stat.kind == isotherm_gate::Kind::File && stat.blocks.saturating_mul(512) < stat.size;
+    is_hollow && inode.stub_record().is_ok_and(|record| record.is_some_and(|value| is_own(&value, &handle_of(&stat.handle))))
 }
 
 pub(crate) fn print_of(stat: &Stat) -> Print {

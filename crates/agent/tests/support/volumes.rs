@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use isotherm_agent::catalog::Recorded;
+use isotherm_agent::catalog::{Recorded, RecordedState};
 use isotherm_agent::engine::{Away, Look, LookRequest, StepResult};
 use isotherm_agent::volume::{ContentSource, Performer, Volume, look};
 use isotherm_core::content::{ChunkId, Manifest, ManifestBuilder, ManifestError, ManifestId};
@@ -20,7 +20,7 @@ use isotherm_core::name::Name;
 use isotherm_core::node::{Content, FileContent, Metadata, Principal};
 use isotherm_core::observe::{Evidence, Seen};
 use isotherm_core::plan::{Action, Expected, Parent, Spot, Step};
-use isotherm_core::trees::{Handle, Print};
+use isotherm_core::trees::Handle;
 
 /// The share in memory.
 #[derive(Default)]
@@ -101,10 +101,10 @@ impl ContentSource for Memory {
 pub struct Blank;
 
 impl Recorded for Blank {
-    fn names(&self, _: NodeId) -> BTreeMap<Name, (Handle, Print)> {
+    fn names(&self, _: NodeId) -> BTreeMap<Name, RecordedState> {
         BTreeMap::new()
     }
-    fn name(&self, _: NodeId, _: &Name) -> Option<(Handle, Print)> {
+    fn name(&self, _: NodeId, _: &Name) -> Option<RecordedState> {
         None
     }
 }

@@ -157,6 +157,17 @@ impl Office {
         self.run(&["problems", "--json"]).json()["problems"].as_array().unwrap().clone()
     }
 
+    /// Waits until the guarded server says that so many files have their content in the share only.
+    pub(crate) fn counts_tiered(&self, files: u64) {
+        let said = || -> Option<u64> {
+            let status = self.run(&["status", "--json"]).json();
+            let endpoints = status["groups"][0]["endpoints"].as_array()?.clone();
+            let munich = endpoints.into_iter().find(|one| one["endpoint"]["server"] == "munich")?;
+            munich["report"]["counts"]["tiered_files"].as_u64()
+        };
+        until("the status counts tiered files", || said() == Some(files));
+    }
+
     fn run_folder(&self) -> PathBuf {
         self.home.join("run")
     }

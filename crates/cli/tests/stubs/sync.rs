@@ -27,6 +27,7 @@ fn stubs_take_part_in_everything_that_files_do() {
             assert_eq!(blocks(&guarded.join(name)), 0, "{name} on {}", fs.name());
         }
         assert_eq!(fs::read(guarded.join("small")).unwrap(), b"small");
+        office.counts_tiered(4);
         let (here, there) = (fs::metadata(guarded.join("two")).unwrap(), fs::metadata(plain.join("two")).unwrap());
         assert_eq!((here.len(), here.mtime(), here.mtime_nsec()), (there.len(), there.mtime(), there.mtime_nsec()));
 
@@ -60,6 +61,8 @@ fn stubs_take_part_in_everything_that_files_do() {
         assert_eq!(number_of(&fs::read(guarded.join("bridge/three")).unwrap()), Ok(2));
         assert_eq!(office.problems(), [] as [serde_json::Value; 0]);
         office.run(&["conflicts"]).expect(0);
+        // One file with two names.
+        office.counts_tiered(2);
     }
 }
 
@@ -86,8 +89,10 @@ fn paths_are_tiered_and_recalled() {
     office.settle();
     let again = office.residency("tier", &guarded).expect(0).json();
     assert_eq!((&again["files"], &again["already"]), (&0.into(), &300.into()), "{again}");
+    office.counts_tiered(300);
     let moved = office.residency("recall", &guarded.join("deep/er")).expect(0).json();
     assert_eq!((&moved["files"], &moved["left"]), (&300.into(), &0.into()), "{moved}");
+    office.counts_tiered(0);
     for at in 0..300 {
         assert_eq!(number_of(&fs::read(guarded.join(format!("deep/er/{at}"))).unwrap()), Ok(at));
     }
@@ -114,6 +119,7 @@ fn stubs_are_adopted_by_an_agent_that_knows_nothing() {
     office.start(Part::Munich);
     until("the agent answers for its volume", || office.is_whole());
     office.settle();
+    office.counts_tiered(20);
     for at in (0..20).filter(|at| *at != 3) {
         assert_eq!(blocks(&guarded.join(format!("{at}"))), 0, "{at}");
     }

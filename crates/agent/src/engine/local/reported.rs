@@ -153,7 +153,13 @@ impl<C: Catalog> Engine<C> {
     /// The agent itself gave up or brought back their content. Where nobody tells of writes, one may have come in between.
     pub(in crate::engine) fn touched(&mut self, files: &[Handle], now: Millis) {
         let evidence = if self.settings.watched { Evidence::Watched } else { Evidence::Unwatched };
-        for node in files.iter().flat_map(|file| self.catalog.by_handle(file)).collect::<Vec<_>>() {
+        let nodes: Vec<Vec<NodeId>> = files.iter().map(|file| self.catalog.by_handle(file)).collect();
+        if self.work.performing != [false, false] {
+            // Perhaps files that a step under way has just made.
+            let unknown = files.iter().zip(&nodes).filter(|(_, nodes)| nodes.is_empty());
+            self.local.strays.extend(unknown.map(|(file, _)| file.clone()));
+        }
+        for node in nodes.into_iter().flatten() {
             let local = self.catalog.record(node).and_then(|record| record.local);
             if let Some(local) = local.filter(|local| local.place.parent != NodeId::PARKED) {
                 self.local.note(local.place.parent, local.place.name, now, evidence);

@@ -12,7 +12,7 @@ use isotherm_core::plan::{Action, Expected, Parent, Spot, Step};
 use isotherm_core::trees::{Print, same_metadata};
 use isotherm_gate::{Dir, ErrorKind, FileHandle, GateError, Inode, Stat};
 
-use super::super::{handle_of, print_of};
+use super::super::{handle_of, is_tiered, print_of};
 use super::displaced::{Displaced, is_written, same_bytes};
 use super::fetch::{Staged, staged, step_name};
 use super::refusal::{Refusal, refused};
@@ -134,7 +134,7 @@ impl Batch<'_> {
         self.performer.volume.write_metadata(&inode, metadata)?;
         let stat = inode.stat()?;
         let shown = self.performer.volume.read_metadata(&inode, &stat)?;
-        Ok(After { handle: handle_of(&stat.handle), print: print_of(&stat), shown })
+        Ok(After { handle: handle_of(&stat.handle), print: print_of(&stat), shown, is_tiered: Some(false) })
     }
 
     fn replace(&self, new: Staged, expected: &Expected, dir: Arc<Dir>) -> Result<Placed, Refusal> {
@@ -231,7 +231,8 @@ impl Batch<'_> {
         let modified = content.map_or(before.mtime_ns, |content| content.modified.0);
         let is_ours = print_of(before) == *expected && stat.size == before.size && stat.mtime_ns == modified;
         let print = if is_ours { print_of(&stat) } else { *expected };
-        Ok(After { handle: handle_of(&stat.handle), print, shown: self.volume().read_metadata(inode, &stat)? })
+        let (shown, is_tiered) = (self.volume().read_metadata(inode, &stat)?, Some(is_tiered(inode, &stat)));
+        Ok(After { handle: handle_of(&stat.handle), print, shown, is_tiered })
     }
 
     /// Finds what a step is about, in exactly the state that it expects, with nobody writing to it.
@@ -298,7 +299,8 @@ fn named(new: &Staged) -> Result<After, GateError> {
     let stat = new.inode.stat()?;
     let is_ours = same_bytes(&print_of(&new.stat), &stat);
     let print = print_of(if is_ours { &stat } else { &new.stat });
-    Ok(After { handle: handle_of(&stat.handle), print, shown: new.shown.clone() })
+    let is_tiered = Some(is_tiered(&new.inode, &stat));
+    Ok(After { handle: handle_of(&stat.handle), print, shown: new.shown.clone(), is_tiered })
 }
 
 fn is_empty(dir: &Dir) -> Result<bool, GateError> {
