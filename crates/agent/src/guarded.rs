@@ -11,23 +11,26 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use isotherm_core::ids::EndpointId;
 use isotherm_core::stub::StubRecord;
+use isotherm_core::tiering::{Plan, Volume};
 use isotherm_core::trees::Handle;
 use isotherm_gate::guard::{GuardUnavailable, Sentry};
 use isotherm_gate::link::{AgentTurn, GateClient, RemotePost, VolumeId, VolumeState};
 use isotherm_gate::{ErrorKind, FileHandle, GateError, Isolation, Ledger, Root, StagedFile};
 
-use crate::catalog::CatalogReader;
-use crate::coldest::coldest;
+use crate::catalog::{CatalogReader, HeatStore};
+use crate::clock::wall_ms;
 use crate::recall::{
     Candidate, Cold, FetchFailure, FromShare, Lengths, News, NotTiered, Recall, Recalled, Room, Source, Take, Tell,
 };
 use crate::remote::Share;
+use crate::tiering::{Ground, Runner, Situation, cold_files};
 use crate::volume::{StubGuard, StubRules, gate_handle};
 
 /// The guarded volumes that the agent works on.
 #[derive(Debug)]
 pub(crate) struct GuardedVolumes {
     run: PathBuf,
+    state: PathBuf,
     gate: GateClient,
     open: Mutex<BTreeMap<VolumeId, Weak<GuardedVolume>>>,
 }
@@ -35,6 +38,9 @@ pub(crate) struct GuardedVolumes {
 /// A volume that the agent answers for.
 #[derive(Debug)]
 pub(crate) struct GuardedVolume {
+    path: PathBuf,
+    /// There while any endpoint takes part.
+    runner: Mutex<Option<Runner>>,
     recall: Recall,
     ledger: Arc<Ledger>,
     post: Arc<RemotePost>,
@@ -52,6 +58,7 @@ pub(crate) struct Membership {
 struct Members {
     top: Arc<Root>,
     ledger: Arc<Ledger>,
+    heat: HeatStore,
     endpoints: Mutex<BTreeMap<EndpointId, Member>>,
 }
 
@@ -72,9 +79,9 @@ struct Member {
 }
 
 impl GuardedVolumes {
-    /// Of the gate whose socket is in the folder `run`.
-    pub(crate) fn new(run: &Path) -> Self {
-        Self { run: run.to_owned(), gate: GateClient::new(run), open: Mutex::default() }
+    /// Of the gate whose socket is in the folder `run`, for the agent with this state folder.
+    pub(crate) fn new(run: &Path, state: &Path) -> Self {
+        Self { run: run.to_owned(), state: state.to_owned(), gate: GateClient::new(run), open: Mutex::default() }
     }
 
     /// Takes part in guarding the volume on which `root` lies; none if it is not guarded.
@@ -86,6 +93,7 @@ impl GuardedVolumes {
                 let source = Arc::new(FromShare::of(share, known));
                 let member = Member { source: Arc::clone(&source), catalog, stubs: Arc::clone(stubs), tell };
                 volume.members.endpoints().insert(endpoint, member);
+                volume.runner().get_or_insert_with(|| Runner::start(Arc::downgrade(&volume)));
                 Some(Membership { endpoint, source, volume })
             }
             Err(why) => {
@@ -133,15 +141,23 @@ impl GuardedVolumes {
         let post = Arc::new(RemotePost::attend(&self.run, turn, own).map_err(|error| error.to_string())?);
         post.spare(mount).map_err(|error| error.to_string())?;
         let (held, endpoints) = (Arc::clone(&ledger), Mutex::default());
-        let members = Arc::new(Members { top: Arc::clone(&top), ledger: held, endpoints });
+        let heat = HeatStore::open(&self.heat_file(state.id)?);
+        let members = Arc::new(Members { top: Arc::clone(&top), ledger: held, heat, endpoints });
         let told = Arc::clone(&members);
         let tell: Tell = Box::new(move |news| told.tell(&news));
         let recall = Recall::start(top, post.clone(), members.clone(), Some(members.clone()), tell);
         let recall = recall.map_err(|error| error.to_string())?;
         tracing::info!(path = %state.settings.path.display(), "The agent answers for the tiered files of a volume");
-        let volume = Arc::new(GuardedVolume { recall, ledger, post, members });
+        let (path, runner) = (state.settings.path.clone(), Mutex::default());
+        let volume = Arc::new(GuardedVolume { path, runner, recall, ledger, post, members });
         open.insert(state.id, Arc::downgrade(&volume));
         Ok(volume)
+    }
+
+    fn heat_file(&self, volume: VolumeId) -> Result<PathBuf, String> {
+        let folder = self.state.join("volumes").join(volume.to_string());
+        std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+        Ok(folder.join("heat"))
     }
 }
 
@@ -154,8 +170,57 @@ impl GuardedVolume {
         let results = self.recall.tier(candidates);
         let tiered = candidates.iter().zip(&results).filter(|(_, result)| result.is_ok());
         let tiered: Vec<Handle> = tiered.map(|(candidate, _)| candidate.file.clone()).collect();
-        self.members.tell(&News::Touched(tiered));
+        self.members.tell(&News::Went(tiered));
         results
+    }
+
+    /// Has cold contents go; the bytes of each that went.
+    pub(crate) fn give_up(&self, cold: &[Cold]) -> Vec<u64> {
+        // Asked for each batch: looking took time, and records may have been put back since.
+        if self.members.is_unsure() {
+            return Vec::new();
+        }
+        let candidates: Vec<Candidate> = cold.iter().map(|cold| cold.candidate.clone()).collect();
+        let results = self.tier(&candidates);
+        let gone: Vec<u64> = cold.iter().zip(results).filter(|(_, result)| result.is_ok()).map(|(cold, _)| cold.bytes).collect();
+        // What btrfs frees counts as free when that is durable.
+        let is_late = self.members.top.space().is_ok_and(|space| space.is_estimate);
+        if is_late
+            && !gone.is_empty()
+            && let Err(error) = self.members.top.sync()
+        {
+            tracing::warn!(%error, "What was freed may not be free yet");
+        }
+        gone
+    }
+
+    /// What may go here, and how much room there is; none where nothing may go.
+    pub(crate) fn situation(&self) -> Option<Situation> {
+        let grounds = self.members.grounds();
+        if grounds.is_empty() {
+            return None;
+        }
+        let space = self.members.top.space().ok()?;
+        let free_percent = grounds.iter().map(|ground| ground.policy.free_percent).max().unwrap_or(0);
+        let unsent = self.members.endpoints().values().map(|member| member.stubs.unsent()).sum();
+        Some(Situation { grounds, volume: Volume { total: space.total, free: space.free, unsent, free_percent } })
+    }
+
+    /// Where users see it.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn root(&self) -> &Root {
+        &self.members.top
+    }
+
+    pub(crate) fn heat(&self) -> &HeatStore {
+        &self.members.heat
+    }
+
+    fn runner(&self) -> MutexGuard<'_, Option<Runner>> {
+        self.runner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether what the catalog of an endpoint calls safe in the share is so.
@@ -218,6 +283,11 @@ impl Drop for Membership {
         if endpoints.get(&self.endpoint).is_some_and(|member| Arc::ptr_eq(&member.source, &self.source)) {
             endpoints.remove(&self.endpoint);
         }
+        let is_last = endpoints.is_empty();
+        drop(endpoints);
+        // Waited for: what it holds of the volume goes with the last endpoint.
+        let runner = is_last.then(|| self.volume.runner().take());
+        drop(runner);
     }
 }
 
@@ -232,7 +302,22 @@ impl Members {
         self.ledger.add(&handles)
     }
 
+    /// Endpoints whose contents may go.
+    fn grounds(&self) -> Vec<Ground> {
+        let endpoints = self.endpoints();
+        let of = |member: &Member| Some(Ground { catalog: member.catalog.clone(), policy: member.stubs.lets_go()? });
+        endpoints.values().filter_map(of).collect()
+    }
+
+    /// Whether what is safe in the share cannot be told at some endpoint that tiers.
+    fn is_unsure(&self) -> bool {
+        self.endpoints().values().any(|member| member.stubs.is_unsure())
+    }
+
     fn tell(&self, news: &News) {
+        if let News::Came(files) = news {
+            self.heat.note(files.iter().cloned(), wall_ms());
+        }
         // Whose a file is the engines know.
         self.endpoints().values().for_each(|member| (member.tell)(news.clone()));
     }
@@ -246,16 +331,17 @@ impl std::fmt::Debug for Members {
 
 impl Room for Members {
     fn coldest(&self, bytes: u64, without: &BTreeSet<Handle>, go_on: &dyn Fn() -> bool) -> Vec<Cold> {
-        let catalogs: Vec<PathBuf> = {
-            let endpoints = self.endpoints();
-            endpoints.values().filter(|member| member.stubs.makes_room()).map(|member| member.catalog.clone()).collect()
-        };
-        coldest(&catalogs, &self.top, bytes, without, go_on)
+        let grounds = self.grounds();
+        let Ok(space) = self.top.space() else { return Vec::new() };
+        let free_percent = grounds.iter().map(|ground| ground.policy.free_percent).max().unwrap_or(0);
+        let volume = Volume { total: space.total, free: space.free, unsent: 0, free_percent };
+        let plan = Plan::for_room(volume, bytes, wall_ms(), usize::MAX);
+        cold_files((&self.top, &grounds), &self.heat, plan, without, go_on)
     }
 
     fn note(&self, files: &[Candidate]) -> bool {
         // Asked for each batch: looking took time, and records may have been put back since.
-        if self.endpoints().values().any(|member| member.stubs.is_unsure()) {
+        if self.is_unsure() {
             return false;
         }
         let noted = Members::note(self, files);

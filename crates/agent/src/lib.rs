@@ -6,7 +6,6 @@ mod agent;
 pub mod catalog;
 mod chance;
 mod clock;
-mod coldest;
 pub mod control;
 mod endpoint;
 pub mod engine;
@@ -17,6 +16,7 @@ mod guarded;
 mod hashing;
 pub mod recall;
 pub mod remote;
+mod tiering;
 pub mod volume;
 pub mod watcher;
 

@@ -13,6 +13,7 @@ pub mod folder;
 pub mod limits;
 pub mod management;
 pub mod path;
+mod policy;
 pub mod revisions;
 pub mod share;
 pub mod sync;

@@ -8,10 +8,12 @@ use isotherm_core::content::ManifestId;
 use isotherm_core::ids::{EndpointId, Epoch, GroupId, Incarnation, NodeId, ServerId, Version};
 use isotherm_core::name::Case;
 use isotherm_core::node::Kind;
+use isotherm_core::tiering::Policy;
 use serde::{Deserialize, Serialize};
 
 use crate::collect::CollectionWait;
 use crate::path::ShownPath;
+pub use crate::policy::PolicyChange;
 use crate::sync::{Counts, Direction, EndpointReport, EndpointState, InitialUpload, Watch};
 
 /// Fraction of the namespace that a plan may delete without a confirmation, where the group says nothing.
@@ -175,9 +177,12 @@ pub struct NewEndpoint {
     /// How its first content meets the share's.
     #[serde(default)]
     pub initial_upload: InitialUpload,
-    /// Whether what others bring comes as stubs, where the volume is guarded.
+    /// Whether what others bring comes as stubs, where the volume is guarded, and cold contents go.
     #[serde(default)]
     pub tiering: bool,
+    /// Which contents go; what is absent is as usual.
+    #[serde(default)]
+    pub policy: PolicyChange,
 }
 
 /// What to change of an endpoint; what is absent stays.
@@ -193,6 +198,9 @@ pub struct EndpointChange {
     /// Whether what others bring comes as stubs. What is a stub stays one until somebody opens it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tiering: Option<bool>,
+    /// Which contents go.
+    #[serde(default, skip_serializing_if = "PolicyChange::is_empty")]
+    pub policy: PolicyChange,
 }
 
 /// A server endpoint.
@@ -208,8 +216,10 @@ pub struct Endpoint {
     pub path: String,
     /// How its first content meets the share's.
     pub initial_upload: InitialUpload,
-    /// Whether what others bring comes as stubs, where the volume is guarded.
+    /// Whether what others bring comes as stubs, where the volume is guarded, and cold contents go.
     pub tiering: bool,
+    /// Which contents go.
+    pub policy: Policy,
     /// Nothing moves until it is resumed.
     pub paused: bool,
     /// It waits for its agent to let go.

@@ -6,6 +6,7 @@
 
 use isotherm_core::ids::{Cursor, EndpointId, Epoch, GroupId, ServerId};
 use isotherm_core::name::Case;
+use isotherm_core::tiering::Policy;
 use serde::{Deserialize, Serialize};
 
 /// An agent starts: who it is.
@@ -72,6 +73,9 @@ pub struct Assignment {
     /// Whether what others bring comes as stubs, where the volume is guarded.
     #[serde(default)]
     pub tiering: bool,
+    /// Which contents go, where it is.
+    #[serde(default)]
+    pub policy: Policy,
     /// How often an operator confirmed deletes; one that is greater than what the agent has seen confirms the present plan.
     pub confirmed_deletes: u64,
     /// The newest barrier of the group: to be reported once all that was changed before it arrived is in agreement.
@@ -198,8 +202,10 @@ pub struct Counts {
     /// Bytes of all files.
     pub bytes: u64,
     /// Files whose content is only in the share.
+    #[serde(default)]
     pub tiered_files: u64,
     /// Their bytes.
+    #[serde(default)]
     pub tiered_bytes: u64,
     /// Local changes that are not in the share.
     pub unsynced_items: u64,

@@ -14,11 +14,13 @@ mod gate;
 mod revisions;
 mod service;
 mod share_path;
+mod tiering;
 
 pub(crate) use gate::{AtGate, GateCommand, Recall, Residency, VolumeCommand};
 pub(crate) use revisions::{Restore, RestoreOptions, Undelete, Undo, Versions};
 pub(crate) use service::ServiceCommand;
 pub(crate) use share_path::SharePath;
+pub(crate) use tiering::TieringSettings;
 
 use crate::size;
 
@@ -331,9 +333,8 @@ pub(crate) enum EndpointCommand {
         /// How the folder's first content meets the share's
         #[arg(long, value_enum, default_value = "merge", value_name = "HOW")]
         initial_upload: InitialUploadWord,
-        /// Whether what others bring comes without its content, until somebody opens it; needs a guarded volume
-        #[arg(long, value_name = "on|off", action = clap::ArgAction::Set, value_parser = parse_switch, default_value = "off")]
-        tiering: bool,
+        #[command(flatten)]
+        tiering: Box<TieringSettings>,
         #[command(flatten)]
         format: Format,
     },
@@ -343,15 +344,15 @@ pub(crate) enum EndpointCommand {
     Show(OneEndpoint),
     /// Changes settings; what is not named stays
     #[command(group = clap::ArgGroup::new("setting").required(true).multiple(true))]
+    #[command(override_usage = "isotherm endpoint set [OPTIONS] <ID>")]
     Set {
         #[command(flatten)]
         endpoint: OneEndpoint,
         /// How the folder's first content meets the share's; without effect once they have met
         #[arg(long, value_enum, value_name = "HOW", group = "setting")]
         initial_upload: Option<InitialUploadWord>,
-        /// Whether what others bring comes without its content; what is tiered stays so until somebody opens it
-        #[arg(long, value_name = "on|off", value_parser = parse_switch, group = "setting")]
-        tiering: Option<bool>,
+        #[command(flatten)]
+        tiering: Box<TieringSettings>,
     },
     /// Stops syncing it, keeps what is known
     Pause(OneEndpoint),

@@ -10,6 +10,7 @@ use isotherm_api::Client;
 use isotherm_api::management::{Endpoint, EndpointChange, EndpointStatus, NewEndpoint};
 use isotherm_api::sync::{EndpointState, InitialUpload, OnStubs, Watch};
 use isotherm_core::ids::EndpointId;
+use isotherm_core::tiering::Policy;
 
 use crate::args::{EndpointCommand, OfGroup, OneEndpoint};
 use crate::failure::{Exit, Failure};
@@ -22,7 +23,8 @@ const SHORT: usize = 8;
 pub(crate) async fn run(client: &Client, command: EndpointCommand) -> Result<Answer, Failure> {
     match command {
         EndpointCommand::Create { group, server, path, initial_upload, tiering, format } => {
-            let new = NewEndpoint { group, server, path, initial_upload: initial_upload.into(), tiering };
+            let (policy, tiering) = (tiering.policy(), tiering.tiering.unwrap_or(false));
+            let new = NewEndpoint { group, server, path, initial_upload: initial_upload.into(), tiering, policy };
             let made = client.create_endpoint(&new).await?;
             Ok(changed(format.json, &made, "is made"))
         }
@@ -34,7 +36,8 @@ pub(crate) async fn run(client: &Client, command: EndpointCommand) -> Result<Ans
         }
         EndpointCommand::Set { endpoint, initial_upload, tiering } => {
             let initial_upload = initial_upload.map(Into::into);
-            let change = EndpointChange { initial_upload, tiering, ..EndpointChange::default() };
+            let (policy, tiering) = (tiering.policy(), tiering.tiering);
+            let change = EndpointChange { initial_upload, tiering, policy, ..EndpointChange::default() };
             let made = client.change_endpoint(resolve(client, &endpoint.id).await?, &change).await?;
             Ok(changed(endpoint.format.json, &made, "is changed"))
         }
@@ -176,6 +179,7 @@ fn show(shown: &EndpointStatus, now_ms: u64) -> String {
         ("folder", text(&endpoint.path)),
         ("initial upload", initial_upload(endpoint.initial_upload).to_owned()),
         ("tiering", if endpoint.tiering { "on" } else { "off" }.to_owned()),
+        ("contents that go", policy(&endpoint.policy)),
         ("state", status::state_in_full(shown)),
         ("last report", reported),
     ];
@@ -211,6 +215,26 @@ fn show(shown: &EndpointStatus, now_ms: u64) -> String {
         out.extend(lines);
     }
     out
+}
+
+/// What goes, in one line.
+fn policy(policy: &Policy) -> String {
+    let mut parts = vec![match policy.free_percent {
+        0 => "when there is no room".to_owned(),
+        percent => format!("until {percent}% of the volume is free"),
+    }];
+    if let Some(seconds) = policy.older_than_s {
+        parts.push(format!("after {} without use", size::span(seconds * 1_000)));
+    }
+    parts.push(format!("not within {}", size::span(policy.grace_s * 1_000)));
+    parts.push(format!("from {}", size::bytes(policy.min_size)));
+    if policy.largest_percent < 100 {
+        parts.push(format!("first what takes over {}% of the room", policy.largest_percent));
+    }
+    if !policy.keep.is_empty() {
+        parts.push(format!("never {}", text(&policy.keep.join(", "))));
+    }
+    parts.join("; ")
 }
 
 fn initial_upload(how: InitialUpload) -> &'static str {

@@ -88,6 +88,23 @@ pub(crate) fn span(milliseconds: u64) -> String {
     }
 }
 
+/// A span of time such as `90s`, `10m`, `6h`, `30d` or `2w`, in seconds.
+pub(crate) fn parse_span(text: &str) -> Result<u64, String> {
+    let wrong = || format!("`{text}` is not a span of time (write 90s, 10m, 6h, 30d or 2w)");
+    let text_trimmed = text.trim();
+    let split = text_trimmed.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+    let (number, unit) = text_trimmed.split_at(split);
+    let seconds = match unit.trim() {
+        "s" => 1,
+        "m" | "min" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        "w" => 7 * 86_400,
+        _ => return Err(wrong()),
+    };
+    number.parse::<u64>().ok().and_then(|number| number.checked_mul(seconds)).ok_or_else(wrong)
+}
+
 /// How long ago something was, by one clock.
 pub(crate) fn age(now_ms: u64, then_ms: u64) -> String {
     let passed = now_ms.saturating_sub(then_ms);
@@ -119,6 +136,17 @@ mod tests {
         }
         assert_eq!(parse_quota("none").unwrap(), Quota::Unlimited);
         assert_eq!(parse_quota("1K").unwrap(), Quota::Bytes(1024));
+    }
+
+    #[test]
+    fn spans_are_read() {
+        for (text, seconds) in [("90s", 90), ("10m", 600), ("10 min", 600), ("6h", 21_600), ("30d", 2_592_000), ("2w", 1_209_600)]
+        {
+            assert_eq!(parse_span(text), Ok(seconds), "{text}");
+        }
+        for bad in ["", "10", "d", "-1d", "1.5h", "1y", "99999999999999999999w"] {
+            assert!(parse_span(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -160,7 +160,7 @@ impl Agent {
         raise_nofile(DESCRIPTORS);
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(THREADS).enable_all().build();
         let overview = Arc::new(Mutex::new(Overview::new(&options)));
-        let guarded = Arc::new(GuardedVolumes::new(&options.run));
+        let guarded = Arc::new(GuardedVolumes::new(&options.run, &options.state));
         Ok(Self {
             options,
             runtime: Arc::new(runtime.map_err(AgentError::Threads)?),

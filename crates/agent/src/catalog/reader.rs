@@ -3,7 +3,7 @@
 //! It sees what was committed and never waits for the writer. **Invariant:** a failure looks like "nothing is
 //! recorded", which costs its users work and never correctness.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use isotherm_core::content::ManifestId;
@@ -16,6 +16,9 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params_from_iter};
 use super::{RecordedState, row, schema, states};
 use crate::engine::{CatalogFailure, PLACING, contents_on_the_way};
 use crate::volume::KnownContent;
+
+/// Name of the value that [`CatalogReader::pinned`] reads.
+pub(crate) const PINNED: &str = "pinned";
 
 /// What the looker wants to know of a directory before it reads metadata.
 pub trait Recorded {
@@ -78,15 +81,23 @@ impl CatalogReader {
         self.records("SELECT record FROM node WHERE local_parent = ?1 AND local_lost = 0", [&directory.0[..]])
     }
 
-    /// Files that are as the share has them, in the order of their nodes: at most `limit` after one.
+    /// Files whose content is here and that are as the share has them, in the order of their nodes: at most `limit` after one.
     #[must_use]
-    pub fn settled_files(&self, after: NodeId, limit: usize) -> Vec<Record> {
+    pub fn whole_files(&self, after: NodeId, limit: usize) -> Vec<Record> {
         let sql = format!(
-            "SELECT record FROM node WHERE id > ?1 AND kind = {} AND state = {} ORDER BY id LIMIT {limit}",
+            "SELECT record FROM node WHERE id > ?1 AND kind = {} AND state = {} AND tiered = 0 ORDER BY id LIMIT {limit}",
             row::FILE,
             row::SETTLED
         );
         self.records(&sql, [&after.0[..]])
+    }
+
+    /// Nodes whose content, and that of everything below them, an administrator wants to stay here.
+    #[must_use]
+    pub fn pinned(&self) -> BTreeSet<NodeId> {
+        let sql = "SELECT value FROM fact WHERE key = ?1";
+        let kept = self.connection.query_row(sql, [super::value_key(PINNED)], |row| row.get::<_, Vec<u8>>(0)).optional();
+        kept.ok().flatten().and_then(|bytes| postcard::from_bytes(&bytes).ok()).unwrap_or_default()
     }
 
     /// The nodes whose inode this is.

@@ -58,7 +58,7 @@ impl Guarding {
         let inputs = self.inputs.clone();
         let tell: Tell = Box::new(move |news| {
             let event = match news {
-                News::Touched(files) => Event::Touched(files),
+                News::Came(files) | News::Went(files) => Event::Touched(files),
                 News::Failed(file, why) => Event::NotRecalled(file, why),
             };
             // Nobody listens any more only when the endpoint stops.

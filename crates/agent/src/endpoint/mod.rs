@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use isotherm_api::sync::{Assignment, EndpointState, OnStubs};
 use isotherm_core::ids::{EndpointId, ServerId};
+use isotherm_core::tiering::Policy;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
@@ -66,6 +67,8 @@ pub(crate) enum Input {
     Event(Event),
     /// Confirm the present deletes, unless that was done for this number before.
     Confirmed(u64),
+    /// What administrators say of tiering now.
+    Tiering(bool, Policy),
     Stop,
 }
 
@@ -123,6 +126,8 @@ impl Endpoint {
             confirmed_deletes: 0,
             deleting: false,
             on_stubs: OnStubs::default(),
+            tiering: false,
+            policy: Policy::default(),
             ..assignment.clone()
         };
         if fixed(old) != fixed(new) || !Arc::ptr_eq(&self.spec.attachment, &spec.attachment) {
@@ -140,6 +145,9 @@ impl Endpoint {
         }
         if old.confirmed_deletes != new.confirmed_deletes {
             self.tell(Input::Confirmed(new.confirmed_deletes));
+        }
+        if (old.tiering, &old.policy) != (new.tiering, &new.policy) {
+            self.tell(Input::Tiering(new.tiering, new.policy.clone()));
         }
         self.spec = spec.clone();
         true
@@ -200,11 +208,17 @@ impl Thread {
                 Ok(Input::Stop) | Err(RecvTimeoutError::Disconnected) => return false,
                 Ok(Input::Event(Event::Command(command))) => self.keep(command),
                 Ok(Input::Confirmed(number)) => self.spec.assignment.confirmed_deletes = number,
+                Ok(Input::Tiering(tiering, policy)) => self.keep_tiering(tiering, &policy),
                 // The next run looks at everything anyway.
                 Ok(Input::Event(_)) => {}
                 Err(RecvTimeoutError::Timeout) => return true,
             }
         }
+    }
+
+    fn keep_tiering(&mut self, tiering: bool, policy: &Policy) {
+        let assignment = &mut self.spec.assignment;
+        (assignment.tiering, assignment.policy) = (tiering, policy.clone());
     }
 
     fn keep(&mut self, command: Command) {
@@ -250,6 +264,10 @@ impl Thread {
                 match input {
                     Input::Stop => return Ok(()),
                     Input::Confirmed(number) => self.confirm(opened, number)?,
+                    Input::Tiering(tiering, policy) => {
+                        self.keep_tiering(tiering, &policy);
+                        opened.workers.set_tiering(tiering, policy);
+                    }
                     Input::Event(event) => {
                         if let Event::Command(command) = &event {
                             self.keep(command.clone());
@@ -327,7 +345,7 @@ impl Thread {
         let transfers = opened.engine.take_transfers();
         let sizes = opened.engine.catalog().sizes();
         let traffic = opened.share.traffic().totals();
-        opened.workers.set_knows_share(opened.engine.knows_share());
+        opened.workers.set_standing(opened.engine.knows_share(), status.counts.up_bytes);
         let mut published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
         let before = published.revision;
         published.update(published::Facts { status, transfers, sizes, traffic, watch: &opened.watch, notes: &opened.notes, now });

@@ -83,7 +83,7 @@ pub(super) fn open(spec: &Spec, inputs: &Sender<Input>) -> Result<Opened, End> {
     }
     catalog.commit()?;
     let share = Arc::new(Share::new(Arc::clone(&spec.attachment), assignment.group, spec.runtime.clone()));
-    let stubs = Arc::new(StubRules::new(assignment.tiering));
+    let stubs = Arc::new(StubRules::new(assignment.tiering, assignment.policy.clone()));
     let known_here = Arc::new(Mutex::new(catalog.reader()?));
     let begin = || Guarding::begin(spec, &volume, (&share, &known_here), &stubs, inputs);
     // Before anything is written here: who waits for an answer may hold up a freeze of the volume, and that every write.

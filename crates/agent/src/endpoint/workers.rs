@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use isotherm_core::exclude::Exclusions;
 use isotherm_core::ids::NodeId;
 use isotherm_core::plan::Step;
+use isotherm_core::tiering::Policy;
 use isotherm_core::trees::Handle;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::AbortHandle;
@@ -94,9 +95,15 @@ impl Workers {
         }
     }
 
-    /// Whether what the catalog calls safe in the share is so.
-    pub(super) fn set_knows_share(&self, knows: bool) {
-        self.stubs.set_knows_share(knows);
+    /// Whether what the catalog calls safe in the share is so, and how many bytes the share lacks.
+    pub(super) fn set_standing(&self, knows_share: bool, unsent: u64) {
+        self.stubs.set_knows_share(knows_share);
+        self.stubs.set_unsent(unsent);
+    }
+
+    /// What administrators say of tiering.
+    pub(super) fn set_tiering(&self, tiering: bool, policy: Policy) {
+        self.stubs.set_tiering(tiering, policy);
     }
 
     /// A piece of a snapshot has been taken in.

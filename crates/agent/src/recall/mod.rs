@@ -78,8 +78,10 @@ pub enum RecallFailure {
 /// What recall has to say of files.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum News {
-    /// Their content has come, or gone.
-    Touched(Vec<Handle>),
+    /// Their content has come, or was found to be here.
+    Came(Vec<Handle>),
+    /// Their content has gone.
+    Went(Vec<Handle>),
     /// Its content cannot be had, and why.
     Failed(Handle, String),
 }

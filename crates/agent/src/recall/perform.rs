@@ -283,7 +283,7 @@ impl Performer {
             Err(error) => tracing::debug!(?file, %error, "A file that is whole cannot be opened"),
         }
         self.post.release(&[handle]);
-        (self.tell)(News::Touched(vec![file.clone()]));
+        (self.tell)(News::Came(vec![file.clone()]));
     }
 
     /// A file that was deleted meanwhile has no record that could come back.

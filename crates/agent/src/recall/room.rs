@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use isotherm_core::tiering::Reason;
 use isotherm_core::trees::Handle;
 use isotherm_gate::Space;
 
@@ -34,6 +35,8 @@ pub struct Cold {
     pub candidate: Candidate,
     /// What its content takes on the disk.
     pub bytes: u64,
+    /// Why it goes.
+    pub reason: Reason,
 }
 
 /// Knows what may go.
@@ -77,11 +80,17 @@ impl Performer {
             return false;
         }
         let Ok(space) = self.root.space() else { return false };
-        let Some(goal) = goal(bytes, &space) else { return false };
+        let Some(goal_at_first) = goal(bytes, &space) else { return false };
         // Without the spare; an estimate says more than there is, so what is not enough by it never is.
         let enough = bytes.saturating_sub(space.free_for_root).max(1);
         let (mut freed, mut in_use) = (0, BTreeSet::new());
-        for _ in 0..LOOKS {
+        for look in 0..LOOKS {
+            // Others make room too, for policies.
+            if look > 0 && self.root.space().is_ok_and(|space| goal(bytes, &space).is_none()) {
+                freed = freed.max(enough);
+                break;
+            }
+            let goal = goal_at_first;
             let go_on = || {
                 progress();
                 !self.ends.load(Ordering::Relaxed)
@@ -131,7 +140,7 @@ impl Performer {
             return 0;
         }
         tracing::info!(files = gone.len(), bytes, "Cold files were tiered, for the volume is full");
-        (self.tell)(News::Touched(gone));
+        (self.tell)(News::Went(gone));
         // What btrfs frees can be used when that is durable.
         if let Err(error) = self.root.sync() {
             tracing::warn!(%error, "What was freed may not be free yet");

@@ -8,12 +8,13 @@ use std::os::fd::AsFd;
 
 use isotherm_core::node::Kind;
 use isotherm_core::stub::{Bound, ContentPrefix, StubRecord};
+use isotherm_core::tiering::STUB_MIN;
 use isotherm_core::trees::{Handle, Local, Print, Record};
 use isotherm_gate::{ErrorKind, FileHandle, GateError, Inode, StubFile};
 
 use super::perform::{Performer, say_where};
 use super::stub_file;
-use crate::volume::{STUB_MIN, gate_handle, print_of};
+use crate::volume::{gate_handle, print_of};
 
 /// A file that may become a stub.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -88,7 +89,8 @@ impl Performer {
         }
         let marked: Vec<Result<Marked, NotTiered>> = candidates.iter().map(|candidate| self.mark(candidate)).collect();
         // Without it the content stays, with a record beside it: the next recall takes that away.
-        let synced = if marked.iter().any(Result::is_ok) { self.root.sync() } else { Ok(()) };
+        let records: Vec<&StubFile> = marked.iter().flatten().map(|marked| &marked.opened).collect();
+        let synced = self.root.sync_records(&records);
         let give_up = |marked: Result<Marked, NotTiered>| {
             let Marked { inode, opened, print: Print { size, modified, .. } } = marked?;
             synced.clone()?;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use isotherm_agent::{Agent, Options};
 use isotherm_api::Client;
-use isotherm_api::management::{Endpoint, NewEndpoint, NewGroup};
+use isotherm_api::management::{Endpoint, NewEndpoint, NewGroup, PolicyChange};
 use isotherm_api::sync::InitialUpload;
 use isotherm_core::name::Case;
 use isotherm_service::Ages;
@@ -106,6 +106,7 @@ impl Service {
             path: path.to_str().unwrap().to_owned(),
             initial_upload,
             tiering: false,
+            policy: PolicyChange::default(),
         };
         self.wait(self.client.create_endpoint(&endpoint)).unwrap()
     }

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use isotherm_api::Client;
-use isotherm_api::management::{NewEndpoint, NewGroup};
+use isotherm_api::management::{NewEndpoint, NewGroup, PolicyChange};
 use isotherm_api::sync::InitialUpload;
 use isotherm_core::name::Case;
 
@@ -134,6 +134,7 @@ async fn prepare_endpoints(client: &Client, folders: &Folders, is_new: bool) -> 
             path: site.path,
             initial_upload: InitialUpload::Merge,
             tiering: false,
+            policy: PolicyChange::default(),
         };
         client.create_endpoint(&endpoint).await?;
     }

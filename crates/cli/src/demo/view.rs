@@ -209,7 +209,7 @@ mod tests {
             serde_json::json!({
                 "endpoint": {
                     "id": "852c719ac0b8f2c78163b1a849f06c67", "group": "demo", "server": server, "path": format!("/d/{server}"),
-                    "initial_upload": "merge", "tiering": false, "paused": false, "deleting": false, "confirmed_deletes": 0, "created_ms": 0
+                    "initial_upload": "merge", "tiering": false, "policy": {}, "paused": false, "deleting": false, "confirmed_deletes": 0, "created_ms": 0
                 },
                 "online": true, "reported_ms": 9_000,
                 "report": {

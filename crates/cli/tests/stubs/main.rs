@@ -15,6 +15,7 @@ mod fsx;
 mod kills;
 mod neighbours;
 mod office;
+mod policies;
 mod power;
 #[path = "../e2e/program.rs"]
 #[allow(dead_code, reason = "the other tests use all of it")]

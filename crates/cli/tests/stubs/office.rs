@@ -89,6 +89,16 @@ impl Office {
         until("an agent has come", || self.run(&all).code == Some(0));
     }
 
+    /// Changes settings of the guarded endpoint.
+    pub(crate) fn set(&self, settings: &[&str]) {
+        let endpoints = self.run(&["endpoint", "list", "--json"]).expect(0).json();
+        let all = endpoints.as_array().unwrap();
+        let munich = all.iter().find(|one| one["endpoint"]["server"] == "munich").unwrap();
+        let mut arguments = vec!["endpoint", "set", munich["endpoint"]["id"].as_str().unwrap()];
+        arguments.extend(settings);
+        self.run(&arguments).expect(0);
+    }
+
     /// What users of the plain server see.
     pub(crate) fn plain(&self) -> PathBuf {
         self.home.join("plain")

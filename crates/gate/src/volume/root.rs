@@ -12,7 +12,7 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::{OpenTreeFlags, open_tree};
 
-use super::{Dir, Inode, open_beneath};
+use super::{Dir, Inode, StubFile, open_beneath};
 use crate::error::{ErrorKind, GateError, Result};
 use crate::stat::{device, statx_fd};
 use crate::{FileHandle, sys};
@@ -65,6 +65,24 @@ pub struct Space {
     pub is_estimate: bool,
 }
 
+/// Where each has to be flushed by itself, one flush of the whole volume is cheaper for more files than that.
+const FLUSHED_ONE_BY_ONE: usize = 32;
+
+/// Whether one journal holds all changes of metadata in the order in which they were made: then what is durable of the last is
+/// durable of all. XFS always has one, ext4 may have none, and btrfs makes a log of its own for each file.
+fn journals_in_order(fs: FsKind, dev: u64) -> bool {
+    let (major, minor) = (rustix::fs::major(dev), rustix::fs::minor(dev));
+    let journal_of = || {
+        let device = std::fs::canonicalize(format!("/sys/dev/block/{major}:{minor}")).ok()?;
+        std::fs::read_to_string(Path::new("/sys/fs/ext4").join(device.file_name()?).join("journal_task")).ok()
+    };
+    match fs {
+        FsKind::Xfs => true,
+        FsKind::Ext4 => journal_of().is_some_and(|task| task.trim().parse::<u32>().is_ok()),
+        _ => false,
+    }
+}
+
 /// An open endpoint root.
 #[derive(Debug)]
 pub struct Root {
@@ -73,6 +91,7 @@ pub struct Root {
     fs: FsKind,
     isolation: Isolation,
     reflink: OnceLock<bool>,
+    journal: OnceLock<bool>,
 }
 
 impl Root {
@@ -94,7 +113,7 @@ impl Root {
         let handle = FileHandle::of(&fd).map_err(fail)?;
         let dev = device(&statx_fd(&fd).map_err(fail)?);
         let dir = Dir::new(fd, dev, path.as_os_str());
-        Ok(Self { dir, handle, fs, isolation, reflink: OnceLock::new() })
+        Ok(Self { dir, handle, fs, isolation, reflink: OnceLock::new(), journal: OnceLock::new() })
     }
 
     /// The root itself as a directory.
@@ -244,6 +263,23 @@ impl Root {
     /// Also a write error since the last call that nobody was told of.
     pub fn sync(&self) -> Result<()> {
         rustix::fs::syncfs(self.dir.as_fd()).map_err(|e| self.fail(e, "sync volume of"))
+    }
+
+    /// Makes the records of these files durable, which were written in this order. Not with what else was written to the volume: a
+    /// disk that is being filled takes seconds for that, and whoever opens one of the files would wait.
+    ///
+    /// # Errors
+    /// A failure of the volume; nothing is known to be durable then.
+    pub fn sync_records(&self, files: &[&StubFile]) -> Result<()> {
+        let Some(last) = files.last() else { return Ok(()) };
+        if *self.journal.get_or_init(|| journals_in_order(self.fs, self.dev())) {
+            // What was changed before is before it in the journal.
+            return last.flush();
+        }
+        if files.len() > FLUSHED_ONE_BY_ONE {
+            return self.sync();
+        }
+        files.iter().try_for_each(|file| file.flush())
     }
 
     pub(crate) fn open_handle(&self, handle: &FileHandle, flags: OFlags) -> std::result::Result<OwnedFd, Errno> {

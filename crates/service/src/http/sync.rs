@@ -87,6 +87,7 @@ fn read_assignments(connection: &rusqlite::Connection, server: ServerId, epoch: 
             on_stubs: row.on_stubs,
             initial_upload: endpoint.initial_upload,
             tiering: endpoint.tiering,
+            policy: endpoint.policy,
             confirmed_deletes: endpoint.confirmed_deletes,
             barrier: group.barrier,
         });

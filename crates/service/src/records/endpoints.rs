@@ -11,6 +11,8 @@ use isotherm_api::limits::{ENDPOINTS_PER_GROUP_MAX, ENDPOINTS_PER_SERVER_MAX};
 use isotherm_api::management::{Endpoint, EndpointChange, NewEndpoint};
 use isotherm_api::sync::{InitialUpload, OnStubs};
 use isotherm_core::ids::{EndpointId, GroupId, ServerId};
+use isotherm_core::tiering::{Policy, PolicyError};
+use rusqlite::types::Type;
 use rusqlite::{Connection, Row, params};
 
 use super::codec::{signed, unsigned};
@@ -29,7 +31,7 @@ pub(crate) struct EndpointRow {
 }
 
 const SELECT: &str = "SELECT endpoint.id, share.name, server.name, path, authoritative, paused, deleting, confirmed_deletes,
-    endpoint.created_ms, share.id, server.id, tiering
+    endpoint.created_ms, share.id, server.id, tiering, policy
     FROM endpoint JOIN share ON share.num = endpoint.share JOIN server ON server.id = endpoint.server";
 
 fn read(row: &Row<'_>) -> Result<EndpointRow, rusqlite::Error> {
@@ -44,6 +46,7 @@ fn read(row: &Row<'_>) -> Result<EndpointRow, rusqlite::Error> {
         confirmed_deletes: unsigned(row.get(7)?),
         created_ms: unsigned(row.get(8)?),
         tiering: row.get(11)?,
+        policy: policy(row, 12)?,
     };
     let on_stubs = match row.get::<_, i64>(6)? {
         2 => OnStubs::Recall,
@@ -51,6 +54,20 @@ fn read(row: &Row<'_>) -> Result<EndpointRow, rusqlite::Error> {
         _ => OnStubs::Wait,
     };
     Ok(EndpointRow { endpoint, on_stubs, group: GroupId(row.get(9)?), server: ServerId(row.get(10)?) })
+}
+
+/// What is not said is as usual.
+fn policy(row: &Row<'_>, at: usize) -> Result<Policy, rusqlite::Error> {
+    let text = row.get_ref(at)?.as_str()?;
+    serde_json::from_str(text).map_err(|error| rusqlite::Error::FromSqlConversionFailure(at, Type::Text, Box::new(error)))
+}
+
+fn policy_text(policy: &Policy) -> String {
+    serde_json::to_string(policy).expect("a policy is numbers and texts")
+}
+
+fn bad_policy(error: &PolicyError) -> Fault {
+    Fault::invalid(error.to_string())
 }
 
 /// All endpoints, by group and server.
@@ -105,10 +122,11 @@ pub(crate) fn create_endpoint(
         }
     }
     let sql = "INSERT INTO endpoint (id, share, server, path, authoritative, paused, deleting, confirmed_deletes, created_ms,
-            tiering)
-        SELECT ?1, num, ?3, ?4, ?5, 0, 0, 0, ?6, ?7 FROM share WHERE id = ?2";
+            tiering, policy)
+        SELECT ?1, num, ?3, ?4, ?5, 0, 0, 0, ?6, ?7, ?8 FROM share WHERE id = ?2";
     let authoritative = new.initial_upload == InitialUpload::Authoritative;
-    connection.execute(sql, params![id.0, group.id.0, server.id.0, path, authoritative, signed(now_ms), new.tiering])?;
+    let policy = policy_text(&new.policy.apply(Policy::default()).map_err(|error| bad_policy(&error))?);
+    connection.execute(sql, params![id.0, group.id.0, server.id.0, path, authoritative, signed(now_ms), new.tiering, policy])?;
     audit(connection, now_ms, "endpoint.create", &format!("{}@{}", new.group, new.server), &path)?;
     Ok(endpoint(connection, id)?.endpoint)
 }
@@ -143,6 +161,12 @@ pub(crate) fn change_endpoint(
     if let Some(tiering) = change.tiering {
         connection.execute("UPDATE endpoint SET tiering = ?2 WHERE id = ?1", params![id.0, tiering])?;
         note(connection, id, if tiering { "endpoint.tiering-on" } else { "endpoint.tiering-off" }, now_ms)?;
+    }
+    if !change.policy.is_empty() {
+        let before = endpoint(connection, id)?.endpoint.policy;
+        let policy = change.policy.apply(before).map_err(|error| bad_policy(&error))?;
+        connection.execute("UPDATE endpoint SET policy = ?2 WHERE id = ?1", params![id.0, policy_text(&policy)])?;
+        note(connection, id, "endpoint.policy", now_ms)?;
     }
     Ok(endpoint(connection, id)?.endpoint)
 }

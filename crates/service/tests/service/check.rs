@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use isotherm_api::Code;
 use isotherm_api::check::{CheckPhase, CheckRequest, CheckStatus};
 use isotherm_api::client::Client;
-use isotherm_api::management::{EndpointChange, NewEndpoint};
+use isotherm_api::management::{EndpointChange, NewEndpoint, PolicyChange};
 use isotherm_api::share::{Wanted, WantedRequest};
 use isotherm_api::sync::InitialUpload;
 use isotherm_core::ids::{Epoch, NodeId};
@@ -123,6 +123,7 @@ async fn join(world: &World) -> isotherm_core::ids::EndpointId {
         path: "/srv/plans".into(),
         initial_upload: InitialUpload::Merge,
         tiering: false,
+        policy: PolicyChange::default(),
     };
     world.client().create_endpoint(&endpoint).await.unwrap().id
 }

@@ -1,6 +1,6 @@
 //! Groups, servers, endpoints, status, barriers, conflicts, problems and the audit log.
 
-use isotherm_api::management::{EndpointChange, GroupChange, KeepChange, NewEndpoint, Quota};
+use isotherm_api::management::{EndpointChange, GroupChange, KeepChange, NewEndpoint, PolicyChange, Quota};
 use isotherm_api::sync::{
     Attach, Counts, Direction, EndpointReport, EndpointState, InitialUpload, Problem, RecentChange, Report, Watch,
 };
@@ -8,6 +8,7 @@ use isotherm_api::{Client, Code};
 use isotherm_core::ids::{Cursor, EndpointId, NodeId, Version};
 use isotherm_core::name::Case;
 use isotherm_core::node::Content;
+use isotherm_core::tiering::Policy;
 
 use crate::world::{PATIENCE, World, Writer, create, group};
 
@@ -18,6 +19,7 @@ pub(crate) fn endpoint(server: &str, path: &str) -> NewEndpoint {
         path: path.into(),
         initial_upload: InitialUpload::Merge,
         tiering: false,
+        policy: PolicyChange::default(),
     }
 }
 
@@ -136,10 +138,19 @@ async fn agents_learn_of_their_endpoints_and_let_go_of_them() {
     client.resume_endpoint(made.id).await.unwrap();
     let change = EndpointChange { initial_upload: Some(InitialUpload::Authoritative), ..EndpointChange::default() };
     client.change_endpoint(made.id, &change).await.unwrap();
+    let policy =
+        |free_percent| PolicyChange { free_percent: Some(free_percent), older_than_s: Some(60), ..PolicyChange::default() };
+    let policy = |percent| EndpointChange { policy: policy(percent), ..EndpointChange::default() };
+    assert_eq!(code(client.change_endpoint(made.id, &policy(100))).await, Code::Invalid);
+    client.change_endpoint(made.id, &policy(33)).await.unwrap();
+    let never = PolicyChange { older_than_s: Some(0), keep: Some(vec!["*.lnk".into()]), ..PolicyChange::default() };
+    client.change_endpoint(made.id, &EndpointChange { policy: never, ..EndpointChange::default() }).await.unwrap();
     client.confirm_deletes(made.id).await.unwrap();
     let third = next(client, writer, second.revision).await;
     let (mode, confirmed) = (third.endpoints[0].initial_upload, third.endpoints[0].confirmed_deletes);
     assert_eq!((third.endpoints[0].paused, mode), (false, InitialUpload::Authoritative));
+    let expected = Policy { free_percent: 33, keep: vec!["*.lnk".into()], ..Policy::default() };
+    assert_eq!(third.endpoints[0].policy, expected);
     assert!(confirmed >= made.created_ms, "no number that a backup which was put back could repeat");
     let mut gone = report(writer, made.id, 0, 0);
     gone.endpoints[0].state = EndpointState::Removed;

@@ -6,6 +6,7 @@ use isotherm_core::ids::{NodeId, Version};
 use isotherm_core::name::Name;
 use isotherm_core::namespace::{Answer, Based, Change};
 use isotherm_core::node::{Content, Node, Place};
+use isotherm_core::tiering::Policy;
 use isotherm_service::{Ages, Options, Service};
 
 use crate::world::{Data, FORKS, Running, World, Writer, create};
@@ -175,6 +176,20 @@ pub(crate) fn kept(tables: u32) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     copy(&kept, folder.path());
     folder
+}
+
+/// They have an endpoint that tiers, and said nothing of what goes.
+#[tokio::test(flavor = "multi_thread")]
+async fn records_with_tables_of_version_6_are_brought_forward() {
+    let _no_forks = FORKS.read().await;
+    let folder = kept(6);
+    for _ in 0..2 {
+        let running = Running::start(folder.path()).await;
+        let status = running.client.status().await.unwrap();
+        let endpoint = &status.groups[0].endpoints[0].endpoint;
+        assert_eq!((endpoint.tiering, &endpoint.policy), (true, &Policy::default()));
+        running.stop().await;
+    }
 }
 
 /// They have an endpoint, which did not tier.

@@ -2,21 +2,19 @@
 //!
 //! **Invariant:** a stub has its record, durably, before it gets a name that users see.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use isotherm_core::ids::Version;
 use isotherm_core::node::FileContent;
 use isotherm_core::plan::{Action, Step};
 use isotherm_core::stub::{Bound, ContentPrefix, StubRecord};
+use isotherm_core::tiering::{Policy, STUB_MIN};
 use isotherm_core::trees::Handle;
 use isotherm_gate::{ErrorKind, GateError, StagedFile};
 
 use super::super::handle_of;
 use super::{PART, Performer};
-
-/// Smaller files are worth no stub: two blocks are the least that is gained (DESIGN 7.5).
-pub const STUB_MIN: u64 = 8 << 10;
 
 /// Makes programs wait for the content of stubs.
 pub trait StubGuard: Send + Sync + std::fmt::Debug {
@@ -41,27 +39,49 @@ pub trait StubGuard: Send + Sync + std::fmt::Debug {
 pub struct StubRules {
     /// Who makes programs wait for the content of stubs, if there is anybody.
     guard: Mutex<Option<Arc<dyn StubGuard>>>,
-    /// New files come as stubs too, not only new contents of stubs.
-    tiering: bool,
+    /// Whether new files come as stubs too, not only new contents of stubs, and which contents go.
+    tiering: Mutex<(bool, Policy)>,
     /// What the catalog calls safe in the share is so.
     knows_share: AtomicBool,
+    /// Bytes here that the share lacks.
+    unsent: AtomicU64,
 }
 
 impl StubRules {
     /// Of an endpoint that is set to this, on a volume of which it is not known yet whether it is guarded.
     #[must_use]
-    pub fn new(tiering: bool) -> Self {
-        Self { guard: Mutex::default(), tiering, knows_share: AtomicBool::new(false) }
+    pub fn new(tiering: bool, policy: Policy) -> Self {
+        Self { tiering: Mutex::new((tiering, policy)), ..Self::default() }
     }
 
-    /// Whether cold files of the endpoint may go where room is needed.
-    pub fn makes_room(&self) -> bool {
-        self.tiering && self.knows_share()
+    /// The endpoint is set to this from now on.
+    pub fn set_tiering(&self, tiering: bool, policy: Policy) {
+        *self.tiering.lock().unwrap_or_else(PoisonError::into_inner) = (tiering, policy);
+    }
+
+    fn is_tiering(&self) -> bool {
+        self.tiering.lock().unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    /// Which contents go, if any may go now.
+    pub fn lets_go(&self) -> Option<Policy> {
+        let (tiering, policy) = self.tiering.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        (tiering && self.knows_share()).then_some(policy)
     }
 
     /// Whether it tiers and what is safe cannot be told now.
     pub fn is_unsure(&self) -> bool {
-        self.tiering && !self.knows_share()
+        self.is_tiering() && !self.knows_share()
+    }
+
+    /// Bytes here that the share lacks.
+    pub fn unsent(&self) -> u64 {
+        self.unsent.load(Ordering::Relaxed)
+    }
+
+    /// See [`Self::unsent`].
+    pub fn set_unsent(&self, bytes: u64) {
+        self.unsent.store(bytes, Ordering::Relaxed);
     }
 
     /// Whether any content may be given up now because the share has it.
@@ -118,7 +138,7 @@ pub(super) fn comes_as_stub(performer: &Performer, step: &Step, content: &FileCo
         return false;
     }
     match &step.action {
-        Action::Create { .. } => rules.tiering,
+        Action::Create { .. } => rules.is_tiering(),
         // Where it cannot be looked at, the step itself will say so.
         Action::Replace { expected, .. } => performer.volume.inode(&expected.handle).is_ok_and(|inode| inode.is_stub()),
         _ => false,

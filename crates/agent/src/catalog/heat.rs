@@ -1,0 +1,201 @@
+//! What is known of the uses of a volume's files, in a small database of its own.
+//!
+//! Reads of files must not cost durable writes, so uses are gathered in memory and written together now and then; what a crash
+//! forgets makes some files look colder. **Invariant:** nothing else rests on it: one that is damaged is begun anew.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use isotherm_core::tiering::Heat;
+use isotherm_core::trees::Handle;
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+/// Uses in memory before they are written.
+const FRESH_MAX: usize = 10_000;
+/// Format of the file.
+const FORMAT: i64 = 1;
+/// Marks the file as one of this product ("IsoH").
+const APPLICATION: i64 = 0x4973_6f48;
+/// Most memory for cached pages, in KiB.
+const CACHE_KIB: i64 = 8 * 1024;
+
+const TABLES: &str = "
+CREATE TABLE heat (
+    file BLOB PRIMARY KEY, last_ms INTEGER NOT NULL, warmth INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+";
+
+/// The uses of all files of a volume.
+#[derive(Debug)]
+pub(crate) struct HeatStore {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    path: PathBuf,
+    /// None where it cannot be kept: then only what is in memory is known.
+    kept: Option<Connection>,
+    fresh: HashMap<Handle, Heat>,
+}
+
+impl HeatStore {
+    /// Of the file at this path, which is made where there is none, and anew where it cannot be read.
+    pub(crate) fn open(path: &Path) -> Self {
+        let kept = connect(path).or_else(|error| {
+            tracing::warn!(path = %path.display(), %error, "The record of uses is begun anew: all files count by their times");
+            for end in ["", "-wal", "-shm"] {
+                let mut name = path.as_os_str().to_owned();
+                name.push(end);
+                // What is not there need not go.
+                let _ = std::fs::remove_file(name);
+            }
+            connect(path)
+        });
+        let kept = kept.inspect_err(|error| tracing::warn!(path = %path.display(), %error, "Uses of files are not kept")).ok();
+        Self { inner: Mutex::new(Inner { path: path.to_owned(), kept, fresh: HashMap::new() }) }
+    }
+
+    /// Files were used.
+    pub(crate) fn note(&self, files: impl IntoIterator<Item = Handle>, at_ms: u64) {
+        let mut inner = self.lock();
+        for file in files {
+            inner.fresh.entry(file).and_modify(|heat| *heat = heat.and(at_ms)).or_insert_with(|| Heat::once(at_ms));
+        }
+        if inner.fresh.len() >= FRESH_MAX {
+            inner.write();
+        }
+    }
+
+    /// What is known of a file.
+    pub(crate) fn get(&self, file: &Handle) -> Option<Heat> {
+        let inner = self.lock();
+        let kept = inner.kept.as_ref().and_then(|kept| read(kept, file).ok().flatten());
+        match (inner.fresh.get(file), kept) {
+            (Some(fresh), Some(kept)) => Some(fresh.join(kept)),
+            (fresh, kept) => fresh.copied().or(kept),
+        }
+    }
+
+    /// Keeps what is only in memory.
+    pub(crate) fn write(&self) {
+        self.lock().write();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for HeatStore {
+    fn drop(&mut self) {
+        self.write();
+    }
+}
+
+impl Inner {
+    fn write(&mut self) {
+        let Self { path, kept, fresh } = self;
+        if fresh.is_empty() {
+            return;
+        }
+        let written = kept.as_mut().map(|kept| write(kept, fresh));
+        if let Some(Err(error)) = written {
+            tracing::warn!(path = %path.display(), %error, "Uses of files were not kept");
+        }
+        // Also where it failed: memory is not for what a full disk refuses.
+        fresh.clear();
+    }
+}
+
+fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = Connection::open(path)?;
+    connection.busy_timeout(std::time::Duration::from_secs(10))?;
+    connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
+    let number = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    let (format, application) = (number("user_version")?, number("application_id")?);
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    // A power cut may take the last minutes along.
+    connection.pragma_update(None, "synchronous", "NORMAL")?;
+    match (format, application) {
+        (FORMAT, APPLICATION) => {
+            let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+            if verdict != "ok" {
+                return Err(rusqlite::Error::InvalidQuery);
+            }
+        }
+        (0, 0) => {
+            connection.execute_batch(TABLES)?;
+            connection.pragma_update(None, "application_id", APPLICATION)?;
+            connection.pragma_update(None, "user_version", FORMAT)?;
+        }
+        _ => return Err(rusqlite::Error::InvalidQuery),
+    }
+    Ok(connection)
+}
+
+fn read(connection: &Connection, file: &Handle) -> rusqlite::Result<Option<Heat>> {
+    let mut query = connection.prepare_cached("SELECT last_ms, warmth FROM heat WHERE file = ?1")?;
+    let found = query.query_row([&file.0[..]], |row| Ok((row.get::<_, i64>(0)?, row.get(1)?))).optional()?;
+    Ok(found.map(|(last_ms, warmth)| Heat { last_ms: last_ms.unsigned_abs(), warmth }))
+}
+
+fn write(connection: &mut Connection, fresh: &HashMap<Handle, Heat>) -> rusqlite::Result<()> {
+    let transaction = connection.transaction()?;
+    for (file, heat) in fresh {
+        let heat = read(&transaction, file)?.map_or(*heat, |kept| heat.join(kept));
+        let sql = "INSERT INTO heat (file, last_ms, warmth) VALUES (?1, ?2, ?3)
+            ON CONFLICT DO UPDATE SET last_ms = ?2, warmth = ?3";
+        let last_ms = i64::try_from(heat.last_ms).unwrap_or(i64::MAX);
+        transaction.prepare_cached(sql)?.execute(params![&file.0[..], last_ms, heat.warmth])?;
+    }
+    transaction.commit()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn file(number: u8) -> Handle {
+        Handle(vec![number; 12].into())
+    }
+
+    #[test]
+    fn uses_are_known_before_and_after_they_are_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("heat");
+        let hour = 3_600_000;
+        let expected = Heat::once(hour).and(2 * hour).and(3 * hour);
+        for is_written in [false, true] {
+            let store = HeatStore::open(&path);
+            if is_written {
+                assert_eq!(store.get(&file(1)), Some(Heat::once(hour).and(2 * hour)));
+                store.note([file(1)], 3 * hour);
+                assert_eq!(store.get(&file(1)).unwrap().last_ms, 3 * hour);
+                store.write();
+                assert!((store.get(&file(1)).unwrap().warmth - expected.warmth).abs() < 5);
+            } else {
+                store.note([file(1), file(2)], hour);
+                store.note([file(1)], 2 * hour);
+                assert_eq!(store.get(&file(2)), Some(Heat::once(hour)));
+            }
+            assert_eq!(store.get(&file(3)), None);
+        }
+    }
+
+    #[test]
+    fn a_damaged_record_is_begun_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("heat");
+        for content in [&b"not a database, and longer than a header of one would be"[..], b""] {
+            std::fs::write(&path, content).unwrap();
+            let store = HeatStore::open(&path);
+            assert_eq!(store.get(&file(1)), None);
+            store.note([file(1)], 7);
+            drop(store);
+            assert_eq!(HeatStore::open(&path).get(&file(1)), Some(Heat::once(7)));
+        }
+    }
+}

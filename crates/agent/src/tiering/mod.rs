@@ -1,0 +1,12 @@
+//! Tiering by itself: what was used when, what may go, and who lets it go when a volume needs room or content gets old.
+//!
+//! What is wanted is said by policies (`isotherm_core::tiering`); whether a content is safe the catalogs know, and whether it may
+//! really go is asked of the file itself, when everybody else has to wait. **Invariant:** nothing but the order in which contents go,
+//! and when, is decided here.
+
+mod cold;
+mod kept;
+mod runner;
+
+pub(crate) use cold::{Ground, cold_files};
+pub(crate) use runner::{Runner, Situation};

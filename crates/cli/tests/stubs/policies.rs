@@ -1,0 +1,145 @@
+//! Contents that go by themselves.
+
+use std::fs::{self, File, FileTimes};
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use isotherm_gate::testing::Fs;
+
+use crate::office::{Office, blocks};
+use crate::program::until;
+use crate::texts::{number_of, text};
+
+const MIB: u64 = 1 << 20;
+
+/// Bytes free and in all, for users.
+fn space(path: &Path) -> (u64, u64) {
+    let space = rustix::fs::statvfs(path).unwrap();
+    (space.f_bavail * space.f_frsize, space.f_blocks * space.f_frsize)
+}
+
+fn tiered<'a>(folder: &Path, names: &[&'a str]) -> Vec<&'a str> {
+    names.iter().copied().filter(|name| blocks(&folder.join(name)) < 8 * 16).collect()
+}
+
+/// A file that was changed and made so many days ago at the plain server: how old it is everybody knows from there.
+fn old(folder: &Path, name: &str, number: u64, mib: u64, days: u64) {
+    let path = folder.join(name);
+    fs::write(&path, text(number, (mib * MIB) as usize)).unwrap();
+    let then = SystemTime::now() - Duration::from_secs(days * 24 * 3_600);
+    File::options().write(true).open(&path).unwrap().set_times(FileTimes::new().set_modified(then)).unwrap();
+}
+
+// semantics.md#free-space
+/// As much of the volume stays free as is asked for; the coldest go, what somebody opens is warm, and less asked for brings
+/// nothing back.
+#[test]
+fn a_volume_keeps_as_much_free_as_it_is_told() {
+    for fs in Fs::ALL {
+        let Some(office) = Office::open(fs) else { return };
+        let guarded = office.guarded();
+        office.set(&["--free-space", "0%", "--grace", "0s", "--keep", "*.keep", "--keep", "site/now"]);
+        fs::create_dir_all(guarded.join("site/now")).unwrap();
+        let names = ["a", "b", "c", "d", "e", "f", "old.keep", "site/now/g"];
+        for (at, name) in names.into_iter().enumerate() {
+            fs::write(guarded.join(name), text(at as u64, 40 * MIB as usize)).unwrap();
+            // Times are what makes them differ; none was read yet.
+            let then = SystemTime::now() - Duration::from_secs(600 - at as u64);
+            File::options().write(true).open(guarded.join(name)).unwrap().set_times(FileTimes::new().set_modified(then)).unwrap();
+        }
+        office.settle();
+        assert_eq!(tiered(&guarded, &names), [""; 0], "on {}", fs.name());
+        let (free, total) = space(&guarded);
+        // Some 70 MiB more than are free: two files.
+        let percent = ((free + 70 * MIB) * 100 / total).to_string();
+        office.set(&["--free-space", &percent]);
+        until("as much is free as is asked for", || space(&guarded).0 >= total * percent.parse::<u64>().unwrap() / 100);
+        office.counts_tiered(2);
+        let gone = tiered(&guarded, &names);
+        assert_eq!(gone.len(), 2, "{gone:?} on {}", fs.name());
+        assert!(!gone.contains(&"old.keep") && !gone.contains(&"site/now/g"), "{gone:?} on {}", fs.name());
+
+        // Whoever opens one has it; another goes for it.
+        let opened = gone[0];
+        assert_eq!(
+            number_of(&fs::read(guarded.join(opened)).unwrap()),
+            Ok(names.iter().position(|name| *name == opened).unwrap() as u64)
+        );
+        until("another one goes", || {
+            tiered(&guarded, &names).len() == 2 && space(&guarded).0 >= total * percent.parse::<u64>().unwrap() / 100
+        });
+        assert!(!tiered(&guarded, &names).contains(&opened), "on {}", fs.name());
+
+        // Less asked for brings nothing back, and without tiering what is tiered works on.
+        office.set(&["--free-space", "0%"]);
+        office.set(&["--tiering", "off"]);
+        office.settle();
+        let left = tiered(&guarded, &names);
+        assert_eq!(left.len(), 2, "on {}", fs.name());
+        assert!(number_of(&fs::read(guarded.join(left[0])).unwrap()).is_ok());
+        assert_eq!(tiered(&guarded, &names).len(), 1, "on {}", fs.name());
+        assert_eq!(office.problems(), [] as [serde_json::Value; 0]);
+    }
+}
+
+// semantics.md#old-contents
+/// What nobody has used for long enough goes although there is room, and what was used stays.
+#[test]
+fn what_is_not_used_goes_after_a_while() {
+    let Some(office) = Office::open(Fs::Xfs) else { return };
+    let guarded = office.guarded();
+    office.set(&["--free-space", "0%", "--grace", "0s"]);
+    let names = ["a", "b", "c"];
+    for (at, name) in names.into_iter().enumerate() {
+        fs::write(guarded.join(name), text(at as u64, MIB as usize)).unwrap();
+    }
+    office.settle();
+    office.set(&["--older-than", "3s"]);
+    office.counts_tiered(3);
+    office.set(&["--older-than", "1h"]);
+    assert_eq!(number_of(&fs::read(guarded.join("b")).unwrap()), Ok(1));
+    office.counts_tiered(2);
+    office.settle();
+    assert_eq!(tiered(&guarded, &names), ["a", "c"]);
+}
+
+// semantics.md#free-space
+/// Four writers at full speed on a volume of cold files: room is made before they need it, and nothing goes that is not safe.
+#[test]
+fn a_volume_that_is_filled_at_full_speed_does_not_run_full() {
+    for fs in Fs::ALL {
+        let Some(office) = Office::open(fs) else { return };
+        let (plain, guarded) = (office.plain(), office.guarded());
+        office.set(&["--free-space", "30%", "--grace", "0s"]);
+        for at in 0..24 {
+            old(&plain, &format!("cold-{at}"), at, 12, 300);
+        }
+        office.settle();
+        office.residency("recall", &guarded).expect(0);
+        office.counts_tiered(0);
+        let writers: Vec<_> = (0..4_u64)
+            .map(|writer| {
+                let guarded = guarded.clone();
+                std::thread::spawn(move || {
+                    for at in 0..12_u64 {
+                        let number = 1_000 + writer * 100 + at;
+                        fs::write(guarded.join(format!("new-{number}")), text(number, 6 * MIB as usize)).unwrap();
+                    }
+                })
+            })
+            .collect();
+        writers.into_iter().for_each(|writer| writer.join().unwrap());
+        office.settle();
+        until("as much is free as is asked for", || {
+            let (free, total) = space(&guarded);
+            free >= total * 30 / 100
+        });
+        for number in (0..4).flat_map(|writer| (0..12).map(move |at| 1_000 + writer * 100 + at)) {
+            assert_eq!(number_of(&fs::read(plain.join(format!("new-{number}"))).unwrap()), Ok(number), "on {}", fs.name());
+        }
+        for at in [3, 20] {
+            assert_eq!(number_of(&fs::read(guarded.join(format!("cold-{at}"))).unwrap()), Ok(at), "on {}", fs.name());
+        }
+        assert_eq!(office.problems(), [] as [serde_json::Value; 0]);
+    }
+}

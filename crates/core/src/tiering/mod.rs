@@ -1,0 +1,15 @@
+//! Which contents are kept on a server, and which go: what administrators ask for, how warm files are, and the order in which
+//! they go.
+//!
+//! **Invariant:** nothing here says whether a content may be given up, only whether that is wanted; whether it is safe in the
+//! share is asked elsewhere.
+
+mod coldest;
+mod heat;
+mod plan;
+mod policy;
+
+pub use coldest::{Coldest, Used};
+pub use heat::{HALF_LIFE_MS, Heat, Position};
+pub use plan::{Going, Plan, Reason};
+pub use policy::{File, GRACE_S, Levels, Policy, PolicyError, STUB_MIN, Stays, Volume};
