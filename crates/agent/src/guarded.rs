@@ -5,7 +5,7 @@
 //! on it somebody answers for its stubs.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -53,6 +53,8 @@ pub(crate) struct Membership {
     endpoint: EndpointId,
     source: Arc<FromShare>,
     volume: Arc<GuardedVolume>,
+    /// The endpoint's mount, about which nobody is asked.
+    _spared: Arc<OwnedFd>,
 }
 
 struct Members {
@@ -88,13 +90,13 @@ impl GuardedVolumes {
     pub(crate) fn join(&self, endpoint: EndpointId, root: &Root, part: Part<'_>) -> Option<Membership> {
         let state = self.volume_of(root)?;
         match self.open(&state, root) {
-            Ok(volume) => {
+            Ok((volume, spared)) => {
                 let Part { share, known, catalog, stubs, tell } = part;
                 let source = Arc::new(FromShare::of(share, known));
                 let member = Member { source: Arc::clone(&source), catalog, stubs: Arc::clone(stubs), tell };
                 volume.members.endpoints().insert(endpoint, member);
                 volume.runner().get_or_insert_with(|| Runner::start(Arc::downgrade(&volume)));
-                Some(Membership { endpoint, source, volume })
+                Some(Membership { endpoint, source, volume, _spared: spared })
             }
             Err(why) => {
                 tracing::warn!(path = %state.settings.path.display(), why, "Nobody answers for the tiered files of a volume");
@@ -117,7 +119,7 @@ impl GuardedVolumes {
         volumes.into_iter().find(|volume| volume.failure.is_none() && is_it(&volume.settings.path))
     }
 
-    fn open(&self, state: &VolumeState, root: &Root) -> Result<Arc<GuardedVolume>, String> {
+    fn open(&self, state: &VolumeState, root: &Root) -> Result<(Arc<GuardedVolume>, Arc<OwnedFd>), String> {
         if let Isolation::Attached(why) = root.isolation() {
             // Users would not be asked either.
             return Err(format!("the agent has no mount of its own: {why}"));
@@ -125,8 +127,8 @@ impl GuardedVolumes {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let mount = root.dir().as_fd().try_clone_to_owned().map_err(|error| error.to_string())?;
         if let Some(volume) = open.get(&state.id).and_then(Weak::upgrade) {
-            volume.post.spare(mount).map_err(|error| error.to_string())?;
-            return Ok(volume);
+            let spared = volume.post.spare(mount).map_err(|error| error.to_string())?;
+            return Ok((volume, spared));
         }
         let top = Arc::new(Root::open(&state.settings.path).map_err(|error| error.to_string())?);
         if let Isolation::Attached(why) = top.isolation() {
@@ -139,7 +141,7 @@ impl GuardedVolumes {
         let ledger = Arc::new(Ledger::open(&top).map_err(|error| error.to_string())?);
         top.sync().map_err(|error| error.to_string())?;
         let post = Arc::new(RemotePost::attend(&self.run, turn, own).map_err(|error| error.to_string())?);
-        post.spare(mount).map_err(|error| error.to_string())?;
+        let spared = post.spare(mount).map_err(|error| error.to_string())?;
         let (held, endpoints) = (Arc::clone(&ledger), Mutex::default());
         let heat = HeatStore::open(&self.heat_file(state.id)?);
         let members = Arc::new(Members { top: Arc::clone(&top), ledger: held, heat, endpoints });
@@ -151,7 +153,7 @@ impl GuardedVolumes {
         let (path, runner) = (state.settings.path.clone(), Mutex::default());
         let volume = Arc::new(GuardedVolume { path, runner, recall, ledger, post, members });
         open.insert(state.id, Arc::downgrade(&volume));
-        Ok(volume)
+        Ok((volume, spared))
     }
 
     fn heat_file(&self, volume: VolumeId) -> Result<PathBuf, String> {
@@ -315,8 +317,9 @@ impl Members {
     }
 
     fn tell(&self, news: &News) {
-        if let News::Came(files) = news {
-            self.heat.note(files.iter().cloned(), wall_ms());
+        if let News::Used(file) = news {
+            self.heat.note([file.clone()], wall_ms());
+            return;
         }
         // Whose a file is the engines know.
         self.endpoints().values().for_each(|member| (member.tell)(news.clone()));
@@ -359,15 +362,21 @@ impl Source for Members {
         record: &StubRecord,
         take: &mut Take<'_>,
         go_on: &dyn Fn() -> bool,
+        heard: &(dyn Fn() + Sync),
     ) -> Result<(), FetchFailure> {
         let sources: Vec<Arc<FromShare>> = self.endpoints().values().map(|member| Arc::clone(&member.source)).collect();
         let mut failure = FetchFailure::Content("No endpoint on the volume knows the file".to_owned());
         for source in sources {
-            match source.fetch(file, record, take, go_on) {
+            match source.fetch(file, record, take, go_on, heard) {
                 Err(FetchFailure::Unknown(text)) => failure = FetchFailure::Unknown(text),
                 answered => return answered,
             }
         }
         Err(failure)
+    }
+
+    fn modified(&self, file: &Handle, record: &StubRecord) -> Option<i64> {
+        let sources: Vec<Arc<FromShare>> = self.endpoints().values().map(|member| Arc::clone(&member.source)).collect();
+        sources.iter().find_map(|source| source.modified(file, record))
     }
 }

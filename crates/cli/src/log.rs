@@ -35,8 +35,16 @@ pub(crate) enum Sink {
     File(File),
 }
 
-/// Starts the log of this process. What libraries say is let through from warnings on.
+/// Starts the log of this process. What libraries say is let through from warnings on. A long-running command ends with a panic of any
+/// of its threads: what has lost one would go on as if it did its work, and its successor starts from what is durable.
 pub(crate) fn start(level: LogLevel, sink: Sink) {
+    if matches!(sink, Sink::Stderr) {
+        let told = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            told(panic);
+            std::process::abort();
+        }));
+    }
     let level = LevelFilter::from(level);
     let targets = Targets::new().with_target("isotherm", level).with_default(level.min(LevelFilter::WARN));
     let plain = tracing_subscriber::fmt::layer().with_ansi(false);

@@ -12,7 +12,7 @@ use std::time::Duration;
 use isotherm_api::path::ShownPath;
 use isotherm_core::ids::{EndpointId, NodeId};
 use isotherm_core::node::Kind;
-use isotherm_core::trees::Record;
+use isotherm_core::trees::{Handle, Record};
 use isotherm_gate::{ErrorKind, Root};
 use serde::{Deserialize, Serialize};
 
@@ -195,18 +195,23 @@ impl Run {
             }
             match Candidate::of(&record) {
                 None => self.leave(&record, NOT_SAFE),
+                Some(_) if self.is_stub(&local.handle) => self.moved.already += 1,
                 candidate => self.batch.push((record, candidate)),
             }
             return;
         }
-        let inode = gate_handle(&local.handle).and_then(|handle| self.root.inode(&handle));
-        if !inode.is_ok_and(|inode| inode.is_stub()) {
+        if !self.is_stub(&local.handle) {
             self.moved.already += 1;
         } else if record.live().is_none_or(|node| node.content.file().is_none()) {
             self.leave(&record, NOT_SAFE);
         } else {
             self.batch.push((record, None));
         }
+    }
+
+    fn is_stub(&self, file: &Handle) -> bool {
+        let inode = gate_handle(file).and_then(|handle| self.root.inode(&handle));
+        inode.is_ok_and(|inode| inode.is_stub())
     }
 
     fn move_batch(&mut self) {

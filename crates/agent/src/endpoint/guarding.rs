@@ -60,6 +60,8 @@ impl Guarding {
             let event = match news {
                 News::Came(files) | News::Went(files) => Event::Touched(files),
                 News::Failed(file, why) => Event::NotRecalled(file, why),
+                // The volume's business.
+                News::Used(_) => return,
             };
             // Nobody listens any more only when the endpoint stops.
             let _ = inputs.send(Input::Event(event));

@@ -10,6 +10,7 @@ use isotherm_core::trees::Handle;
 use isotherm_gate::guard::{Purpose, Refusal, Sentry, Told};
 
 use super::history::{Callers, History};
+use super::lanes::{Fetch, Lane};
 use super::perform::{Performer, Task};
 use super::{IDLE, Input, LARGE, LOOK_AFTER, Lengths};
 use crate::volume::{gate_handle, handle_of};
@@ -18,8 +19,8 @@ use crate::volume::{gate_handle, handle_of};
 pub(super) struct Desk {
     pub(super) machine: Recalls,
     pub(super) post: Arc<dyn Sentry>,
-    pub(super) fetches: Sender<Task>,
-    pub(super) large: Sender<Task>,
+    pub(super) fetches: Arc<Lane>,
+    pub(super) large: Arc<Lane>,
     pub(super) tasks: Sender<Task>,
     pub(super) looks: Sender<Task>,
     pub(super) performer: Arc<Performer>,
@@ -40,6 +41,8 @@ impl Desk {
             if looked.elapsed() >= LOOK_AFTER {
                 looked = Instant::now();
                 self.tell(self.post.look_after());
+                let moving = [&self.fetches, &self.large].into_iter().flat_map(|lane| lane.moving()).collect();
+                self.take(Event::Progress(moving));
                 self.take(Event::Tick);
                 self.callers.keep(|file| self.machine.has(file));
                 self.asked_again.retain(|file| self.machine.has(file));
@@ -68,6 +71,7 @@ impl Desk {
                 Ok(Input::LetGo(files)) => self.let_go(files),
                 Ok(Input::Stop) | Err(RecvTimeoutError::Disconnected) => {
                     self.performer.give_up_all();
+                    [&self.fetches, &self.large].into_iter().for_each(|lane| lane.close());
                     return;
                 }
                 Err(RecvTimeoutError::Timeout) => {}
@@ -82,12 +86,14 @@ impl Desk {
                 Told::Asked(waiting) => {
                     let file = handle_of(&waiting.file);
                     self.callers.asked(&file, waiting.program);
+                    [&self.fetches, &self.large].into_iter().for_each(|lane| lane.promote(&file));
                     let (id, purpose) = (QuestionId(waiting.id), purpose(waiting.purpose));
                     asked.push(Question { id, file, purpose, let_through: waiting.let_through });
                 }
                 Told::Wanted(file) => {
                     let file = handle_of(&file);
                     self.asked_again.insert(file.clone());
+                    [&self.fetches, &self.large].into_iter().for_each(|lane| lane.promote(&file));
                     wanted.push(file);
                 }
                 Told::Left(id) => left.push(QuestionId(id)),
@@ -123,8 +129,18 @@ impl Desk {
         if let Event::Filled(files) = &event {
             files.iter().for_each(|(file, result)| self.callers.filled(file, result.is_ok(), &self.history));
         }
+        // What these leave behind is a stub with its record, or never was one: the post need not remember it. After a flush or a
+        // removal that failed it has to.
+        let may_end: Vec<Handle> = match &event {
+            Event::Looked(files) => files.iter().map(|(file, _)| file.clone()).collect(),
+            Event::Filled(files) | Event::Mended(files) => files.iter().map(|(file, _)| file.clone()).collect(),
+            _ => Vec::new(),
+        };
         let effects = self.machine.handle(event, self.now());
         self.carry_out(effects);
+        for file in may_end.iter().filter(|file| !self.machine.has(file)) {
+            gate_handle(file).iter().for_each(|file| self.post.release(std::slice::from_ref(file)));
+        }
     }
 
     fn carry_out(&mut self, effects: Vec<Effect>) {
@@ -150,7 +166,8 @@ impl Desk {
                     self.performer.begin(&file);
                     self.callers.filling(&file, record.size);
                     let is_awaited = self.asked_again.remove(&file) || self.machine.is_awaited(&file);
-                    self.perform(Task::Fill(file, record, is_awaited));
+                    let lane = if record.size >= LARGE { &self.large } else { &self.fetches };
+                    lane.give(Fetch { file, record, is_awaited });
                 }
                 Effect::Flush(file) => self.perform(Task::Flush(file)),
                 Effect::Forget(file) => self.perform(Task::Forget(file)),
@@ -161,8 +178,6 @@ impl Desk {
 
     fn perform(&self, task: Task) {
         let hands = match &task {
-            Task::Fill(_, record, _) if record.size >= LARGE => &self.large,
-            Task::Fill(..) => &self.fetches,
             Task::Look(_) => &self.looks,
             _ => &self.tasks,
         };

@@ -5,7 +5,9 @@
 
 mod desk;
 mod history;
+mod lanes;
 mod perform;
+mod remains;
 mod room;
 mod seals;
 mod source;
@@ -32,6 +34,7 @@ use isotherm_gate::guard::{GuardError, Sentry, Told};
 use crate::volume::gate_handle;
 use desk::Desk;
 use history::{Callers, History};
+use lanes::Lane;
 use perform::{Performer, Task};
 
 /// How long a caller waits while nothing gets on (DESIGN 7.4).
@@ -82,6 +85,8 @@ pub enum News {
     Came(Vec<Handle>),
     /// Their content has gone.
     Went(Vec<Handle>),
+    /// Somebody had its content brought back.
+    Used(Handle),
     /// Its content cannot be had, and why.
     Failed(Handle, String),
 }
@@ -162,7 +167,15 @@ impl Recall {
             }));
             tasks
         };
-        let (fetches, large, tasks, looks) = (hands(FETCHING), hands(FETCHING_LARGE), hands(OTHERS), hands(LOOKING));
+        let (tasks, looks) = (hands(OTHERS), hands(LOOKING));
+        let lanes = [FETCHING, FETCHING_LARGE].map(|hands| (Arc::new(Lane::new(hands)), hands));
+        for (lane, hands) in &lanes {
+            threads.extend((0..*hands).map(|_| {
+                let (performer, lane, done) = (Arc::clone(&performer), Arc::clone(lane), done_with(inputs.clone()));
+                std::thread::spawn(move || while lane.serve(|fetch| performer.fetch(fetch, &lane, &done)) {})
+            }));
+        }
+        let [fetches, large] = lanes.map(|(lane, _)| lane);
         // Before anything new is read: nobody may be told of twice.
         let waiting = post.begin()?;
         let (reader, asks, until) = (Arc::clone(&post), inputs.clone(), Arc::clone(&ends));
@@ -284,7 +297,7 @@ fn read(post: &dyn Sentry, inputs: &Sender<Input>, ends: &AtomicBool) {
     }
 }
 
-fn done_with(inputs: Sender<Input>) -> impl Fn(Event) {
+fn done_with(inputs: Sender<Input>) -> impl Fn(Event) + Sync {
     move |event| {
         let _ = inputs.send(Input::Event(event));
     }

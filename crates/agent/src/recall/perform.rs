@@ -11,6 +11,8 @@ use isotherm_core::trees::Handle;
 use isotherm_gate::guard::Sentry;
 use isotherm_gate::{ErrorKind, GateError, Inode, Liveness, Root, StubFile};
 
+use super::lanes::{Fetch, Lane};
+use super::remains::Remains;
 use super::room::{Room, Turn};
 use super::seals::Seals;
 use super::{Input, News, RecallProblem, Tell, stub_file, stub_to_look};
@@ -19,6 +21,15 @@ use crate::volume::{attributes, gate_handle};
 /// How long somebody may take to give back a lease, and how often he is asked.
 const FREE_WITHIN: Duration = Duration::from_secs(10);
 const FREE_AGAIN: Duration = Duration::from_millis(20);
+
+/// Bytes of a content that are written before they are made durable.
+const FLUSHED_EVERY: u64 = 128 << 20;
+
+/// Between two times at which it is told that a content gets on.
+const TOLD_EVERY: Duration = Duration::from_millis(200);
+
+/// Problems that are remembered.
+const PROBLEMS: usize = 100;
 
 /// How often room is made for one content.
 const ROOM_TRIES: usize = 4;
@@ -30,7 +41,7 @@ pub type Take<'a> = dyn FnMut(u64, &[u8]) -> Result<(), GateError> + 'a;
 pub trait Source: Send + Sync + std::fmt::Debug {
     /// Gives all bytes of the content of a file with this record, piece by piece, each with its offset; what is not given is
     /// zeros. Every piece has been proved to be the content's before it is given. Waits for a service that is away until `go_on`
-    /// says no.
+    /// says no; `heard` is told whenever something has come.
     ///
     /// # Errors
     /// [`FetchFailure`]; what was given before is of no use then.
@@ -40,7 +51,12 @@ pub trait Source: Send + Sync + std::fmt::Debug {
         record: &StubRecord,
         take: &mut Take<'_>,
         go_on: &dyn Fn() -> bool,
+        heard: &(dyn Fn() + Sync),
     ) -> Result<(), FetchFailure>;
+
+    /// When the content that a record stands for was written, as its author's file system told, in nanoseconds since 1970; none where
+    /// that is not known.
+    fn modified(&self, file: &Handle, record: &StubRecord) -> Option<i64>;
 }
 
 /// Why content did not come.
@@ -58,6 +74,11 @@ pub enum FetchFailure {
     /// The share does not have it any more, or has something else.
     #[error("{0}")]
     Content(String),
+    /// Somebody has written to the stub while nobody guarded it.
+    #[error(
+        "It was written to while nobody guarded the volume; `isotherm recall --mend` brings its content back and undoes that"
+    )]
+    Written,
 }
 
 /// One piece of work.
@@ -65,8 +86,6 @@ pub enum FetchFailure {
 pub(super) enum Task {
     Look(Handle),
     Mend(Handle, StubRecord),
-    /// Whether somebody waits for it who could be told that there is no room.
-    Fill(Handle, StubRecord, bool),
     Flush(Handle),
     Forget(Handle),
     Release(Handle),
@@ -137,6 +156,9 @@ impl Performer {
         let problem = RecallProblem { file: file.clone(), text: text.to_owned() };
         let mut problems = self.problems.lock().unwrap_or_else(PoisonError::into_inner);
         problems.retain(|known| known.file != *file);
+        if problems.len() >= PROBLEMS {
+            problems.remove(0);
+        }
         problems.push(problem);
     }
 
@@ -156,12 +178,6 @@ impl Performer {
                 let result = self.mend(&file, &record);
                 Event::Mended(vec![(file.clone(), self.told(&file, result))])
             }
-            Task::Fill(file, record, is_awaited) => {
-                let progress = || done(Event::Progress(vec![file.clone()]));
-                let result = self.fill(&file, &record, is_awaited, &progress);
-                self.give_up(&file);
-                Event::Filled(vec![(file, result)])
-            }
             Task::Flush(file) => {
                 let result = stub_to_look(&self.root, &file).and_then(|opened| opened.flush());
                 Event::Flushed(vec![(file.clone(), self.told_of_left(&file, result))])
@@ -179,6 +195,29 @@ impl Performer {
             }
         };
         done(event);
+    }
+
+    /// Fetches a content; `done` hears how it gets on, and of its end.
+    pub(super) fn fetch(&self, fetch: Fetch, lane: &Lane, done: &(dyn Fn(Event) + Sync)) {
+        let Fetch { file, record, is_awaited } = fetch;
+        let told = Mutex::new(None::<Instant>);
+        let progress = || {
+            let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+            // Over a fast line something comes many thousand times a second.
+            if told.is_none_or(|at| at.elapsed() >= TOLD_EVERY) {
+                *told = Some(Instant::now());
+                lane.note_progress();
+                done(Event::Progress(vec![file.clone()]));
+            }
+        };
+        // Its turn has come.
+        progress();
+        let result = self.fill(&file, &record, is_awaited, &progress);
+        self.give_up(&file);
+        if result.is_ok() {
+            (self.tell)(News::Used(file.clone()));
+        }
+        done(Event::Filled(vec![(file, result)]));
     }
 
     fn look(&self, file: &Handle) -> Result<Found, GateError> {
@@ -203,7 +242,7 @@ impl Performer {
 
     /// Fills a file, or leaves it as it was. Where the volume is full, what has been here for longer goes first, if somebody waits:
     /// whoever brings back a tree that does not fit would have it push itself out.
-    fn fill(&self, file: &Handle, record: &StubRecord, is_awaited: bool, progress: &dyn Fn()) -> Result<(), Failure> {
+    fn fill(&self, file: &Handle, record: &StubRecord, is_awaited: bool, progress: &(dyn Fn() + Sync)) -> Result<(), Failure> {
         let tries = if is_awaited { ROOM_TRIES } else { 0 };
         for _ in 0..tries {
             let seen = self.room_made();
@@ -215,7 +254,7 @@ impl Performer {
         self.fill_once(file, record, progress)
     }
 
-    fn fill_once(&self, file: &Handle, record: &StubRecord, progress: &dyn Fn()) -> Result<(), Failure> {
+    fn fill_once(&self, file: &Handle, record: &StubRecord, progress: &(dyn Fn() + Sync)) -> Result<(), Failure> {
         let opened = self.open_to_fill(file);
         let Ok((inode, opened)) = opened else { return self.told(file, opened.map(|_| ())) };
         let stat = opened.stat();
@@ -225,28 +264,51 @@ impl Performer {
             self.show(file, &Trouble::Size { found: stat.size, recorded: record.size }.to_string());
             return Err(Failure::Other);
         }
+        let remains = Remains::of(&opened);
+        let Ok(mut remains) = remains else { return self.told(file, remains.map(|_| ())) };
+        // A recall that was broken off has left its own time.
+        let of_content = if remains.are_any() { self.source.modified(file, record) } else { None };
+        let modified = of_content.unwrap_or(stat.mtime_ns);
         let mut seals = Seals::default();
+        let (mut unflushed, mut written) = (0, false);
         let mut take = |offset: u64, piece: &[u8]| {
+            if !remains.allow(&opened, offset, piece)? {
+                written = true;
+                return Err(GateError::new(ErrorKind::Busy, "fill", "what somebody has written to"));
+            }
             opened.fill(offset, piece)?;
             seals.add(offset, piece);
+            unflushed += piece.len() as u64;
+            if unflushed >= FLUSHED_EVERY {
+                // Not all at the end, when nothing tells that it gets on.
+                unflushed = 0;
+                opened.flush()?;
+            }
             progress();
             Ok(())
         };
-        let fetched = self.source.fetch(file, record, &mut take, &|| self.wanted().contains(file));
+        let fetched = self.source.fetch(file, record, &mut take, &|| self.wanted().contains(file), progress);
         let fetched = fetched.and_then(|()| {
-            if opened.stat()?.size != record.size || !seals.hold(&opened)? {
+            if opened.stat()?.size != record.size || !seals.hold(&opened, progress)? {
                 return Err(FetchFailure::Content("The file was cut, without being opened, while its content came".to_owned()));
             }
-            Ok(inode.set_mtime(stat.mtime_ns)?)
+            if !remains.leave_holes(&opened, record.size)? {
+                return Err(FetchFailure::Written);
+            }
+            Ok(inode.set_mtime(modified)?)
         });
         let Err(failure) = fetched else { return Ok(()) };
+        if written || matches!(failure, FetchFailure::Written) {
+            self.show(file, &FetchFailure::Written.to_string());
+            return Err(Failure::Other);
+        }
         // The record may not be durable yet, and without it nobody knows what the holes stand for.
-        let left = opened.flush().and_then(|()| opened.give_up()).and_then(|()| inode.set_mtime(stat.mtime_ns));
+        let left = opened.flush().and_then(|()| opened.give_up()).and_then(|()| inode.set_mtime(modified));
         if let Err(error) = left {
             tracing::warn!(?file, %error, "What came of a recall that failed was not given up");
         }
         match failure {
-            FetchFailure::NotWanted => Err(Failure::Other),
+            FetchFailure::NotWanted | FetchFailure::Written => Err(Failure::Other),
             FetchFailure::Volume(error) => self.told(file, Err(error)),
             FetchFailure::Content(text) | FetchFailure::Unknown(text) => {
                 self.show(file, &text);

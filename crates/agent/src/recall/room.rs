@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use isotherm_core::tiering::Reason;
@@ -25,6 +25,8 @@ const TOGETHER: usize = 256;
 const LOOKS: usize = 4;
 /// Between two of them: what came a moment ago may go when the catalog knows of it.
 const SETTLES_IN: Duration = Duration::from_millis(1_000);
+/// Between two looks at whether it is one's turn.
+const TURN_AGAIN: Duration = Duration::from_millis(20);
 /// How long nobody looks again for as much after too little was found.
 const AGAIN_AFTER: Duration = Duration::from_secs(10);
 
@@ -71,7 +73,7 @@ impl Performer {
     /// [`Self::room_made`] said before that.
     pub(super) fn make_room(&self, bytes: u64, seen: u64, progress: &dyn Fn()) -> bool {
         let Some(room) = &self.room else { return false };
-        let mut made = self.turn.lock();
+        let mut made = self.turn.wait(progress);
         if made.times != seen {
             // Somebody who had his turn before may have made enough.
             return true;
@@ -160,6 +162,20 @@ fn goal(bytes: u64, space: &Space) -> Option<u64> {
 }
 
 impl Turn {
+    /// Waits for the turn of others, who get on themselves.
+    fn wait(&self, progress: &dyn Fn()) -> MutexGuard<'_, Made> {
+        loop {
+            match self.0.try_lock() {
+                Ok(made) => return made,
+                Err(TryLockError::Poisoned(poisoned)) => return poisoned.into_inner(),
+                Err(TryLockError::WouldBlock) => {
+                    progress();
+                    std::thread::sleep(TURN_AGAIN);
+                }
+            }
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Made> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -21,8 +21,9 @@ impl Seals {
     }
 
     /// Whether all pieces are still there. To be asked when the last one was written.
-    pub(super) fn hold(&self, file: &StubFile) -> Result<bool, GateError> {
+    pub(super) fn hold(&self, file: &StubFile, progress: &dyn Fn()) -> Result<bool, GateError> {
         for (offset, byte) in &self.0 {
+            progress();
             if !file.holds(*offset, *byte)? {
                 return Ok(false);
             }

@@ -30,26 +30,27 @@ pub type Find = dyn Fn(&Handle, &StubRecord) -> Result<Option<ManifestId>, Away>
 pub struct FromShare {
     content: Arc<dyn ContentSource>,
     find: Box<Find>,
+    known: Option<Arc<Mutex<CatalogReader>>>,
 }
 
 impl FromShare {
     /// A source of these contents.
     #[must_use]
     pub fn new(content: Arc<dyn ContentSource>, find: Box<Find>) -> Self {
-        Self { content, find }
+        Self { content, find, known: None }
     }
 
     /// The share of an endpoint.
     #[must_use]
     pub fn of(share: &Arc<Share>, known: &Arc<Mutex<CatalogReader>>) -> Self {
-        let (asked, known) = (Arc::clone(share), Arc::clone(known));
+        let (asked, catalog) = (Arc::clone(share), Arc::clone(known));
         let find = move |file: &Handle, record: &StubRecord| {
-            let reader = || known.lock().unwrap_or_else(PoisonError::into_inner);
+            let reader = || catalog.lock().unwrap_or_else(PoisonError::into_inner);
             let others: Vec<Record> = reader().by_handle(file);
             Sought::new(record, others.into_iter().map(|other| other.node))
                 .find(|node| reader().record(node), |nodes| asked.had(nodes))
         };
-        Self::new(Arc::clone(share) as Arc<_>, Box::new(find))
+        Self { known: Some(Arc::clone(known)), ..Self::new(Arc::clone(share) as Arc<_>, Box::new(find)) }
     }
 
     fn manifest(&self, file: &Handle, record: &StubRecord) -> Result<Manifest, Stopped> {
@@ -70,30 +71,34 @@ impl FromShare {
         wanted: &[Wanted],
         position: &mut usize,
         take: &mut Take<'_>,
-        go_on: &dyn Fn() -> bool,
+        (go_on, heard): (&dyn Fn() -> bool, &(dyn Fn() + Sync)),
     ) -> Result<(), Stopped> {
         while *position < wanted.len() {
             if !go_on() {
                 return Err(Stopped::For(FetchFailure::NotWanted));
             }
             let request = &wanted[*position..*position + request_len(&wanted[*position..])];
-            self.request(request, take)?;
+            self.request(request, take, heard)?;
             *position += request.len();
         }
         Ok(())
     }
 
-    fn request(&self, request: &[Wanted], take: &mut Take<'_>) -> Result<(), Stopped> {
+    fn request(&self, request: &[Wanted], take: &mut Take<'_>, heard: &(dyn Fn() + Sync)) -> Result<(), Stopped> {
         let mut places: BTreeMap<ChunkId, Vec<&Wanted>> = BTreeMap::new();
         request.iter().for_each(|wanted| places.entry(wanted.chunk).or_default().push(wanted));
         let ids: Vec<ChunkId> = places.keys().copied().collect();
         let mut failure: Option<FetchFailure> = None;
-        self.content.chunks(&ids, &mut |chunk, bytes| {
-            let of_it = places.remove(&chunk).unwrap_or_default();
-            if failure.is_none() {
-                failure = of_it.into_iter().find_map(|wanted| put(wanted, bytes.as_ref(), take).err());
-            }
-        })?;
+        self.content.chunks(
+            &ids,
+            &mut |chunk, bytes| {
+                let of_it = places.remove(&chunk).unwrap_or_default();
+                if failure.is_none() {
+                    failure = of_it.into_iter().find_map(|wanted| put(wanted, bytes.as_ref(), take).err());
+                }
+            },
+            heard,
+        )?;
         match failure {
             Some(failure) => Err(Stopped::For(failure)),
             None if places.is_empty() => Ok(()),
@@ -149,6 +154,7 @@ impl Source for FromShare {
         record: &StubRecord,
         take: &mut Take<'_>,
         go_on: &dyn Fn() -> bool,
+        heard: &(dyn Fn() + Sync),
     ) -> Result<(), FetchFailure> {
         let (mut wanted, mut position) = (None, 0);
         loop {
@@ -157,7 +163,7 @@ impl Source for FromShare {
                 None => self.manifest(file, record).map(|manifest| wanted_of(&manifest)),
             };
             let result = begun.and_then(|list| {
-                let result = self.chunks(&list, &mut position, take, go_on);
+                let result = self.chunks(&list, &mut position, take, (go_on, heard));
                 wanted = Some(list);
                 result
             });
@@ -171,6 +177,11 @@ impl Source for FromShare {
                 }
             }
         }
+    }
+
+    fn modified(&self, file: &Handle, record: &StubRecord) -> Option<i64> {
+        let known = self.known.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
+        known.by_handle(file).iter().find_map(|node| node.modified_of(record.content)).map(|time| time.0)
     }
 }
 

@@ -32,10 +32,15 @@ impl ContentSource for Share {
         Ok(found)
     }
 
-    fn chunks(&self, ids: &[ChunkId], sink: &mut dyn FnMut(ChunkId, Option<Bytes>)) -> Result<(), Away> {
+    fn chunks(
+        &self,
+        ids: &[ChunkId],
+        sink: &mut dyn FnMut(ChunkId, Option<Bytes>),
+        heard: &(dyn Fn() + Sync),
+    ) -> Result<(), Away> {
         for part in ids.chunks(IDS_MAX) {
             let mut stream = self.runtime.block_on(self.client().get_chunks(self.group, part)).map_err(away)?;
-            while let Some((id, bytes)) = self.runtime.block_on(stream.next_chunk()).map_err(away)? {
+            while let Some((id, bytes)) = self.runtime.block_on(stream.next_chunk_hearing(&mut || heard())).map_err(away)? {
                 self.go_on()?;
                 let len = bytes.as_ref().map_or(0, Bytes::len);
                 self.traffic.down.fetch_add(len as u64, Ordering::Relaxed);
@@ -58,9 +63,13 @@ impl Share {
     fn assemble(&self, index: &ManifestIndex) -> Result<Result<Manifest, isotherm_core::content::ManifestError>, Away> {
         let ids: Vec<ChunkId> = index.chunks().iter().map(|(chunk, _)| *chunk).collect();
         let mut found = BTreeMap::new();
-        self.chunks(&ids, &mut |id, bytes| {
-            found.extend(bytes.map(|bytes| (id, bytes)));
-        })?;
+        self.chunks(
+            &ids,
+            &mut |id, bytes| {
+                found.extend(bytes.map(|bytes| (id, bytes)));
+            },
+            &|| {},
+        )?;
         // A missing one makes the pieces fewer than the index says, which `assemble` refuses.
         Ok(index.assemble(ids.iter().filter_map(|id| found.get(id)).map(|bytes| &bytes[..])))
     }

@@ -33,6 +33,8 @@ pub(crate) struct Contents {
     pub(crate) hold_at: AtomicUsize,
     /// Somebody waits there.
     pub(crate) held: AtomicBool,
+    /// When the contents were written, where that is known.
+    pub(crate) modified: Mutex<Option<i64>>,
 }
 
 impl Source for Contents {
@@ -42,6 +44,7 @@ impl Source for Contents {
         record: &StubRecord,
         take: &mut Take<'_>,
         go_on: &dyn Fn() -> bool,
+        heard: &(dyn Fn() + Sync),
     ) -> Result<(), FetchFailure> {
         self.fetched.fetch_add(1, Ordering::Relaxed);
         let content = self.known.lock().unwrap().get(&record.content).cloned();
@@ -60,9 +63,14 @@ impl Source for Contents {
                 self.given_up.fetch_add(1, Ordering::Relaxed);
                 return Err(FetchFailure::NotWanted);
             }
+            heard();
             take(at as u64 * 100_000, piece)?;
         }
         Ok(())
+    }
+
+    fn modified(&self, _file: &Handle, _record: &StubRecord) -> Option<i64> {
+        *self.modified.lock().unwrap()
     }
 }
 

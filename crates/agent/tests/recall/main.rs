@@ -308,3 +308,34 @@ fn case_04_a_stub_whose_length_was_changed_stays_until_somebody_asks_for_its_con
         assert_eq!((fs::read(bench.path("empty")).unwrap(), empty.record().unwrap()), (Vec::new(), None));
     });
 }
+
+// semantics.md#all-holders-die
+#[test]
+fn what_was_written_to_a_stub_behind_the_guard_stays_until_somebody_asks_for_its_content() {
+    on_each_fs(96, |volume| {
+        let bench = Bench::new(volume);
+        let content = noise(300_000, 15);
+        let recall = bench.recall.as_ref().unwrap();
+        for offset in [0, 150_000, 299_996] {
+            let name = format!("written-{offset}");
+            let file = bench.stub(&name, &content, 0o644);
+            let handle = bench.candidate(&name, &content).unwrap().file;
+            file.fill(offset, b"mine").unwrap();
+            let wants = |lengths| recall.bring_back(vec![handle.clone()], lengths);
+            assert_eq!(fs::read(bench.path(&name)).unwrap_err().raw_os_error(), Some(5));
+            assert_eq!(wants(Lengths::Kept), [false], "{name}");
+            let mut found = [0; 4];
+            file.read_at(offset, &mut found).unwrap();
+            assert_eq!(&found, b"mine", "{name} on {:?}", volume.fs());
+            assert!(recall.problems().last().unwrap().text.contains("written to"), "{:?}", recall.problems());
+            assert_eq!(wants(Lengths::Mended), [true], "{name} on {:?}", volume.fs());
+            assert!(fs::read(bench.path(&name)).unwrap() == content && file.record().unwrap().is_none());
+        }
+        // What a recall has left that was broken off is the content's own; its time is not.
+        let file = bench.stub("half", &content, 0o644);
+        file.fill(100_000, &content[100_000..200_000]).unwrap();
+        *bench.contents.modified.lock().unwrap() = Some(1_000_000_007);
+        assert!(fs::read(bench.path("half")).unwrap() == content);
+        assert_eq!(file.stat().unwrap().mtime_ns, 1_000_000_007, "{:?}", volume.fs());
+    });
+}

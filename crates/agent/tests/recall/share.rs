@@ -29,7 +29,7 @@ fn fetched(source: &FromShare, record: &StubRecord, go_on: &dyn Fn() -> bool) ->
         content[offset as usize..offset as usize + piece.len()].copy_from_slice(piece);
         Ok(())
     };
-    source.fetch(&Handle(Box::from([1])), record, &mut take, go_on)?;
+    source.fetch(&Handle(Box::from([1])), record, &mut take, go_on, &|| {})?;
     Ok(content)
 }
 

@@ -84,13 +84,19 @@ impl ContentSource for Memory {
         Ok(ids.iter().map(|id| manifests.get(id).cloned()).collect())
     }
 
-    fn chunks(&self, ids: &[ChunkId], sink: &mut dyn FnMut(ChunkId, Option<Bytes>)) -> Result<(), Away> {
+    fn chunks(
+        &self,
+        ids: &[ChunkId],
+        sink: &mut dyn FnMut(ChunkId, Option<Bytes>),
+        heard: &(dyn Fn() + Sync),
+    ) -> Result<(), Away> {
         for id in ids {
             if self.breaks_after.lock().unwrap().is_some_and(|limit| self.given() >= limit) {
                 return Err(Away { text: "The connection broke".to_owned(), retry: true });
             }
             let bytes = self.chunks.lock().unwrap().get(id).cloned();
             self.given.fetch_add(1, Ordering::Relaxed);
+            heard();
             sink(*id, bytes);
         }
         Ok(())

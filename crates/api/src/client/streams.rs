@@ -26,12 +26,20 @@ impl FrameStream {
     }
 
     async fn next_frame(&mut self) -> Result<Bytes, ApiError> {
+        self.next_frame_hearing(&mut || {}).await
+    }
+
+    /// Says whenever a piece of it has come.
+    async fn next_frame_hearing(&mut self, heard: &mut (dyn FnMut() + Send)) -> Result<Bytes, ApiError> {
         loop {
             if let Some(frame) = self.frames.next_frame()? {
                 return Ok(frame);
             }
             match self.response.chunk().await {
-                Ok(Some(piece)) => self.frames.push(&piece),
+                Ok(Some(piece)) => {
+                    heard();
+                    self.frames.push(&piece);
+                }
                 Ok(None) => return Err(broken_off(self.what)),
                 Err(_) => return Err(broken_off(self.what)),
             }
@@ -97,7 +105,18 @@ impl ObjectStream {
     /// # Errors
     /// `corrupt`: the service found damage, or the bytes that arrived are not the chunk. `unreachable`: it broke off.
     pub async fn next_chunk(&mut self) -> Result<Option<(ChunkId, Option<Bytes>)>, ApiError> {
-        let Some((id, bytes)) = self.next_object().await? else { return Ok(None) };
+        self.next_chunk_hearing(&mut || {}).await
+    }
+
+    /// The same, and says whenever something has come: over a slow line a chunk takes minutes.
+    ///
+    /// # Errors
+    /// As [`Self::next_chunk`].
+    pub async fn next_chunk_hearing(
+        &mut self,
+        heard: &mut (dyn FnMut() + Send),
+    ) -> Result<Option<(ChunkId, Option<Bytes>)>, ApiError> {
+        let Some((id, bytes)) = self.next_object_hearing(heard).await? else { return Ok(None) };
         let id = ChunkId::from_bytes(id);
         if let Some(bytes) = &bytes
             && ChunkId::of(bytes) != id
@@ -108,10 +127,17 @@ impl ObjectStream {
     }
 
     pub(super) async fn next_object(&mut self) -> Result<Option<([u8; 32], Option<Bytes>)>, ApiError> {
+        self.next_object_hearing(&mut || {}).await
+    }
+
+    async fn next_object_hearing(
+        &mut self,
+        heard: &mut (dyn FnMut() + Send),
+    ) -> Result<Option<([u8; 32], Option<Bytes>)>, ApiError> {
         if self.ended {
             return Ok(None);
         }
-        let frame = ObjectFrame::decode(&self.frames.next_frame().await?)?;
+        let frame = ObjectFrame::decode(&self.frames.next_frame_hearing(heard).await?)?;
         let (id, bytes) = match frame {
             ObjectFrame::Object { id, bytes } => (id, Some(bytes)),
             ObjectFrame::Absent { id } => (id, None),

@@ -97,6 +97,49 @@ fn case_06_bad_records_are_an_errno_and_a_problem() {
     }
 }
 
+// semantics.md#copies-of-tiered-files
+/// What a backup of the raw volume brings back is no content: zeros where the content has other bytes, beside the record of the stub
+/// that they were read from. What was made of a real copy is.
+#[test]
+fn case_06_a_copy_that_holds_zeros_instead_of_the_content_is_not_sent() {
+    const LEN: usize = 12 << 20;
+    let Some(office) = Office::open(Fs::Xfs) else { return };
+    let (plain, guarded) = (office.plain(), office.guarded());
+    fs::write(plain.join("stub"), text(1, LEN)).unwrap();
+    office.settle();
+    let record = read_record(&guarded.join("stub"));
+    let whole = text(1, LEN);
+    let with = |change: &dyn Fn(&mut Vec<u8>)| {
+        let mut bytes = whole.clone();
+        change(&mut bytes);
+        bytes
+    };
+    let made = [
+        ("zeros", with(&|bytes| bytes.fill(0))),
+        ("half", with(&|bytes| bytes[LEN / 4..].fill(0))),
+        ("edited", with(&|bytes| bytes[5..9].copy_from_slice(b"mine"))),
+        ("whole", whole.clone()),
+    ];
+    // In a folder that takes no part, and then moved: as a restore does it, they come with the record.
+    let aside = guarded.parent().unwrap().join("aside");
+    fs::create_dir(&aside).unwrap();
+    for (name, bytes) in &made {
+        fs::write(aside.join(name), bytes).unwrap();
+        set_record(&aside.join(name), &record);
+        fs::rename(aside.join(name), guarded.join(name)).unwrap();
+    }
+    for (name, bytes) in &made[2..] {
+        until("what is whole is sent", || fs::read(plain.join(name)).is_ok_and(|found| found == *bytes));
+    }
+    for (name, _) in &made[..2] {
+        until("the problem is shown", || {
+            let is_it = |problem: &serde_json::Value| problem["path"] == *name && problem["code"] == "unreadable";
+            office.problems().iter().any(is_it)
+        });
+        assert!(!plain.join(name).exists(), "{name}");
+    }
+}
+
 // semantics.md#kernel-nfs
 /// Stubs whose length was changed while nobody was asked (row 4): no server gets a byte of that, the problem names the file and
 /// what helps, and that does help.

@@ -54,19 +54,21 @@ fn a_volume_keeps_as_much_free_as_it_is_told() {
         let percent = ((free + 70 * MIB) * 100 / total).to_string();
         office.set(&["--free-space", &percent]);
         until("as much is free as is asked for", || space(&guarded).0 >= total * percent.parse::<u64>().unwrap() / 100);
-        office.counts_tiered(2);
+        office.settle();
         let gone = tiered(&guarded, &names);
-        assert_eq!(gone.len(), 2, "{gone:?} on {}", fs.name());
+        // One more where what was given up counts as free only later.
+        assert!((2..=3).contains(&gone.len()), "{gone:?} on {}", fs.name());
         assert!(!gone.contains(&"old.keep") && !gone.contains(&"site/now/g"), "{gone:?} on {}", fs.name());
 
         // Whoever opens one has it; another goes for it.
         let opened = gone[0];
-        assert_eq!(
-            number_of(&fs::read(guarded.join(opened)).unwrap()),
-            Ok(names.iter().position(|name| *name == opened).unwrap() as u64)
-        );
-        until("another one goes", || {
-            tiered(&guarded, &names).len() == 2 && space(&guarded).0 >= total * percent.parse::<u64>().unwrap() / 100
+        let number = names.iter().position(|name| *name == opened).unwrap() as u64;
+        assert_eq!(number_of(&fs::read(guarded.join(opened)).unwrap()), Ok(number));
+        until("another one has gone", || {
+            // btrfs tells only then what is free.
+            rustix::fs::syncfs(File::open(&guarded).unwrap()).unwrap();
+            let (free, total) = space(&guarded);
+            tiered(&guarded, &names).len() >= 2 && free >= total * percent.parse::<u64>().unwrap() / 100
         });
         assert!(!tiered(&guarded, &names).contains(&opened), "on {}", fs.name());
 
@@ -75,9 +77,9 @@ fn a_volume_keeps_as_much_free_as_it_is_told() {
         office.set(&["--tiering", "off"]);
         office.settle();
         let left = tiered(&guarded, &names);
-        assert_eq!(left.len(), 2, "on {}", fs.name());
+        assert!(left.len() >= 2, "{left:?} on {}", fs.name());
         assert!(number_of(&fs::read(guarded.join(left[0])).unwrap()).is_ok());
-        assert_eq!(tiered(&guarded, &names).len(), 1, "on {}", fs.name());
+        assert_eq!(tiered(&guarded, &names), left[1..], "on {}", fs.name());
         assert_eq!(office.problems(), [] as [serde_json::Value; 0]);
     }
 }

@@ -226,7 +226,7 @@ impl Recalls {
             Some(Err(RecordError::Void)) if found.has_blocks => self.end(file, Answer::Allow, out),
             // Also where the content cannot be had: a broken file can be written anew.
             Some(_) if job.let_through_to_empty(now, out) => {}
-            Some(Ok(record)) if found.size == record.size => {
+            Some(Ok(record)) if found.size == record.size && !(job.mend && found.has_blocks) => {
                 if job.is_idle() {
                     self.jobs.remove(file);
                 } else {

@@ -20,9 +20,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::content::ManifestId;
-use crate::ids::{LinkId, NodeId, Version};
+use crate::ids::{LinkId, NodeId, Timestamp, Version};
 use crate::name::Name;
 use crate::node::{Content, FileContent, Kind, Metadata, Node, Place};
+use crate::stub::ContentPrefix;
 
 /// What is known of one node.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -96,6 +97,13 @@ impl Record {
     pub fn safe_contents(&self) -> impl Iterator<Item = &Content> {
         let remote = self.remote.iter().map(|node| &node.content);
         remote.chain(self.synced.iter().map(|synced| &synced.content))
+    }
+
+    /// When a content that the share holds or has held was written, as its author's file system told.
+    #[must_use]
+    pub fn modified_of(&self, content: ContentPrefix) -> Option<Timestamp> {
+        let mut files = self.safe_contents().filter_map(Content::file);
+        files.find(|file| ContentPrefix::of(&file.manifest) == content).map(|file| file.modified)
     }
 
     /// Whether a file's content is one of [`Record::safe_contents`].

@@ -305,8 +305,9 @@ impl Post {
         state.expecting = false;
         state.in_hand = in_hand;
         self.let_whole_through(&mut state);
-        let waiting = state.waiting.values().map(|(waiting, ..)| waiting);
-        let all: Vec<Waiting> = waiting.chain(state.on_their_way.values().map(|(waiting, _)| waiting)).cloned().collect();
+        // First those whom an agent must know of before it begins anything for the others: what is told may be told in parts.
+        let let_through = state.on_their_way.values().map(|(waiting, _)| waiting);
+        let all: Vec<Waiting> = let_through.chain(state.waiting.values().map(|(waiting, ..)| waiting)).cloned().collect();
         state.in_hand.extend(all.iter().map(|waiting| waiting.file.clone()));
         all.into_iter().map(Told::Asked).collect()
     }
@@ -373,11 +374,12 @@ impl Post {
         gone.into_iter().map(Told::Left).chain(returned.into_iter().map(Told::Returned)).collect()
     }
 
-    /// Refuses those who have waited for longer than this: for when there is no agent.
+    /// Refuses those who have waited for longer than this while nobody answered, which is so since then.
     #[must_use]
-    pub fn refuse_after(&self, patience: Duration) -> usize {
+    pub fn refuse_after(&self, patience: Duration, alone_since: Instant) -> usize {
         let mut state = self.state();
-        let late = state.waiting.iter().filter(|(_, (.., since))| since.elapsed() >= patience).map(|(id, _)| *id);
+        let late =
+            state.waiting.iter().filter(|(_, (.., since))| (*since).max(alone_since).elapsed() >= patience).map(|(id, _)| *id);
         let late: Vec<u64> = late.collect();
         let questions = late.iter().filter_map(|id| state.waiting.remove(id));
         questions.for_each(|(_, question, _)| question.refuse(Refusal::Busy));

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use super::{Channel, ENTRIES_MAX, FromGate, GATE_SOCKET, LinkError, SPEECH, ToGate, VolumeId};
@@ -47,7 +47,8 @@ pub struct RemotePost {
     volume: VolumeId,
     state: Mutex<State>,
     /// Mounts that the agent works through: nobody is asked about these.
-    own: Mutex<Vec<OwnedFd>>,
+    own: Mutex<Vec<Weak<OwnedFd>>>,
+    _top: Arc<OwnedFd>,
     /// Told when a hold is acknowledged, or the gate is gone.
     held: Condvar,
     _lock: StateLock,
@@ -86,7 +87,8 @@ impl RemotePost {
     pub fn attend(run: &Path, turn: AgentTurn, own: OwnedFd) -> Result<Self, GuardError> {
         let socket = run.join(GATE_SOCKET);
         let AgentTurn { volume, lock } = turn;
-        let own = vec![own];
+        let top = Arc::new(own);
+        let own = vec![Arc::downgrade(&top)];
         let Begun { link, group, marks, told: first } = begin(&socket, volume, &own, &BTreeSet::new())?;
         let mut state = State {
             link: Some(Arc::new(link)),
@@ -103,21 +105,24 @@ impl RemotePost {
             sign: Instant::now(),
         };
         state.first = state.note(first);
-        Ok(Self { socket, volume, state: Mutex::new(state), own: Mutex::new(own), held: Condvar::new(), _lock: lock })
+        Ok(Self { socket, volume, state: Mutex::new(state), own: Mutex::new(own), _top: top, held: Condvar::new(), _lock: lock })
     }
 
-    /// The agent works through this mount too.
+    /// The agent works through this mount too, for as long as it keeps what is given back.
     ///
     /// # Errors
     /// [`GuardUnavailable`]: then nothing may be done through it.
-    pub fn spare(&self, mount: OwnedFd) -> Result<(), GuardUnavailable> {
+    pub fn spare(&self, mount: OwnedFd) -> Result<Arc<OwnedFd>, GuardUnavailable> {
         // Known before it is marked: a gate that comes between the two finds it in the list.
+        let mount = Arc::new(mount);
         let mut own = self.own();
-        own.push(mount);
-        own.last().map_or(Ok(()), |mount| self.group().spare_mount(mount))
+        own.retain(|mount| mount.strong_count() > 0);
+        own.push(Arc::downgrade(&mount));
+        self.group().spare_mount(&mount)?;
+        Ok(mount)
     }
 
-    fn own(&self) -> MutexGuard<'_, Vec<OwnedFd>> {
+    fn own(&self) -> MutexGuard<'_, Vec<Weak<OwnedFd>>> {
         self.own.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -341,7 +346,7 @@ struct Begun {
 }
 
 /// Tells a gate what is in hand, and hears everything that an agent has to know.
-fn begin(socket: &Path, volume: VolumeId, own: &[OwnedFd], in_hand: &BTreeSet<FileHandle>) -> Result<Begun, GuardError> {
+fn begin(socket: &Path, volume: VolumeId, own: &[Weak<OwnedFd>], in_hand: &BTreeSet<FileHandle>) -> Result<Begun, GuardError> {
     let gate = |error: LinkError| GuardError::Gate(error.to_string());
     let link = Channel::connect(socket).map_err(gate)?;
     link.send(&ToGate::Attend(volume, SPEECH)).map_err(gate)?;
@@ -369,7 +374,10 @@ fn begin(socket: &Path, volume: VolumeId, own: &[OwnedFd], in_hand: &BTreeSet<Fi
         }
     }
     let group = group.ok_or_else(|| GuardError::Gate("it did not answer in time".to_owned()))?;
-    own.iter().try_for_each(|mount| group.0.spare_mount(mount)).map_err(|error| GuardError::Gate(error.to_string()))?;
+    own.iter()
+        .filter_map(Weak::upgrade)
+        .try_for_each(|mount| group.0.spare_mount(mount))
+        .map_err(|error| GuardError::Gate(error.to_string()))?;
     let (group, marks) = group;
     Ok(Begun { link, group, marks, told })
 }

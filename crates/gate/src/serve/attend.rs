@@ -52,6 +52,7 @@ pub(super) fn attend(volume: &Arc<Guarded>, client: &Channel, speech: u16) -> Re
     let mut agent = volume.agent();
     if agent.as_ref().is_some_and(|agent| agent.number == number) {
         *agent = None;
+        volume.is_left_alone();
         volume.post().is_attended_by(None);
         // One that lives comes back, and has in hand what it had.
         if !volume.expect_living_agent() {

@@ -29,6 +29,8 @@ pub(super) struct Guarded {
     mounted: Mutex<Mounted>,
     agent: Mutex<Option<AgentLink>>,
     agents: AtomicU64,
+    /// Since when there is no agent, where there is none.
+    alone_since: Mutex<Instant>,
     agent_lock: PathBuf,
     is_kept: AtomicBool,
     settles: AtomicBool,
@@ -95,6 +97,7 @@ impl Guarded {
             mounted: Mutex::new(mounted),
             agent: Mutex::default(),
             agents: AtomicU64::new(0),
+            alone_since: Mutex::new(Instant::now()),
             is_kept: AtomicBool::new(false),
             settles: AtomicBool::new(false),
             by_inode: AtomicBool::new(false),
@@ -134,10 +137,21 @@ impl Guarded {
         }
     }
 
+    fn alone_since(&self) -> MutexGuard<'_, Instant> {
+        self.alone_since.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The agent has left.
+    pub(super) fn is_left_alone(&self) {
+        *self.alone_since() = Instant::now();
+    }
+
     /// Where nobody answers, callers are refused after a while.
     fn watch_agent(self: &Arc<Self>, agent: Option<&AgentLink>) {
         if agent.is_none_or(|agent| agent.heard.elapsed() >= PATIENCE) {
-            let refused = self.post.refuse_after(PATIENCE);
+            // Who waits while agents change is waited for anew.
+            let alone_since = agent.map_or_else(|| *self.alone_since(), |agent| agent.heard);
+            let refused = self.post.refuse_after(PATIENCE, alone_since);
             if refused > 0 {
                 tracing::warn!(refused, "Nobody answered for tiered files: is the agent running?");
             }

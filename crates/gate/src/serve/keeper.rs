@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::guard::Group;
 use crate::link::{Channel, KEEPER_SOCKET, LinkError, Listener, VolumeId};
 
 /// Between two looks at whether to end.
@@ -59,6 +60,19 @@ pub fn keep(run: &Path, stop: &AtomicBool) -> Result<(), LinkError> {
     Ok(())
 }
 
+/// A group that another one takes the place of: whoever waits there is refused. If it just went, the kernel would let him through.
+fn abandon(former: Option<Vec<OwnedFd>>, new: Option<&Vec<OwnedFd>>) {
+    let group = |descriptor: OwnedFd| Group::from_fd(descriptor);
+    let former = former.and_then(|descriptors| descriptors.into_iter().next()).map(group);
+    let new = new.and_then(|descriptors| descriptors.first()?.try_clone().ok()).map(group);
+    if let (Some(former), Some(new)) = (former, new)
+        && former.is_same(&new) == Some(false)
+    {
+        let refused = former.abandon();
+        tracing::warn!(refused, "The gate guards a volume anew: callers of the former group were refused");
+    }
+}
+
 /// One gate at a time; true if it has said that all is over.
 fn talk(gate: &Channel, held: &mut BTreeMap<VolumeId, Vec<OwnedFd>>, stop: &AtomicBool) -> Result<bool, LinkError> {
     while !stop.load(Ordering::Relaxed) {
@@ -72,7 +86,8 @@ fn talk(gate: &Channel, held: &mut BTreeMap<VolumeId, Vec<OwnedFd>>, stop: &Atom
                 gate.send(&FromKeeper::All)?;
             }
             ToKeeper::Keep(id) => {
-                held.insert(id, descriptors);
+                let former = held.insert(id, descriptors);
+                abandon(former, held.get(&id));
                 gate.send(&FromKeeper::Done)?;
             }
             ToKeeper::Drop(id) => {

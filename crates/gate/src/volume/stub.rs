@@ -158,6 +158,24 @@ impl StubFile {
         Ok(())
     }
 
+    /// What is there now; zeros where nothing is.
+    ///
+    /// # Errors
+    /// A failure of the volume.
+    pub fn read_at(&self, offset: u64, found: &mut [u8]) -> Result<()> {
+        let mut read = 0;
+        while read < found.len() {
+            let rest = &mut found[read..];
+            match retry_on_intr(|| rustix::io::pread(&self.fd, &mut *rest, offset + read as u64)) {
+                Ok(0) => break,
+                Ok(more) => read += more,
+                Err(errno) => return Err(self.fail(errno, "read back")),
+            }
+        }
+        found[read..].fill(0);
+        Ok(())
+    }
+
     /// Gives up all of its content; its length stays. A record that stands for it has to be durable by now.
     ///
     /// # Errors

@@ -4,6 +4,8 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use isotherm_core::content::ChunkId;
+use isotherm_core::content::manifest::Part;
 use isotherm_core::ids::{NodeId, Timestamp};
 use isotherm_core::node::FileContent;
 use isotherm_core::stub::{RecordError, Sought, StubRecord, Trouble};
@@ -12,7 +14,12 @@ use isotherm_gate::{ErrorKind, GateError, Inode, Stat, StubFile};
 use super::{MetStubs, ReadError, Uploader};
 use crate::catalog::CatalogReader;
 use crate::engine::{ReadRequest, ReadResult};
-use crate::volume::{StubRules, attributes, print_of};
+use crate::volume::{ContentSource as _, StubRules, attributes, print_of};
+
+/// Pieces in which a file is looked through, in bytes.
+const PIECE: usize = 1 << 20;
+/// Zeros that no whole content ends in by accident.
+const PAGE: usize = 4_096;
 
 impl Uploader {
     /// What reading came to where a file cannot be read because it is a stub.
@@ -35,8 +42,8 @@ impl Uploader {
                 let trouble = Trouble::Size { found: stat.size, recorded: record.size };
                 Ok(ReadError::Stub(ReadResult::Spoilt(trouble.to_string())))
             }
-            Ok(record) => self.content_of(&met.known, &record, request.node, &stat),
-            Err(RecordError::Void) => without_copied_record(inode),
+            Ok(record) => self.content_of(&met.known, &record, request.node, inode, &stat),
+            Err(RecordError::Void) => self.without_copied_record(&met.known, &value, request, inode),
             Err(error) => Ok(failed(&format!("{error}; write it anew, or delete it and bring it back with `isotherm undelete`"))),
         }
     }
@@ -46,6 +53,7 @@ impl Uploader {
         known: &Mutex<CatalogReader>,
         record: &StubRecord,
         asked: NodeId,
+        inode: &Inode,
         stat: &Stat,
     ) -> Result<ReadError, ReadError> {
         let reader = |node| known.lock().unwrap_or_else(PoisonError::into_inner).record(node);
@@ -53,9 +61,88 @@ impl Uploader {
         let Some(manifest) = found else {
             return Ok(failed("It is tiered, and the share does not know its content: it may belong to another share"));
         };
-        let content = FileContent { manifest, size: record.size, modified: Timestamp(stat.mtime_ns), link: None };
+        // While its content comes, and after a recall that was broken off, it shows the time of that.
+        let is_half = StubFile::open_to_look(inode)?.has_data()?;
+        let of_content = reader(asked).and_then(|node| node.modified_of(record.content));
+        let modified = of_content.filter(|_| is_half).unwrap_or(Timestamp(stat.mtime_ns));
+        let content = FileContent { manifest, size: record.size, modified, link: None };
         Ok(ReadError::Stub(ReadResult::Content { content, print: print_of(stat) }))
     }
+
+    /// A copy that was made with all attributes (`cp -a`, `rsync -X`) has all of the content, for whoever copied has read it, or what
+    /// somebody made of it since. A copy that has zeros where the content has other bytes is a stub, or half of one, that a backup
+    /// of the raw volume brought back (row 6): it stays as it is, and is not sent.
+    fn without_copied_record(
+        &self,
+        known: &Mutex<CatalogReader>,
+        value: &[u8],
+        request: &ReadRequest,
+        inode: &Inode,
+    ) -> Result<ReadError, ReadError> {
+        let copy = StubFile::open_to_look(inode)?;
+        let is_hollow = match StubRecord::decode_unbound(value) {
+            _ if !copy.has_data()? => true,
+            Ok(record) => self.lacks_content(known, &record, request.node, &copy)?,
+            // Only the attribute's name came along: whoever copied saw it go, and so the content.
+            Err(_) => false,
+        };
+        if is_hollow {
+            return Ok(failed("It is a copy of a tiered file without its content; remove it"));
+        }
+        attributes::tell(&copy, true)?;
+        copy.remove_record()?;
+        // Read at once, as any other file.
+        Ok(ReadError::Changed)
+    }
+
+    /// Whether a file has nothing but the content that a record stands for and, at least once, zeros in its place.
+    fn lacks_content(
+        &self,
+        known: &Mutex<CatalogReader>,
+        record: &StubRecord,
+        asked: NodeId,
+        copy: &StubFile,
+    ) -> Result<bool, ReadError> {
+        if copy.stat()?.size != record.size {
+            return Ok(false);
+        }
+        let reader = |node| known.lock().unwrap_or_else(PoisonError::into_inner).record(node);
+        let found = Sought::new(record, [asked]).find(reader, |nodes| self.share.had(nodes)).map_err(ReadError::Away)?;
+        let manifest = match found {
+            Some(id) => self.share.manifests(&[id]).map_err(ReadError::Away)?.pop().flatten(),
+            None => None,
+        };
+        let Some(manifest) = manifest else { return Ok(are_zeros(copy, record.size)?) };
+        let mut lacks = false;
+        for placed in manifest.placed() {
+            let Part::Data { chunk, len } = placed.part else { continue };
+            let mut bytes = vec![0; len as usize];
+            copy.read_at(placed.offset, &mut bytes)?;
+            if bytes.iter().all(|byte| *byte == 0) {
+                lacks = true;
+            } else if ChunkId::of(&bytes) != chunk && !is_cut_off(&bytes) {
+                // Somebody has made something else of it.
+                return Ok(false);
+            }
+        }
+        Ok(lacks)
+    }
+}
+
+/// Whether it ends in a page of zeros, as what was being written when it was copied.
+fn is_cut_off(bytes: &[u8]) -> bool {
+    bytes.len() > PAGE && bytes[bytes.len() - PAGE..].iter().all(|byte| *byte == 0)
+}
+
+fn are_zeros(file: &StubFile, size: u64) -> Result<bool, GateError> {
+    let mut bytes = vec![0; PIECE];
+    for offset in (0..size).step_by(PIECE) {
+        file.read_at(offset, &mut bytes)?;
+        if bytes.iter().any(|byte| *byte != 0) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Nothing is left of what the record was for (row 2). It goes in the order that survives a power cut, before anybody writes to the
@@ -74,17 +161,4 @@ fn emptied(rules: &StubRules, request: &ReadRequest, inode: &Inode) -> Result<Re
 
 fn failed(why: &str) -> ReadError {
     ReadError::Stub(ReadResult::Failed(why.to_owned()))
-}
-
-/// A copy that was made with all attributes (`cp -a`, `rsync -X`): whoever copied has read all of the content. A copy without any
-/// block is something else, such as a stub that a backup of the raw volume brought back, and stays as it is.
-fn without_copied_record(inode: &Inode) -> Result<ReadError, ReadError> {
-    let copy = StubFile::open_to_look(inode)?;
-    if !copy.has_data()? {
-        return Ok(failed("It is a copy of a tiered file without its content; remove it"));
-    }
-    attributes::tell(&copy, true)?;
-    copy.remove_record()?;
-    // Read at once, as any other file.
-    Ok(ReadError::Changed)
 }

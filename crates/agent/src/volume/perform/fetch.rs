@@ -35,11 +35,16 @@ pub trait ContentSource: Send + Sync {
     /// The source is away.
     fn manifests(&self, ids: &[ManifestId]) -> Result<Vec<Option<Manifest>>, Away>;
 
-    /// Hands out chunks as they arrive; none where the share has none.
+    /// Hands out chunks as they arrive; none where the share has none. `heard` is told whenever some bytes have come.
     ///
     /// # Errors
     /// The source is away; some chunks may have been handed out.
-    fn chunks(&self, ids: &[ChunkId], sink: &mut dyn FnMut(ChunkId, Option<Bytes>)) -> Result<(), Away>;
+    fn chunks(
+        &self,
+        ids: &[ChunkId],
+        sink: &mut dyn FnMut(ChunkId, Option<Bytes>),
+        heard: &(dyn Fn() + Sync),
+    ) -> Result<(), Away>;
 }
 
 /// Something whole in staging, ready to get its name.
@@ -185,19 +190,23 @@ fn ask(performer: &Performer, files: &[File<'_>], request: &[Wanted]) -> BTreeMa
     let places: BTreeMap<ChunkId, &Wanted> = request.iter().map(|wanted| (wanted.0, wanted)).collect();
     let mut left: BTreeSet<ChunkId> = places.keys().copied().collect();
     let ids: Vec<ChunkId> = request.iter().map(|(chunk, _, _)| *chunk).collect();
-    let answer = performer.source.chunks(&ids, &mut |chunk, bytes| {
-        let Some((_, len, targets)) = places.get(&chunk) else { return };
-        left.remove(&chunk);
-        for (at, offset) in targets {
-            let written = match &bytes {
-                Some(bytes) if bytes.len() == *len as usize => write(&files[*at], bytes, *offset),
-                _ => Err(missing(files[*at].step, "A part of its content is not in the share")),
-            };
-            if let Err(result) = written {
-                failed.entry(*at).or_insert(result);
+    let answer = performer.source.chunks(
+        &ids,
+        &mut |chunk, bytes| {
+            let Some((_, len, targets)) = places.get(&chunk) else { return };
+            left.remove(&chunk);
+            for (at, offset) in targets {
+                let written = match &bytes {
+                    Some(bytes) if bytes.len() == *len as usize => write(&files[*at], bytes, *offset),
+                    _ => Err(missing(files[*at].step, "A part of its content is not in the share")),
+                };
+                if let Err(result) = written {
+                    failed.entry(*at).or_insert(result);
+                }
             }
-        }
-    });
+        },
+        &|| {},
+    );
     let away = match answer {
         Ok(()) => Away { text: "The service did not send all that was asked for".to_owned(), retry: true },
         Err(away) => away,

@@ -1,0 +1,180 @@
+//! Lanes: who fetches contents, and whose turn it is.
+//!
+//! A content that somebody waits for goes before all that are only wanted, and these never take all hands: else whoever brings back
+//! a tree would keep everybody from his files. **Invariant:** what was given is taken once, until the lane is closed.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use isotherm_core::stub::StubRecord;
+use isotherm_core::trees::Handle;
+
+/// A content to fetch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Fetch {
+    pub(super) file: Handle,
+    pub(super) record: StubRecord,
+    /// Somebody waits for it who could be told that there is no room.
+    pub(super) is_awaited: bool,
+}
+
+/// One lane.
+#[derive(Debug)]
+pub(super) struct Lane {
+    state: Mutex<State>,
+    changed: Condvar,
+    /// Hands that may be busy with what nobody waits for.
+    unawaited_max: usize,
+    /// Something got on since this was asked last.
+    got_on: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    awaited: VecDeque<Fetch>,
+    wanted: VecDeque<Fetch>,
+    /// Hands that are busy with what nobody waits for.
+    unawaited: usize,
+    is_closed: bool,
+}
+
+impl Lane {
+    /// Of so many hands.
+    pub(super) fn new(hands: usize) -> Self {
+        let unawaited_max = (hands * 3 / 4).max(1);
+        Self { state: Mutex::default(), changed: Condvar::new(), unawaited_max, got_on: AtomicBool::new(false) }
+    }
+
+    pub(super) fn give(&self, fetch: Fetch) {
+        let mut state = self.state();
+        if fetch.is_awaited {
+            state.awaited.push_back(fetch)
+        } else {
+            state.wanted.push_back(fetch)
+        }
+        self.changed.notify_all();
+    }
+
+    /// Somebody waits for this one now; nothing where it was taken, or is none of this lane's.
+    pub(super) fn promote(&self, file: &Handle) {
+        let mut state = self.state();
+        if let Some(at) = state.wanted.iter().position(|fetch| fetch.file == *file)
+            && let Some(fetch) = state.wanted.remove(at)
+        {
+            state.awaited.push_back(Fetch { is_awaited: true, ..fetch });
+            self.changed.notify_all();
+        }
+    }
+
+    /// Waits for the next one, works on it, and says whether there may be more.
+    pub(super) fn serve(&self, work: impl FnOnce(Fetch)) -> bool {
+        let mut state = self.state();
+        let fetch = loop {
+            if state.is_closed {
+                return false;
+            }
+            let may_want = state.unawaited < self.unawaited_max;
+            let next = state.awaited.pop_front();
+            if let Some(fetch) = next.or_else(|| may_want.then(|| state.wanted.pop_front()).flatten()) {
+                break fetch;
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        };
+        let is_unawaited = !fetch.is_awaited;
+        state.unawaited += usize::from(is_unawaited);
+        drop(state);
+        self.note_progress();
+        work(fetch);
+        if is_unawaited {
+            self.state().unawaited -= 1;
+            self.changed.notify_all();
+        }
+        true
+    }
+
+    /// Something that is being fetched got on.
+    pub(super) fn note_progress(&self) {
+        self.got_on.store(true, Ordering::Relaxed);
+    }
+
+    /// What has not been taken, if anything of the lane got on since this was asked last: it gets on too, since its turn comes.
+    pub(super) fn moving(&self) -> Vec<Handle> {
+        if !self.got_on.swap(false, Ordering::Relaxed) {
+            return Vec::new();
+        }
+        let state = self.state();
+        state.awaited.iter().chain(&state.wanted).map(|fetch| fetch.file.clone()).collect()
+    }
+
+    /// Nobody takes anything any more.
+    pub(super) fn close(&self) {
+        self.state().is_closed = true;
+        self.changed.notify_all();
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use isotherm_core::ids::{NodeId, Version};
+    use isotherm_core::stub::{Bound, ContentPrefix};
+
+    use super::*;
+
+    fn fetch(number: u8, is_awaited: bool) -> Fetch {
+        let file = Handle(vec![number; 12].into());
+        let manifest = isotherm_core::content::ManifestId::of(b"");
+        let (content, bound) = (ContentPrefix::of(&manifest), Bound::to(&file));
+        let record = StubRecord { node: NodeId::ROOT, version: Version::default(), content, size: 1, bound };
+        Fetch { file, record, is_awaited }
+    }
+
+    fn next(lane: &Lane) -> u8 {
+        let mut number = 0;
+        assert!(lane.serve(|fetch| number = fetch.file.0[0]));
+        number
+    }
+
+    #[test]
+    fn who_waits_goes_first_also_if_he_came_later() {
+        let lane = Lane::new(4);
+        [fetch(1, false), fetch(2, false), fetch(3, true)].into_iter().for_each(|fetch| lane.give(fetch));
+        lane.promote(&fetch(2, false).file);
+        assert_eq!([next(&lane), next(&lane), next(&lane)], [3, 2, 1]);
+        lane.close();
+        assert!(!lane.serve(|_| panic!("there is nothing")));
+    }
+
+    #[test]
+    fn what_nobody_waits_for_leaves_a_hand_free() {
+        let lane = Lane::new(4);
+        (1..=4).for_each(|number| lane.give(fetch(number, false)));
+        // Three of four hands are busy.
+        lane.serve(|_| {
+            lane.serve(|_| {
+                lane.serve(|_| {
+                    lane.give(fetch(9, true));
+                    assert_eq!(next(&lane), 9);
+                    assert_eq!(lane.state().unawaited, 3);
+                });
+            });
+        });
+        assert_eq!(next(&lane), 4);
+    }
+
+    #[test]
+    fn those_in_the_queue_get_on_with_the_others() {
+        let lane = Lane::new(4);
+        lane.give(fetch(1, true));
+        lane.give(fetch(2, false));
+        assert_eq!(lane.moving(), []);
+        lane.note_progress();
+        assert_eq!(lane.moving().len(), 2);
+        assert_eq!(lane.moving(), []);
+    }
+}
