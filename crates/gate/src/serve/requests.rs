@@ -95,17 +95,22 @@ fn add(shared: &Shared, settings: VolumeSettings) -> Result<(), GateFailure> {
         return Err(GateFailure::Refused(format!("'{}' is mounted at '{}'", settings.device.display(), place.display())));
     }
     let listed = Listed { id: IdText(superblock.id), settings };
+    let before = shared.listed();
+    let all = [before.clone(), vec![listed.clone()]].concat();
+    shared.spread_net(&all);
     let guarded = match shared.guard(listed.clone(), None) {
-        Entry::Failed(_, why) => return Err(GateFailure::Refused(why)),
+        Entry::Failed(_, why) => {
+            shared.spread_net(&before);
+            return Err(GateFailure::Refused(why));
+        }
         guarded @ Entry::Guarded(_) => guarded,
     };
-    let mut all = shared.listed();
-    all.push(listed.clone());
     if let Err(error) = list::write(&shared.options.state, &all) {
         if let Entry::Guarded(guarded) = guarded {
             guarded.end()?;
             shared.kept().forget(listed.id.0);
         }
+        shared.spread_net(&before);
         return Err(error);
     }
     shared.volumes().insert(listed.id.0, guarded);
@@ -153,6 +158,7 @@ fn remove(shared: &Shared, path: &Path) -> Result<(), GateFailure> {
     let rest: Vec<Listed> = shared.listed().into_iter().filter(|other| other.id != listed.id).collect();
     list::write(&shared.options.state, &rest)?;
     shared.volumes().remove(&listed.id.0);
+    shared.spread_net(&rest);
     Ok(())
 }
 

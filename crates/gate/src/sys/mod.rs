@@ -5,7 +5,9 @@
 #![allow(unsafe_code)]
 
 pub(crate) mod accounts;
+pub(crate) mod bpf;
 pub(crate) mod fanotify;
+pub(crate) mod fs_id;
 pub(crate) mod handle;
 pub(crate) mod heap;
 pub(crate) mod lease;
