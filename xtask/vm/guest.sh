@@ -35,7 +35,7 @@ first_half() {
     check all-dead 300 who_reads_when_all_are_dead_and_what_the_next_start_repairs
     check all-dead-nfs4 300 nfs_after_all_were_dead
     check net 400 a_net_is_under_the_volume
-    check store 180 a_descriptor_store_holds_a_group
+    check store 600 systemd_holds_the_group_when_all_are_dead
     check service-sandbox 200 a_service_that_may_write_only_its_data_goes_on
     check before-restart 240 all_is_as_it_was
     if ! is_wanted restart; then

@@ -12,6 +12,7 @@ mod keeper;
 mod kept;
 pub(crate) mod list;
 mod requests;
+mod systemd;
 
 pub(crate) use guarded::agent_lock;
 pub use keeper::keep;
@@ -119,6 +120,15 @@ enum Entry {
     Failed(Listed, String),
 }
 
+impl Entry {
+    fn listed(&self) -> &Listed {
+        match self {
+            Self::Guarded(guarded) => guarded.listed(),
+            Self::Failed(listed, _) => listed,
+        }
+    }
+}
+
 impl Gate {
     /// Guards all volumes of the list: those that a keeper holds go on, the others are mounted. A volume that cannot be guarded is
     /// tried again and again, and the others go on without it.
@@ -134,7 +144,7 @@ impl Gate {
         crate::raise_nofile(DESCRIPTORS);
         crate::process::be_spared_by_oom_killer();
         let mut kept = Kept::new(&options.run, options.keeper.clone());
-        let mut held: BTreeMap<VolumeId, Held> = kept.take_over().into_iter().map(|held| (held.0, held)).collect();
+        let mut held = kept.take_over(&listed.iter().map(|listed| listed.id.0).collect::<Vec<_>>());
         let listener = Listener::bind(&options.run.join(GATE_SOCKET))?;
         let shared = Shared {
             net: SafetyNet::of(&options.run),
@@ -230,7 +240,11 @@ impl Shared {
 
     /// Volumes that could not be guarded.
     fn try_again(&self) {
-        for entry in self.volumes().values_mut() {
+        let mut volumes = self.volumes();
+        if self.over.load(Ordering::Relaxed) {
+            return;
+        }
+        for entry in volumes.values_mut() {
             if let Entry::Failed(listed, _) = entry {
                 *entry = self.guard(listed.clone(), None);
             }
@@ -251,11 +265,7 @@ impl Shared {
     }
 
     fn listed(&self) -> Vec<Listed> {
-        let listed = |entry: &Entry| match entry {
-            Entry::Guarded(guarded) => guarded.listed().clone(),
-            Entry::Failed(listed, _) => listed.clone(),
-        };
-        self.volumes().values().map(listed).collect()
+        self.volumes().values().map(|entry| entry.listed().clone()).collect()
     }
 }
 

@@ -10,6 +10,7 @@ pub(crate) mod fanotify;
 pub(crate) mod fs_id;
 pub(crate) mod handle;
 pub(crate) mod heap;
+pub(crate) mod inherited;
 pub(crate) mod lease;
 #[cfg(feature = "testing")]
 pub(crate) mod mapping;
