@@ -31,10 +31,11 @@ first_half() {
     check nfs4-cut 600 cuts_by_nfs_version_4_are_told_and_undone
     check nfs3-cut 900 cuts_by_nfs_version_3_are_told_and_undone
     check nfs4-end 300 waiting_over_nfs_has_an_end
-    check agent-lives 180 the_agent_holds_what_gate_and_keeper_held
-    check all-dead 240 who_reads_when_all_are_dead_and_what_the_next_start_repairs
-    check all-dead-nfs4 240 nfs_after_all_were_dead
-    check store 180 a_descriptor_store_holds_a_group
+    check agent-lives 240 the_agent_holds_what_gate_and_keeper_held
+    check all-dead 300 who_reads_when_all_are_dead_and_what_the_next_start_repairs
+    check all-dead-nfs4 300 nfs_after_all_were_dead
+    check net 400 a_net_is_under_the_volume
+    check store 600 systemd_holds_the_group_when_all_are_dead
     check service-sandbox 200 a_service_that_may_write_only_its_data_goes_on
     check before-restart 240 all_is_as_it_was
     if ! is_wanted restart; then

@@ -24,5 +24,6 @@ doctor_says_what_is_there() {
     grep -q "guard.*A reader waits" <<<"$out" || fail "it does not find that readers can be made to wait"
     grep -q "privileges.*has all it needs" <<<"$out" || fail "it misses a privilege"
     grep -q "watch.*every change" <<<"$out" || fail "it cannot be told of changes"
+    grep -q "safety net.*refuses" <<<"$out" || fail "it does not find that the kernel can refuse: $(grep 'safety net' <<<"$out")"
     note "$(grep -E 'guard' <<<"$out" | tr -s ' ' | head -n 1)"
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use isotherm_gate::link::{ClientError, GateClient, VolumeSettings, VolumeState};
+use isotherm_gate::safety_net::SafetyNet;
 use isotherm_gate::serve::{Gate, GateFailure, GateOptions, keep};
 use serde::Serialize;
 
@@ -80,8 +81,9 @@ pub(crate) fn volume(command: VolumeCommand) -> Result<Answer, Failure> {
         VolumeCommand::List { at, format } => {
             let volumes = GateClient::new(&at.run).volumes()?;
             let is_off = volumes.iter().any(|volume| volume.failure.is_some() || !volume.attended || !volume.kept);
-            let shown: Vec<Shown> = volumes.iter().map(Shown::of).collect();
-            Ok(Answer::new(format.json, &shown, || list(&volumes)).with_problems(is_off))
+            let net = SafetyNet::of(&at.run);
+            let shown: Vec<Shown> = volumes.iter().map(|volume| Shown::of(volume, &net)).collect();
+            Ok(Answer::new(format.json, &shown, || list(&volumes, &net)).with_problems(is_off))
         }
         VolumeCommand::Remove { path, at } => {
             GateClient::new(&at.run).remove(&path)?;
@@ -102,11 +104,12 @@ struct Shown {
     failure: Option<String>,
     agent: bool,
     keeper: bool,
+    safety_net: bool,
     waiting: usize,
 }
 
 impl Shown {
-    fn of(volume: &VolumeState) -> Self {
+    fn of(volume: &VolumeState, net: &SafetyNet) -> Self {
         Self {
             id: volume.id.to_string(),
             device: volume.settings.device.display().to_string(),
@@ -117,13 +120,14 @@ impl Shown {
             failure: volume.failure.clone(),
             agent: volume.attended,
             keeper: volume.kept,
+            safety_net: net.is_under(volume.id),
             waiting: volume.waiting,
         }
     }
 }
 
-fn list(volumes: &[VolumeState]) -> String {
-    let mut table = Table::new(&["path", "device", "state", "asks about", "agent", "keeper", "waiting>"]);
+fn list(volumes: &[VolumeState], net: &SafetyNet) -> String {
+    let mut table = Table::new(&["path", "device", "state", "asks about", "agent", "keeper", "net", "waiting>"]);
     for volume in volumes {
         let is_there = |is_it: bool| if is_it { "yes" } else { NOTHING }.to_owned();
         table.row(vec![
@@ -133,6 +137,7 @@ fn list(volumes: &[VolumeState]) -> String {
             if volume.by_inode { "tiered files" } else { "all files" }.to_owned(),
             is_there(volume.attended),
             is_there(volume.kept),
+            is_there(net.is_under(volume.id)),
             size::count(volume.waiting as u64),
         ]);
     }

@@ -4,6 +4,7 @@
 use crate::FileHandle;
 use crate::device::Superblock;
 use crate::link::{VolumeId, VolumeSettings};
+use crate::safety_net::btf::Btf;
 use crate::serve::list::{self, IdText, Listed};
 use crate::volume::ledger;
 use crate::watch::Batch;
@@ -39,6 +40,25 @@ pub fn superblock(device: &[u8]) -> Option<Superblock> {
             true
         })
     })
+}
+
+/// What was found among the types of a kernel.
+#[derive(Debug)]
+pub struct KernelTypes {
+    /// How many types there are.
+    pub types: usize,
+    /// The number of a function.
+    pub function: Option<u32>,
+    /// Bytes before a field, and its own.
+    pub field: Option<(u32, Option<u32>)>,
+}
+
+/// Types of a kernel, and what is called `name` among them; none where they are not understood.
+#[must_use]
+pub fn kernel_types(bytes: &[u8], structure: &str, name: &str) -> Option<KernelTypes> {
+    let btf = Btf::read(bytes)?;
+    let field = btf.field(structure, name).map(|field| (field.offset, field.size));
+    Some(KernelTypes { types: btf.len(), function: btf.function(name), field })
 }
 
 /// The list of guarded volumes; none where it is damaged or of another release.

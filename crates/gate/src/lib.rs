@@ -18,6 +18,7 @@ mod handle;
 pub mod link;
 mod lock;
 mod process;
+pub mod safety_net;
 pub mod serve;
 mod stat;
 mod sys;

@@ -10,6 +10,7 @@ use std::path::Path;
 
 use isotherm_api::path::ShownPath;
 use isotherm_gate::guard::probe;
+use isotherm_gate::safety_net;
 use isotherm_gate::watch::Watch;
 use isotherm_gate::{ErrorKind, FsKind, GateError, Root, Space};
 use rustix::fs::{Mode, OFlags, XattrFlags};
@@ -54,7 +55,9 @@ fn look(root: &Root, path: &Path) -> Vec<Finding> {
         Finding::note("reflink", "Files cannot share blocks: a file that never rests waits until it does")
     });
     match unnamed(path) {
-        Ok(file) => findings.extend([attributes(&file), access_lists(&file), nt_access_lists(&file), guard(&file)]),
+        Ok(file) => {
+            findings.extend([attributes(&file), access_lists(&file), nt_access_lists(&file), guard(&file), safety_net(&file)])
+        }
         Err(errno) => findings.push(cannot_write(errno)),
     }
     if let Ok(space) = root.space() {
@@ -154,6 +157,16 @@ fn guard(file: &File) -> Finding {
         Err(failure) => Finding::note(
             "guard",
             format!("Readers cannot be made to wait for content ({failure}): sync works, tiering will not"),
+        ),
+    }
+}
+
+fn safety_net(file: &File) -> Finding {
+    match safety_net::probe(file) {
+        Ok(()) => Finding::good("safety net", "While nobody guards a volume, the kernel refuses to open its tiered files"),
+        Err(failure) => Finding::note(
+            "safety net",
+            format!("While nobody guards a volume, its tiered files read as zeros ({failure}); the gate has to live"),
         ),
     }
 }

@@ -8,6 +8,7 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use isotherm_gate::safety_net::SafetyNet;
 use isotherm_gate::testing::{Fs, LoopVolume};
 use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::{Pid, Signal, kill_process};
@@ -271,6 +272,8 @@ impl Drop for Office {
             let _ = child.wait();
         }
         self.kill(Part::Keeper);
+        // The kernel keeps it without them.
+        let _ = SafetyNet::of(&self.run_folder()).spread(&[]);
         let volume = self.home.join("volume");
         if unmount(&volume, UnmountFlags::empty()).is_err() {
             let _ = unmount(&volume, UnmountFlags::DETACH);

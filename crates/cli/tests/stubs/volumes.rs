@@ -81,6 +81,21 @@ fn a_volume_that_comes_back_is_answered_for_again() {
     assert_eq!(number_of(&fs::read(guarded.join("stub")).unwrap()), Ok(1));
 }
 
+/// The keeper holds it all the while, as systemd does when everything but the kernel starts again.
+#[test]
+fn a_volume_that_somebody_has_unmounted_is_attached_by_the_next_gate() {
+    let Some(mut office) = Office::open(Fs::Xfs) else { return };
+    let guarded = office.guarded();
+    fs::write(office.plain().join("stub"), text(1, 50_000)).unwrap();
+    office.settle();
+    [Part::Munich, Part::Gate].into_iter().for_each(|part| office.kill(part));
+    assert!(Command::new("umount").arg(guarded.parent().unwrap()).status().unwrap().success());
+    assert!(!guarded.exists());
+    [Part::Gate, Part::Munich].into_iter().for_each(|part| office.start(part));
+    until("it is guarded and answered for", || office.is_whole());
+    assert_eq!(number_of(&fs::read(guarded.join("stub")).unwrap()), Ok(1));
+}
+
 /// With an agent the gate goes over to asking about tiered files alone, also when it finds a thousand of them; where it is told to
 /// it goes on asking about all. What programs get is the same.
 #[test]

@@ -19,6 +19,12 @@ use crate::watch::parse::{ParseError, RawEvent, parse_events};
 /// What is asked: opens, also of programs, and each touch of content.
 const MASK: u64 = libc::FAN_OPEN_PERM | FAN_PRE_ACCESS;
 
+/// The part of it in the kernel's masks that only groups like this one set: whatever has it is guarded.
+pub(crate) const ASKS_BEFORE_CONTENT: i32 = FAN_PRE_ACCESS as i32;
+/// What the mark of a file system still has in the kernel's masks when only single files are asked about: two events that no group
+/// of this product asks for, and that nobody else has together.
+pub(crate) const ALIVE_SIGN: i32 = (libc::FAN_OPEN_EXEC | libc::FAN_OPEN_EXEC_PERM) as i32;
+
 /// Size of the buffer for one read, in bytes: some eighty questions. Each takes a descriptor.
 const READ_BUFFER_BYTES: usize = 4 * 1024;
 
@@ -137,8 +143,8 @@ impl Group {
     /// [`GuardUnavailable`].
     pub fn release_file_system(&self, fd: impl AsFd) -> Result<(), GuardUnavailable> {
         let place = libc::FAN_MARK_ADD | libc::FAN_MARK_FILESYSTEM | libc::FAN_MARK_IGNORE_SURV;
-        // An event that this group never asks for.
-        sys::fanotify::mark(&*self.fd, place, libc::FAN_OPEN_EXEC, &fd).map_err(unavailable)?;
+        // The safety net knows by it that somebody guards the stubs.
+        sys::fanotify::mark(&*self.fd, place, ALIVE_SIGN as u64, &fd).map_err(unavailable)?;
         self.mark(libc::FAN_MARK_REMOVE | libc::FAN_MARK_FILESYSTEM, fd)
     }
 

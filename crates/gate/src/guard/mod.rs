@@ -12,6 +12,7 @@ mod probe;
 mod worker;
 
 pub use caller::{Program, Purpose, program, purpose};
+pub(crate) use group::{ALIVE_SIGN, ASKS_BEFORE_CONTENT};
 pub use group::{Group, GuardError, GuardUnavailable, Question, Refusal, Touch};
 pub use post::{Follow, Post, Sentry, Told, Waiting};
 pub use probe::{ProbeFailure, probe};

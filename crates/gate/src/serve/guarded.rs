@@ -86,6 +86,16 @@ impl Guarded {
         tracing::info!(path = %listed.settings.path.display(), swept, "Guarding goes on; callers whose answer was lost were refused");
         group.guard_file_system(mounted.top())?;
         group.spare_mount(mounted.top())?;
+        // systemd may have held it over a restart of everything but the kernel.
+        let path = &listed.settings.path;
+        if !mounted.is_at(path) {
+            match attach_again(&listed) {
+                Ok(()) => tracing::warn!(path = %path.display(), "The volume was not attached any more: it is again"),
+                Err(error) => {
+                    tracing::error!(path = %path.display(), %error, "The volume is guarded, and not where it should be seen")
+                }
+            }
+        }
         Ok(Self::start(listed, group, mounted, run))
     }
 
@@ -274,6 +284,13 @@ impl Guarded {
         tracing::info!(path = %self.listed.settings.path.display(), refused, "The volume is not guarded any more");
         Ok(())
     }
+}
+
+/// Attaches what is guarded already: another mount of it is the same file system.
+fn attach_again(listed: &Listed) -> Result<(), GateFailure> {
+    let (device, superblock) = find(listed.id.0, &listed.settings.device)?;
+    let mut mounted = Mounted::new(&device, &superblock, &listed.settings.options)?;
+    Ok(mounted.attach(&listed.settings.path)?)
 }
 
 /// Puts what an agent has to know into its queue, in messages that are not too long.

@@ -1,5 +1,6 @@
-//! The gate's side of the keeper.
+//! The gate's side of those who hold what it holds once more: the keeper, and systemd where it has started the gate.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
@@ -8,6 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::keeper::{FromKeeper, ToKeeper};
+use super::systemd::{self, DescriptorStore};
 use crate::device::Mounted;
 use crate::guard::Group;
 use crate::link::{Channel, KEEPER_SOCKET, LinkError, VolumeId};
@@ -15,13 +17,14 @@ use crate::link::{Channel, KEEPER_SOCKET, LinkError, VolumeId};
 /// How long a keeper may take to begin.
 const BEGINS_WITHIN: Duration = Duration::from_secs(5);
 
-/// A keeper that answers, if there is one.
+/// A keeper that answers, if there is one, and systemd's store.
 #[derive(Debug)]
 pub(super) struct Kept {
     socket: PathBuf,
     /// What starts one: program and arguments; none where somebody else does.
     command: Vec<OsString>,
     link: Option<Channel>,
+    store: Option<DescriptorStore>,
 }
 
 /// What a keeper held: the volume, its group, and the top of its mount.
@@ -29,11 +32,32 @@ pub(super) type Held = (VolumeId, Group, OwnedFd);
 
 impl Kept {
     pub(super) fn new(run: &Path, command: Vec<OsString>) -> Self {
-        Self { socket: run.join(KEEPER_SOCKET), command, link: None }
+        Self { socket: run.join(KEEPER_SOCKET), command, link: None, store: DescriptorStore::of_this_unit() }
     }
 
-    /// Everything that a keeper of an earlier gate holds.
-    pub(super) fn take_over(&mut self) -> Vec<Held> {
+    /// Everything that an earlier gate has left of these volumes.
+    pub(super) fn take_over(&mut self, listed: &[VolumeId]) -> BTreeMap<VolumeId, Held> {
+        let mut held: BTreeMap<VolumeId, Held> = self.of_keeper().into_iter().map(|held| (held.0, held)).collect();
+        for (id, group, top) in DescriptorStore::take_over() {
+            match held.get(&id) {
+                Some((_, kept, _)) if kept.is_same(&group) != Some(false) => {}
+                None if listed.contains(&id) => {
+                    tracing::info!(volume = %id, "Gate, keeper and agent had died, and systemd held the volume");
+                    // If going on with it fails, the next try finds it there.
+                    self.give(id, &group, &top);
+                    held.insert(id, (id, group, top));
+                }
+                _ => {
+                    let refused = group.abandon();
+                    tracing::warn!(volume = %id, refused, "systemd held what no gate uses any more");
+                    self.store.iter().for_each(|store| store.forget(id));
+                }
+            }
+        }
+        held
+    }
+
+    fn of_keeper(&mut self) -> Vec<Held> {
         let taken = Channel::connect(&self.socket).and_then(|link| {
             let held = give(&link)?;
             self.link = Some(link);
@@ -58,10 +82,15 @@ impl Kept {
         held.ok()?.into_iter().find(|(kept, ..)| *kept == id)
     }
 
-    /// Gives a volume to the keeper, and to a new one if there is none. False if nobody holds it now.
+    /// Gives a volume to the keeper, and to a new one if there is none; and to systemd. False if no keeper holds it now.
     pub(super) fn keep(&mut self, id: VolumeId, group: &Group, mounted: &Mounted) -> bool {
+        self.store.iter().for_each(|store| store.hold(id, group, mounted));
+        self.give(id, group, mounted.top())
+    }
+
+    fn give(&mut self, id: VolumeId, group: &Group, top: &OwnedFd) -> bool {
         self.link_or_start().is_some_and(|link| {
-            let told = link.send_with(&ToKeeper::Keep(id), &[group.as_fd(), mounted.top().as_fd()]);
+            let told = link.send_with(&ToKeeper::Keep(id), &[group.as_fd(), top.as_fd()]);
             told.and_then(|()| done(link)).is_ok()
         })
     }
@@ -71,6 +100,7 @@ impl Kept {
             // A keeper that is gone holds nothing.
             let _ = link.send(&ToKeeper::Drop(id)).and_then(|()| done(link));
         }
+        self.store.iter().for_each(|store| store.forget(id));
     }
 
     /// All is over: the keeper ends.
@@ -101,6 +131,10 @@ impl Kept {
         // In a session of its own: what ends the gate does not end the keeper.
         let mut command = Command::new(program);
         command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+        // What systemd says to its main process is for that one.
+        systemd::VARIABLES.iter().for_each(|variable| {
+            command.env_remove(variable);
+        });
         let mut child = match command.spawn() {
             Ok(child) => child,
             Err(error) => {

@@ -12,6 +12,7 @@ mod keeper;
 mod kept;
 pub(crate) mod list;
 mod requests;
+mod systemd;
 
 pub(crate) use guarded::agent_lock;
 pub use keeper::keep;
@@ -27,6 +28,7 @@ use crate::device::{DeviceError, MountError};
 use crate::guard::GuardUnavailable;
 use crate::link::{GATE_SOCKET, LinkError, Listener, VolumeId};
 use crate::lock::{LockError, StateLock, lock_exclusive};
+use crate::safety_net::{NetUnavailable, SafetyNet};
 use guarded::Guarded;
 use kept::{Held, Kept};
 use list::Listed;
@@ -104,6 +106,9 @@ struct Shared {
     options: GateOptions,
     kept: Mutex<Kept>,
     volumes: Mutex<BTreeMap<VolumeId, Entry>>,
+    net: SafetyNet,
+    /// What was said of the net last.
+    net_told: Mutex<Option<Result<(), NetUnavailable>>>,
     /// It was asked to detach all and end.
     over: AtomicBool,
 }
@@ -113,6 +118,15 @@ enum Entry {
     Guarded(Arc<Guarded>),
     /// Not guarded and not attached, and why.
     Failed(Listed, String),
+}
+
+impl Entry {
+    fn listed(&self) -> &Listed {
+        match self {
+            Self::Guarded(guarded) => guarded.listed(),
+            Self::Failed(listed, _) => listed,
+        }
+    }
 }
 
 impl Gate {
@@ -130,9 +144,18 @@ impl Gate {
         crate::raise_nofile(DESCRIPTORS);
         crate::process::be_spared_by_oom_killer();
         let mut kept = Kept::new(&options.run, options.keeper.clone());
-        let mut held: BTreeMap<VolumeId, Held> = kept.take_over().into_iter().map(|held| (held.0, held)).collect();
+        let mut held = kept.take_over(&listed.iter().map(|listed| listed.id.0).collect::<Vec<_>>());
         let listener = Listener::bind(&options.run.join(GATE_SOCKET))?;
-        let shared = Shared { options, kept: Mutex::new(kept), volumes: Mutex::default(), over: AtomicBool::new(false) };
+        let shared = Shared {
+            net: SafetyNet::of(&options.run),
+            net_told: Mutex::default(),
+            options,
+            kept: Mutex::new(kept),
+            volumes: Mutex::default(),
+            over: AtomicBool::new(false),
+        };
+        // Before anybody can see a volume.
+        shared.spread_net(&listed);
         for one in listed {
             let entry = shared.guard(one.clone(), held.remove(&one.id.0));
             shared.volumes().insert(one.id.0, entry);
@@ -197,9 +220,31 @@ impl Shared {
         }
     }
 
+    /// What refuses to open stubs when every holder of a group has died. Without it the gate works as well.
+    fn spread_net(&self, listed: &[Listed]) {
+        let volumes: Vec<VolumeId> = listed.iter().map(|listed| listed.id.0).collect();
+        let spread = self.net.spread(&volumes);
+        let mut told = self.net_told.lock().unwrap_or_else(PoisonError::into_inner);
+        // Where there are no volumes nothing was tried.
+        if volumes.is_empty() || told.as_ref() == Some(&spread) {
+            return;
+        }
+        match &spread {
+            Ok(()) => tracing::info!("Where nobody guards a volume, the kernel refuses to open its tiered files"),
+            Err(why) => {
+                tracing::warn!(%why, "There is no safety net: if gate, keeper and agent die at once, tiered files read as zeros")
+            }
+        }
+        *told = Some(spread);
+    }
+
     /// Volumes that could not be guarded.
     fn try_again(&self) {
-        for entry in self.volumes().values_mut() {
+        let mut volumes = self.volumes();
+        if self.over.load(Ordering::Relaxed) {
+            return;
+        }
+        for entry in volumes.values_mut() {
             if let Entry::Failed(listed, _) = entry {
                 *entry = self.guard(listed.clone(), None);
             }
@@ -220,11 +265,7 @@ impl Shared {
     }
 
     fn listed(&self) -> Vec<Listed> {
-        let listed = |entry: &Entry| match entry {
-            Entry::Guarded(guarded) => guarded.listed().clone(),
-            Entry::Failed(listed, _) => listed.clone(),
-        };
-        self.volumes().values().map(listed).collect()
+        self.volumes().values().map(|entry| entry.listed().clone()).collect()
     }
 }
 

@@ -1,5 +1,6 @@
 //! What administrators ask for, and where an agent's conversation begins.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
@@ -9,7 +10,7 @@ use std::sync::atomic::Ordering;
 use super::list::{self, IdText, Listed};
 use super::{Entry, GateFailure, Shared, attend};
 use crate::device::Superblock;
-use crate::link::{Channel, FromGate, LinkError, ToGate, VolumeSettings, VolumeState};
+use crate::link::{Channel, FromGate, LinkError, ToGate, VolumeId, VolumeSettings, VolumeState};
 
 /// Serves a client until it ends the conversation.
 pub(super) fn converse(shared: &Arc<Shared>, client: &Channel) {
@@ -95,17 +96,22 @@ fn add(shared: &Shared, settings: VolumeSettings) -> Result<(), GateFailure> {
         return Err(GateFailure::Refused(format!("'{}' is mounted at '{}'", settings.device.display(), place.display())));
     }
     let listed = Listed { id: IdText(superblock.id), settings };
+    let before = shared.listed();
+    let all = [before.clone(), vec![listed.clone()]].concat();
+    shared.spread_net(&all);
     let guarded = match shared.guard(listed.clone(), None) {
-        Entry::Failed(_, why) => return Err(GateFailure::Refused(why)),
+        Entry::Failed(_, why) => {
+            shared.spread_net(&before);
+            return Err(GateFailure::Refused(why));
+        }
         guarded @ Entry::Guarded(_) => guarded,
     };
-    let mut all = shared.listed();
-    all.push(listed.clone());
     if let Err(error) = list::write(&shared.options.state, &all) {
         if let Entry::Guarded(guarded) = guarded {
             guarded.end()?;
             shared.kept().forget(listed.id.0);
         }
+        shared.spread_net(&before);
         return Err(error);
     }
     shared.volumes().insert(listed.id.0, guarded);
@@ -147,17 +153,20 @@ fn unescaped(path: &str) -> PathBuf {
 }
 
 fn remove(shared: &Shared, path: &Path) -> Result<(), GateFailure> {
-    let found = shared.listed().into_iter().find(|listed| listed.settings.path == path);
+    // Locked until it is off the list: what is on it and not guarded is mounted again.
+    let mut volumes = shared.volumes();
+    let found = volumes.values().map(Entry::listed).find(|listed| listed.settings.path == path).cloned();
     let listed = found.ok_or_else(|| GateFailure::Refused(format!("No guarded volume is at '{}'", path.display())))?;
-    end(shared, &listed)?;
-    let rest: Vec<Listed> = shared.listed().into_iter().filter(|other| other.id != listed.id).collect();
+    end(shared, &mut volumes, &listed)?;
+    let rest: Vec<Listed> = volumes.values().map(Entry::listed).filter(|other| other.id != listed.id).cloned().collect();
     list::write(&shared.options.state, &rest)?;
-    shared.volumes().remove(&listed.id.0);
+    volumes.remove(&listed.id.0);
+    drop(volumes);
+    shared.spread_net(&rest);
     Ok(())
 }
 
-fn end(shared: &Shared, listed: &Listed) -> Result<(), GateFailure> {
-    let mut volumes = shared.volumes();
+fn end(shared: &Shared, volumes: &mut BTreeMap<VolumeId, Entry>, listed: &Listed) -> Result<(), GateFailure> {
     if let Some(Entry::Guarded(guarded)) = volumes.get(&listed.id.0) {
         let path = &listed.settings.path;
         if let Some(place) = mounts(&listed.settings.device).into_iter().find(|place| place != path) {
@@ -175,8 +184,11 @@ fn end(shared: &Shared, listed: &Listed) -> Result<(), GateFailure> {
 }
 
 fn stop(shared: &Shared) -> Result<(), GateFailure> {
+    // Locked until it is over, for the same reason.
+    let mut volumes = shared.volumes();
+    let all: Vec<Listed> = volumes.values().map(Entry::listed).cloned().collect();
     // All or as many as can be: one that is in use keeps the gate.
-    let failures: Vec<GateFailure> = shared.listed().iter().filter_map(|listed| end(shared, listed).err()).collect();
+    let failures: Vec<GateFailure> = all.iter().filter_map(|listed| end(shared, &mut volumes, listed).err()).collect();
     if let Some(first) = failures.into_iter().next() {
         return Err(first);
     }

@@ -5,9 +5,12 @@
 #![allow(unsafe_code)]
 
 pub(crate) mod accounts;
+pub(crate) mod bpf;
 pub(crate) mod fanotify;
+pub(crate) mod fs_id;
 pub(crate) mod handle;
 pub(crate) mod heap;
+pub(crate) mod inherited;
 pub(crate) mod lease;
 #[cfg(feature = "testing")]
 pub(crate) mod mapping;
