@@ -165,3 +165,59 @@ fn a_virus_scanner_sees_the_content_and_holds_nobody_up() {
         office.settle();
     }
 }
+
+/// Ends a process also where a test fails.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Takes a lease on a file and does not give it back when it is asked to: the kernel takes it away after some time.
+fn takes_a_lease(path: &Path) -> Ended {
+    let program = "import fcntl, signal, sys, time\n\
+                   signal.signal(signal.SIGIO, signal.SIG_IGN)\n\
+                   held = [open(path, 'r+') for path in sys.argv[1:]]\n\
+                   [fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK) for file in held]\n\
+                   print('held', flush=True)\n\
+                   time.sleep(300)\n";
+    let mut child = Command::new("python3").args(["-c", program]).arg(path).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "held\n");
+    Ended(child)
+}
+
+/// Who keeps a lease on his own files keeps nobody but those who open just these.
+#[test]
+fn leases_of_users_keep_nobody_else_waiting() {
+    // The whole file system is asked about, whole files too.
+    let Some(office) = Office::guarded_by(Fs::Xfs, "filesystem") else { return };
+    office.join("detroit", &office.plain(), "off");
+    office.join("munich", &office.guarded(), "on");
+    for at in 0..4 {
+        fs::write(office.plain().join(format!("{at}")), text(at, 60_000)).unwrap();
+    }
+    office.settle();
+    office.tier_all();
+    let own = ["own-0", "own-1", "own-2"].map(|name| office.guarded().join(name));
+    own.iter().for_each(|path| fs::write(path, b"mine").unwrap());
+    office.settle();
+    let leases: Vec<Ended> = own.iter().map(|path| takes_a_lease(path)).collect();
+    let kept: Vec<_> = own.iter().cloned().map(|path| std::thread::spawn(move || fs::read(path))).collect();
+    // Long before the kernel takes a lease away.
+    let begun = std::time::Instant::now();
+    for at in 0..4 {
+        assert_eq!(number_of(&reads(&office, at).join().unwrap().unwrap()), Ok(at));
+    }
+    let took = begun.elapsed();
+    let lease: u64 = fs::read_to_string("/proc/sys/fs/lease-break-time").unwrap().trim().parse().unwrap();
+    assert!(took.as_secs() < lease, "readers of stubs waited {took:?} for the leases of others");
+    drop(leases);
+    for reader in kept {
+        assert_eq!(reader.join().unwrap().unwrap(), b"mine");
+    }
+}

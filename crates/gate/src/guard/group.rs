@@ -25,8 +25,9 @@ pub(crate) const ASKS_BEFORE_CONTENT: i32 = FAN_PRE_ACCESS as i32;
 /// of this product asks for, and that nobody else has together.
 pub(crate) const ALIVE_SIGN: i32 = (libc::FAN_OPEN_EXEC | libc::FAN_OPEN_EXEC_PERM) as i32;
 
-/// Size of the buffer for one read, in bytes: some eighty questions. Each takes a descriptor.
-const READ_BUFFER_BYTES: usize = 4 * 1024;
+/// Size of the buffer for one read, in bytes: one question about content, or two about opens. For each the kernel opens its file, and
+/// that may wait for somebody's lease: not many should be kept by one.
+const READ_BUFFER_BYTES: usize = 48;
 
 /// How long after its last mark somebody may still come to a group, far above what the kernel needs between the two.
 const LATE_COMERS: Duration = Duration::from_millis(100);

@@ -199,7 +199,20 @@ impl Post {
     /// # Errors
     /// [`GuardError`].
     pub fn read(&self) -> Result<Vec<Told>, GuardError> {
-        Ok(self.group.read()?.into_iter().flat_map(|question| self.take(question)).collect())
+        Ok(self.take_all(self.ask()?))
+    }
+
+    /// What the kernel asks. It may wait for whoever has a lease on a file that it is about.
+    ///
+    /// # Errors
+    /// [`GuardError`].
+    pub fn ask(&self) -> Result<Vec<Question>, GuardError> {
+        self.group.read()
+    }
+
+    /// Lets through whom nothing keeps; gives what the agent has to know.
+    pub fn take_all(&self, questions: Vec<Question>) -> Vec<Told> {
+        questions.into_iter().flat_map(|question| self.take(question)).collect()
     }
 
     fn take(&self, question: Question) -> Vec<Told> {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::GateFailure;
 use super::kept::Held;
 use super::list::Listed;
+use super::readers::Readers;
 use crate::device::{Mounted, find};
 use crate::guard::{AgentProcess, Group, Post, Told};
 use crate::link::{ENTRIES_MAX, FromGate, VolumeId, VolumeState};
@@ -29,6 +30,7 @@ pub(super) struct Guarded {
     mounted: Mutex<Mounted>,
     agent: Mutex<Option<AgentLink>>,
     agents: AtomicU64,
+    readers: Readers,
     /// Since when there is no agent, where there is none.
     alone_since: Mutex<Instant>,
     agent_lock: PathBuf,
@@ -107,6 +109,7 @@ impl Guarded {
             mounted: Mutex::new(mounted),
             agent: Mutex::default(),
             agents: AtomicU64::new(0),
+            readers: Readers::default(),
             alone_since: Mutex::new(Instant::now()),
             is_kept: AtomicBool::new(false),
             settles: AtomicBool::new(false),
@@ -116,34 +119,55 @@ impl Guarded {
         });
         // Also where no keeper was left: what that agent has in hand may be about to become a stub.
         guarded.expect_living_agent();
-        let reader = Arc::clone(&guarded);
-        std::thread::spawn(move || reader.answer());
+        guarded.read_more();
+        let tender = Arc::clone(&guarded);
+        std::thread::spawn(move || tender.look_after());
         guarded
     }
 
-    /// Answers the kernel until the volume is detached.
-    fn answer(self: &Arc<Self>) {
-        let mut looked = Instant::now();
+    /// Answers the kernel until the volume is detached, or others do.
+    fn answer(&self, reader: u64) {
         while !self.ends.load(Ordering::Relaxed) {
-            let is_busy = self.post.is_busy();
-            if self.post.wait(if is_busy { LOOK_AFTER } else { IDLE }) {
-                // Locked over both: an agent that begins hears of each caller once.
-                let agent = self.agent();
-                match self.post.read() {
-                    Ok(told) => tell(agent.as_ref(), told),
-                    Err(error) => {
-                        tracing::error!(%error, "The kernel's questions cannot be read");
-                        drop(agent);
-                        std::thread::sleep(LOOK_AFTER);
-                    }
+            if !self.post.wait(IDLE) {
+                continue;
+            }
+            self.readers.begins(reader);
+            let asked = self.post.ask();
+            let is_needed = self.readers.ends(reader);
+            match asked {
+                Ok(questions) => {
+                    // Locked over both: an agent that begins hears of each caller once.
+                    let agent = self.agent();
+                    tell(agent.as_ref(), self.post.take_all(questions));
+                }
+                Err(error) => {
+                    tracing::error!(%error, "The kernel's questions cannot be read");
+                    std::thread::sleep(LOOK_AFTER);
                 }
             }
-            if looked.elapsed() >= LOOK_AFTER {
-                looked = Instant::now();
-                let agent = self.agent();
-                tell(agent.as_ref(), self.post.look_after());
-                self.watch_agent(agent.as_ref());
+            if !is_needed {
+                return;
             }
+        }
+    }
+
+    /// Another thread answers, if all that do are kept by somebody's lease.
+    fn read_more(self: &Arc<Self>) {
+        if let Some(reader) = self.readers.one_more() {
+            let volume = Arc::clone(self);
+            std::thread::spawn(move || volume.answer(reader));
+        }
+    }
+
+    /// Looks after those who wait and those who answer.
+    fn look_after(self: &Arc<Self>) {
+        while !self.ends.load(Ordering::Relaxed) {
+            let is_busy = self.post.is_busy() || self.readers.is_any_reading();
+            std::thread::sleep(if is_busy { LOOK_AFTER } else { IDLE });
+            self.read_more();
+            let agent = self.agent();
+            tell(agent.as_ref(), self.post.look_after());
+            self.watch_agent(agent.as_ref());
         }
     }
 

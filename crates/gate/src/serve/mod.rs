@@ -11,6 +11,7 @@ mod guarded;
 mod keeper;
 mod kept;
 pub(crate) mod list;
+mod readers;
 mod requests;
 mod systemd;
 
