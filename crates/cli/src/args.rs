@@ -414,6 +414,9 @@ pub(crate) struct Doctor {
     /// State folder of the agent
     #[arg(long, value_name = "DIR")]
     pub(crate) state: Option<PathBuf>,
+    /// Folder of the gate's sockets
+    #[arg(long, value_name = "DIR", default_value = isotherm_gate::link::RUN_FOLDER)]
+    pub(crate) run: PathBuf,
     #[command(flatten)]
     pub(crate) format: Format,
 }

@@ -19,6 +19,8 @@ const COPIES: &[&str] = &[
     "cp --sparse=never $1 $2",
     "cp --reflink=auto $1 $2",
     "cp --reflink=never $1 $2",
+    // Where the file system cannot share blocks cp says so.
+    "cp --reflink=always $1 $1.near 2>/dev/null && mv $1.near $2 || cp $1 $2",
     "cp -a $1 $2",
     "cp $1 $1.near && mv $1.near $2",
     "mv $1 $2",
@@ -29,11 +31,14 @@ const COPIES: &[&str] = &[
     "cpio --version >/dev/null && cd $(dirname $1) && echo $(basename $1) | cpio -o --quiet | (mkdir $2.d && cd $2.d && cpio -i --quiet) && mv $2.d/* $2 && rmdir $2.d",
     "rsync $1 $2",
     "rsync -S $1 $2",
+    "rsync --inplace $1 $2",
     // As root rsync lists the record, and the recall takes it away under its hands.
     "rsync -aX --filter='-x security.bpf.isotherm' $1 $2",
     "busybox cp $1 $2",
     "gzip -c $1 | gunzip -c > $2",
     "git -c core.hooksPath=/ init -q $2.g && git --git-dir=$2.g/.git --work-tree=/ cat-file blob $(git --git-dir=$2.g/.git hash-object -w $1) > $2 && rm -r $2.g",
+    "git --version >/dev/null && git -C $(dirname $1) -c init.defaultBranch=m init -q . && git -C $(dirname $1) add $(basename $1) && git -C $(dirname $1) cat-file blob :$(basename $1) > $2; rm -r $(dirname $1)/.git",
+    "sqlite3 :memory: \"select writefile('$2', readfile('$1'))\" > /dev/null",
     "zip -q -j $2.zip $1 && unzip -p $2.zip > $2",
     "python3 -c 'import sys; open(sys.argv[2],\"wb\").write(open(sys.argv[1],\"rb\").read())' $1 $2",
     "python3 -c 'import sys, mmap; f=open(sys.argv[1],\"rb\"); open(sys.argv[2],\"wb\").write(mmap.mmap(f.fileno(),0,prot=mmap.PROT_READ)[:])' $1 $2",

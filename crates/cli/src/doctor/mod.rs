@@ -5,6 +5,7 @@
 //! **Invariant:** a finding says what was really tried here, not what a version number promises.
 
 mod folder;
+mod gate;
 mod machine;
 mod service;
 
@@ -70,6 +71,7 @@ pub(crate) async fn run(url: &str, doctor: Doctor) -> Result<Answer, Failure> {
     let found = agents::find(doctor.state.as_deref());
     let (agent_findings, endpoints) = check_agents(&found, doctor.state.is_some());
     findings.extend(agent_findings);
+    findings.extend(gate::check(&doctor.run));
     let folders: Vec<PathBuf> = if doctor.path.is_empty() { endpoints } else { doctor.path };
     if folders.is_empty() {
         findings.push(Finding::note("folder", "No endpoint is known on this machine: no folder was looked at (see --path)"));
