@@ -59,6 +59,9 @@ pub enum Request {
     Tier {
         /// Where.
         path: ShownPath,
+        /// Only tell what would go.
+        #[serde(default)]
+        dry_run: bool,
     },
     /// Bring it back. Answered again and again until it is done.
     Recall {
@@ -196,8 +199,9 @@ fn answer(request: &Request, (overview, guarded): &Known, tell: &mut dyn FnMut(&
     };
     match request {
         Request::Status => Answer::Status(Box::new(overview)),
-        Request::Tier { path } => {
-            move_content(path, Way::Tier).map_or_else(Answer::Error, |moved| Answer::Moved(Box::new(moved)))
+        Request::Tier { path, dry_run } => {
+            let way = if *dry_run { Way::Plan } else { Way::Tier };
+            move_content(path, way).map_or_else(Answer::Error, |moved| Answer::Moved(Box::new(moved)))
         }
         Request::Recall { path, mend } => {
             let lengths = if *mend { Lengths::Mended } else { Lengths::Kept };

@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use isotherm_core::ids::EndpointId;
 use isotherm_core::stub::StubRecord;
-use isotherm_core::tiering::{Plan, Volume};
-use isotherm_core::trees::Handle;
+use isotherm_core::tiering::{Heat, Plan, Volume};
+use isotherm_core::trees::{Handle, Local, Record};
 use isotherm_gate::guard::{GuardUnavailable, Sentry};
 use isotherm_gate::link::{AgentTurn, GateClient, RemotePost, VolumeId, VolumeState};
 use isotherm_gate::{ErrorKind, FileHandle, GateError, Isolation, Ledger, Root, StagedFile};
@@ -23,7 +23,7 @@ use crate::recall::{
     Candidate, Cold, FetchFailure, FromShare, Lengths, News, NotTiered, Recall, Recalled, Room, Source, Take, Tell,
 };
 use crate::remote::Share;
-use crate::tiering::{Ground, Runner, Situation, cold_files};
+use crate::tiering::{Ground, Runner, Situation, by_times, cold_files};
 use crate::volume::{StubGuard, StubRules, gate_handle};
 
 /// The guarded volumes that the agent works on.
@@ -206,6 +206,11 @@ impl GuardedVolume {
         let free_percent = grounds.iter().map(|ground| ground.policy.free_percent).max().unwrap_or(0);
         let unsent = self.members.endpoints().values().map(|member| member.stubs.unsent()).sum();
         Some(Situation { grounds, volume: Volume { total: space.total, free: space.free, unsent, free_percent } })
+    }
+
+    /// When and how often a file was used, as far as is known.
+    pub(crate) fn last_use(&self, record: &Record, local: &Local) -> Heat {
+        by_times(record, local).used(self.members.heat.get(&local.handle)).heat
     }
 
     /// Where users see it.

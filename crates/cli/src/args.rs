@@ -11,12 +11,14 @@ use isotherm_api::sync::InitialUpload;
 use isotherm_core::name::Case;
 
 mod gate;
+mod machine;
 mod revisions;
 mod service;
 mod share_path;
 mod tiering;
 
-pub(crate) use gate::{AtGate, GateCommand, Recall, Residency, VolumeCommand};
+pub(crate) use gate::{AtGate, GateCommand, Recall, Residency, Tier, VolumeCommand};
+pub(crate) use machine::{Demo, Doctor};
 pub(crate) use revisions::{Restore, RestoreOptions, Undelete, Undo, Versions};
 pub(crate) use service::ServiceCommand;
 pub(crate) use share_path::SharePath;
@@ -86,7 +88,7 @@ pub(crate) enum Command {
     ///
     /// Files that are open, not in the share yet, small, or have several names stay whole. Exit code 3 if one was left alone
     /// that could be tiered later.
-    Tier(Residency),
+    Tier(Tier),
     /// Brings the content of tiered files back
     ///
     /// Exit code 3 if the content of one did not come.
@@ -404,31 +406,6 @@ pub(crate) enum FileCommand {
         #[command(flatten)]
         format: Format,
     },
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Doctor {
-    /// A folder to look at; repeat it for more. Without it the endpoints of this machine's agents
-    #[arg(long, value_name = "DIR")]
-    pub(crate) path: Vec<PathBuf>,
-    /// State folder of the agent
-    #[arg(long, value_name = "DIR")]
-    pub(crate) state: Option<PathBuf>,
-    /// Folder of the gate's sockets
-    #[arg(long, value_name = "DIR", default_value = isotherm_gate::link::RUN_FOLDER)]
-    pub(crate) run: PathBuf,
-    #[command(flatten)]
-    pub(crate) format: Format,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Demo {
-    /// Folder for everything the demo makes; started again on it, the demo goes on where it was
-    #[arg(long, value_name = "DIR", default_value = "isotherm-demo")]
-    pub(crate) dir: PathBuf,
-    /// One JSON object a line for each event
-    #[arg(long)]
-    pub(crate) json: bool,
 }
 
 #[cfg(test)]

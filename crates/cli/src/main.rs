@@ -42,7 +42,7 @@ use isotherm_api::Client;
 use isotherm_api::check::CheckRequest;
 use isotherm_api::collect::CollectRequest;
 
-use args::{Arguments, Command, ServiceCommand};
+use args::{Arguments, Command, ServiceCommand, Tier};
 use failure::Failure;
 use output::Answer;
 
@@ -120,7 +120,7 @@ async fn ask(url: String, command: Command) -> Result<Answer, Failure> {
         Command::Undo(wanted) => restore::undo(&client()?, wanted).await,
         Command::File(command) => file::run(command),
         Command::Volume(command) => gate::volume(command),
-        Command::Tier(wanted) => residency::run(residency::Way::Tier, wanted),
+        Command::Tier(Tier { what, dry_run }) => residency::run(residency::Way::Tier { dry_run }, what),
         Command::Recall(wanted) => residency::run(residency::Way::Recall { mend: wanted.mend }, wanted.what),
         Command::Doctor(doctor) => doctor::run(&url, doctor).await,
         Command::Service(ServiceCommand::Run { .. } | ServiceCommand::Backup { .. })

@@ -22,7 +22,7 @@ use crate::size;
 /// Which way content goes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Way {
-    Tier,
+    Tier { dry_run: bool },
     Recall { mend: bool },
 }
 
@@ -37,7 +37,7 @@ pub(crate) fn run(way: Way, wanted: Residency) -> Result<Answer, Failure> {
 fn ask(state: &Path, path: &Path, way: Way) -> Result<Moved, Failure> {
     let path = ShownPath::new(path.as_os_str().as_bytes());
     let request = match way {
-        Way::Tier => Request::Tier { path },
+        Way::Tier { dry_run } => Request::Tier { path, dry_run },
         Way::Recall { mend } => Request::Recall { path, mend },
     };
     let (line, begun) = (ProgressLine::new(), Instant::now());
@@ -52,17 +52,29 @@ fn ask(state: &Path, path: &Path, way: Way) -> Result<Moved, Failure> {
 
 fn so_far(way: Way, moved: &Moved, begun: Instant) -> String {
     let rate = (moved.bytes as f64 / begun.elapsed().as_secs_f64().max(0.001)) as u64;
-    let verb = if way == Way::Tier { "tiered" } else { "recalled" };
+    let verb = match way {
+        Way::Tier { dry_run: true } => "looked at",
+        Way::Tier { .. } => "tiered",
+        Way::Recall { .. } => "recalled",
+    };
     format!("{} {verb}, {}, {}/s", size::count(moved.files), size::bytes(moved.bytes), size::bytes(rate))
 }
 
 fn show(way: Way, moved: &Moved) -> String {
     let (done, already) = match way {
-        Way::Tier => ("tiered", "tiered already"),
+        Way::Tier { dry_run: true } => ("would be tiered", "tiered already"),
+        Way::Tier { .. } => ("tiered", "tiered already"),
         Way::Recall { .. } => ("recalled", "here already"),
     };
-    let gained = if way == Way::Tier { " freed" } else { " fetched" };
+    let gained = match way {
+        Way::Tier { dry_run: true } => " that would be fetched again by whoever opens them all",
+        Way::Tier { .. } => " freed",
+        Way::Recall { .. } => " fetched",
+    };
     let mut out = format!("{} {done}, {}{gained}\n", plural(moved.files, "file"), size::bytes(moved.bytes));
+    if let Some(at_ms) = moved.coldest_ms {
+        out.push_str(&format!("The coldest was used last on {}\n", crate::moment::show(at_ms)));
+    }
     let rest = [(moved.already, already), (moved.unsuited, "left whole: small, empty, or with several names")];
     for (count, what) in rest.into_iter().filter(|(count, _)| *count > 0) {
         out.push_str(&format!("{} {what}\n", plural(count, "file")));

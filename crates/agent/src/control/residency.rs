@@ -54,6 +54,9 @@ pub struct Moved {
     pub left: u64,
     /// Why, for the first of them.
     pub why: Vec<(ShownPath, String)>,
+    /// Of those that would go, when nothing goes yet: when the one was used last that goes first, in milliseconds since 1970.
+    #[serde(default)]
+    pub coldest_ms: Option<u64>,
     /// Whether all is done.
     pub done: bool,
 }
@@ -62,6 +65,8 @@ pub struct Moved {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Way {
     Tier,
+    /// What would be tiered; nothing is.
+    Plan,
     Recall(Lengths),
 }
 
@@ -155,7 +160,7 @@ impl Run {
                 Some(Kind::File) => self.take(record),
                 _ => {}
             }
-            let full = if self.way == Way::Tier { TIERED_TOGETHER } else { RECALLED_TOGETHER };
+            let full = if matches!(self.way, Way::Recall(_)) { RECALLED_TOGETHER } else { TIERED_TOGETHER };
             if self.batch.len() >= full {
                 self.move_batch();
                 if !progress(&self.moved) {
@@ -188,7 +193,7 @@ impl Run {
     fn take(&mut self, record: Record) {
         self.moved.seen += 1;
         let Some(local) = record.here() else { return };
-        if self.way == Way::Tier {
+        if !matches!(self.way, Way::Recall(_)) {
             if !Candidate::is_suited(local) {
                 self.moved.unsuited += 1;
                 return;
@@ -227,6 +232,10 @@ impl Run {
                 batch.iter().for_each(|(record, _)| self.leave(record, NOT_KNOWN));
                 return;
             }
+            Way::Plan => {
+                batch.iter().for_each(|(record, _)| self.note_use(record));
+                batch.iter().map(|_| Ok(())).collect()
+            }
             Way::Tier => {
                 let candidates: Vec<Candidate> = batch.iter().filter_map(|(_, candidate)| candidate.clone()).collect();
                 self.volume.tier(&candidates)
@@ -244,9 +253,18 @@ impl Run {
                 }
                 Err(NotTiered::IsStub) => self.moved.already += 1,
                 Err(NotTiered::Changed) if !self.is_last_try => self.changed.push(record.node),
-                Err(_) if self.way != Way::Tier => self.leave(record, "its content did not come; see `isotherm problems`"),
+                Err(_) if matches!(self.way, Way::Recall(_)) => {
+                    self.leave(record, "its content did not come; see `isotherm problems`")
+                }
                 Err(why) => self.leave(record, &why.to_string()),
             }
+        }
+    }
+
+    fn note_use(&mut self, record: &Record) {
+        if let Some(local) = record.here() {
+            let last = self.volume.last_use(record, local).last_ms;
+            self.moved.coldest_ms = Some(self.moved.coldest_ms.map_or(last, |known| known.min(last)));
         }
     }
 

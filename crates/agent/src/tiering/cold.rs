@@ -85,7 +85,7 @@ fn size_on_disk(root: &Root, local: &Local) -> Option<u64> {
 }
 
 /// What is known of a file before anybody has asked for its uses.
-fn by_times(record: &Record, local: &Local) -> File {
+pub(crate) fn by_times(record: &Record, local: &Local) -> File {
     let created = record.live().and_then(|node| node.metadata.born);
     let came = local.print.changed.max(local.print.modified).0 / 1_000_000;
     debug_assert_eq!(local.kind(), Kind::File);

@@ -8,5 +8,5 @@ mod cold;
 mod kept;
 mod runner;
 
-pub(crate) use cold::{Ground, cold_files};
+pub(crate) use cold::{Ground, by_times, cold_files};
 pub(crate) use runner::{Runner, Situation};

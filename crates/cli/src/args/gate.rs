@@ -57,6 +57,16 @@ pub(crate) struct Residency {
     pub(crate) format: Format,
 }
 
+/// Arguments of `isotherm tier`.
+#[derive(Debug, Args)]
+pub(crate) struct Tier {
+    #[command(flatten)]
+    pub(crate) what: Residency,
+    /// Only tell what would go, and what it would cost to have it again
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
 /// Arguments of `isotherm recall`.
 #[derive(Debug, Args)]
 pub(crate) struct Recall {

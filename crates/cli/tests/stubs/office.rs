@@ -140,6 +140,12 @@ impl Office {
         isotherm(&[command, path.to_str().unwrap(), "--state", self.state(Part::Munich).to_str().unwrap(), "--json"])
     }
 
+    /// What would be tiered of a path.
+    pub(crate) fn tier_plan(&self, path: &Path) -> Value {
+        let state = self.state(Part::Munich);
+        isotherm(&["tier", "--dry-run", path.to_str().unwrap(), "--state", state.to_str().unwrap(), "--json"]).expect(0).json()
+    }
+
     /// Brings back content on the guarded server, also of what was changed without it.
     pub(crate) fn mend(&self, path: &Path) -> Ended {
         isotherm(&["recall", "--mend", path.to_str().unwrap(), "--state", self.state(Part::Munich).to_str().unwrap()])

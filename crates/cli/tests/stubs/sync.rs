@@ -78,6 +78,9 @@ fn paths_are_tiered_and_recalled() {
     }
     fs::write(guarded.join("deep/small"), b"small").unwrap();
     office.settle();
+    let planned = office.tier_plan(&guarded.join("deep"));
+    assert_eq!((&planned["files"], &planned["unsuited"]), (&300.into(), &1.into()), "{planned}");
+    assert!(planned["coldest_ms"].as_u64() > Some(0) && blocks(&guarded.join("deep/er/7")) > 0, "{planned}");
     let open = fs::File::open(guarded.join("deep/er/7")).unwrap();
     let moved = office.residency("tier", &guarded.join("deep")).expect(3).json();
     assert_eq!((&moved["files"], &moved["unsuited"], &moved["left"]), (&299.into(), &1.into(), &1.into()), "{moved}");
