@@ -23,7 +23,7 @@ use crate::recall::{
     Candidate, Cold, FetchFailure, FromShare, Lengths, News, NotTiered, Recall, Recalled, Room, Source, Take, Tell,
 };
 use crate::remote::Share;
-use crate::tiering::{Ground, Runner, Situation, by_times, cold_files};
+use crate::tiering::{Ground, Runner, Situation, by_times, cold_files, outlook};
 use crate::volume::{StubGuard, StubRules, gate_handle};
 
 /// The guarded volumes that the agent works on.
@@ -211,6 +211,15 @@ impl GuardedVolume {
     /// When and how often a file was used, as far as is known.
     pub(crate) fn last_use(&self, record: &Record, local: &Local) -> Heat {
         by_times(record, local).used(self.members.heat.get(&local.handle)).heat
+    }
+
+    /// What becomes of a content that is here by itself, and why.
+    pub(crate) fn outlook(&self, endpoint: EndpointId, catalog: &CatalogReader, record: &Record, local: &Local) -> String {
+        let policy = self.members.endpoints().get(&endpoint).and_then(|member| member.stubs.lets_go());
+        let unknown = Volume { total: 0, free: 0, unsent: 0, free_percent: 0 };
+        let volume = self.situation().map_or(unknown, |situation| situation.volume);
+        let file = by_times(record, local).used(self.members.heat.get(&local.handle));
+        outlook((policy.as_ref(), &volume), catalog, (record, local, &file), wall_ms())
     }
 
     /// Where users see it.

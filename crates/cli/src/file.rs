@@ -92,11 +92,14 @@ fn show(Shown { server, view }: &Shown) -> String {
         ("mode", or_nothing(view.mode.map(|mode| format!("{mode:04o}")))),
         ("owner", or_nothing(view.owner.map(|(user, group)| format!("{user}:{group}")))),
         ("modified", or_nothing(view.modified_ms.map(moment))),
-        ("last access", or_nothing(view.accessed_ms.map(moment))),
+        ("last use", or_nothing(view.accessed_ms.map(moment))),
         ("last recall", or_nothing(view.recalled.as_ref().map(recall))),
         ("node", or_nothing(view.node.map(|node| node.to_string()))),
         ("version", or_nothing(view.version.map(|version| version.to_string()))),
     ];
+    if let Some(outlook) = &view.outlook {
+        rows.push(("what next", text(outlook)));
+    }
     if let Some(kept) = &view.conflict_of {
         rows.push(("conflict copy of", output::path(kept)));
     }

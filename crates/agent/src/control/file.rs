@@ -74,10 +74,13 @@ pub struct FileView {
     pub owner: Option<(u32, u32)>,
     /// Last change of the content, in milliseconds since 1970.
     pub modified_ms: Option<i64>,
-    /// Last access that the file system noted, in milliseconds since 1970.
+    /// Last use that is known of, in milliseconds since 1970: on a guarded volume the last recall, change or making, elsewhere the access
+    /// that the file system noted.
     pub accessed_ms: Option<i64>,
     /// The last time that its content came back, as far as this run of the agent knows.
     pub recalled: Option<RecallView>,
+    /// On a guarded volume: what becomes of its content by itself, and why.
+    pub outlook: Option<String>,
     /// For a conflict copy: the path that kept the name.
     pub conflict_of: Option<ShownPath>,
     /// What is wrong with it, and what to do.
@@ -117,9 +120,18 @@ pub(super) fn show((overview, guarded): (&Overview, &GuardedVolumes), path: &[u8
     let catalog = CatalogReader::open(&catalog).map_err(|failure| failure.to_string())?;
     let record = find(&catalog, &names, endpoint);
     let stat = look(Path::new(&endpoint.path), &names).map_err(|error| error.to_string())?;
-    let here = record.as_ref().and_then(Record::here).map(|local| local.handle.clone());
-    let mut view = view(endpoint, &catalog, &names, record, stat);
-    view.recalled = here.and_then(|file| recalled(&*guarded.volume_of_endpoint(endpoint.endpoint)?, &file));
+    let mut view = view(endpoint, &catalog, &names, record.clone(), stat);
+    let volume = guarded.volume_of_endpoint(endpoint.endpoint);
+    if let (Some(volume), Some(record)) = (volume, record)
+        && let Some(local) = record.here().filter(|local| local.kind() == Kind::File)
+    {
+        view.recalled = recalled(&volume, &local.handle);
+        view.accessed_ms = i64::try_from(volume.last_use(&record, local).last_ms).ok();
+        view.outlook = Some(match view.tiered {
+            true => "comes when somebody opens it".to_owned(),
+            false => volume.outlook(endpoint.endpoint, &catalog, &record, local),
+        });
+    }
     Ok(view)
 }
 
@@ -183,6 +195,7 @@ fn view(
         modified_ms: stat.as_ref().map(|(stat, _)| stat.mtime_ns / 1_000_000),
         accessed_ms: stat.as_ref().map(|(stat, _)| stat.atime_ns / 1_000_000),
         recalled: None,
+        outlook: None,
         conflict_of: kept,
         problem,
     }

@@ -6,7 +6,9 @@
 
 mod cold;
 mod kept;
+mod outlook;
 mod runner;
 
 pub(crate) use cold::{Ground, by_times, cold_files};
+pub(crate) use outlook::outlook;
 pub(crate) use runner::{Runner, Situation};

@@ -59,6 +59,9 @@ fn a_volume_keeps_as_much_free_as_it_is_told() {
         // One more where what was given up counts as free only later.
         assert!((2..=3).contains(&gone.len()), "{gone:?} on {}", fs.name());
         assert!(!gone.contains(&"old.keep") && !gone.contains(&"site/now/g"), "{gone:?} on {}", fs.name());
+        let outlook = |name: &str| office.shown(&guarded.join(name))["outlook"].as_str().unwrap().to_owned();
+        assert!(outlook("site/now/g").contains("a pattern of the endpoint keeps it"), "{}", outlook("site/now/g"));
+        assert_eq!((&outlook(gone[0])[..], &outlook("f")[..15]), ("comes when somebody opens it", "stays while the"));
 
         // Whoever opens one has it; another goes for it.
         let opened = gone[0];
