@@ -11,6 +11,8 @@ use isotherm_core::tiering::Heat;
 use isotherm_core::trees::Handle;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
+use crate::clock::wall_ms;
+
 /// Uses in memory before they are written.
 const FRESH_MAX: usize = 10_000;
 /// Format of the file.
@@ -19,6 +21,9 @@ const FORMAT: i64 = 1;
 const APPLICATION: i64 = 0x4973_6f48;
 /// Most memory for cached pages, in KiB.
 const CACHE_KIB: i64 = 8 * 1024;
+
+/// A use that is so long ago is forgotten, in milliseconds: three years.
+const FORGOTTEN_AFTER_MS: u64 = 3 * 365 * 24 * 3_600 * 1_000;
 
 const TABLES: &str = "
 CREATE TABLE heat (
@@ -120,6 +125,9 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     connection.pragma_update(None, "synchronous", "NORMAL")?;
     match (format, application) {
         (FORMAT, APPLICATION) => {
+            // Of files that are gone too, which nobody tells of here.
+            let long_ago = wall_ms().saturating_sub(FORGOTTEN_AFTER_MS);
+            connection.execute("DELETE FROM heat WHERE last_ms < ?1", [i64::try_from(long_ago).unwrap_or(0)])?;
             let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
             if verdict != "ok" {
                 return Err(rusqlite::Error::InvalidQuery);
@@ -166,20 +174,20 @@ mod tests {
     fn uses_are_known_before_and_after_they_are_kept() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("heat");
-        let hour = 3_600_000;
-        let expected = Heat::once(hour).and(2 * hour).and(3 * hour);
+        let (now, hour) = (wall_ms() / 1_000 * 1_000, 3_600_000);
+        let expected = Heat::once(now).and(now + hour).and(now + 2 * hour);
         for is_written in [false, true] {
             let store = HeatStore::open(&path);
             if is_written {
-                assert_eq!(store.get(&file(1)), Some(Heat::once(hour).and(2 * hour)));
-                store.note([file(1)], 3 * hour);
-                assert_eq!(store.get(&file(1)).unwrap().last_ms, 3 * hour);
+                assert_eq!(store.get(&file(1)), Some(Heat::once(now).and(now + hour)));
+                store.note([file(1)], now + 2 * hour);
+                assert_eq!(store.get(&file(1)).unwrap().last_ms, now + 2 * hour);
                 store.write();
                 assert!((store.get(&file(1)).unwrap().warmth - expected.warmth).abs() < 5);
             } else {
-                store.note([file(1), file(2)], hour);
-                store.note([file(1)], 2 * hour);
-                assert_eq!(store.get(&file(2)), Some(Heat::once(hour)));
+                store.note([file(1), file(2)], now);
+                store.note([file(1)], now + hour);
+                assert_eq!(store.get(&file(2)), Some(Heat::once(now)));
             }
             assert_eq!(store.get(&file(3)), None);
         }
@@ -193,9 +201,16 @@ mod tests {
             std::fs::write(&path, content).unwrap();
             let store = HeatStore::open(&path);
             assert_eq!(store.get(&file(1)), None);
-            store.note([file(1)], 7);
+            let now = wall_ms();
+            store.note([file(1), file(2)], now);
+            store.note([file(3)], 7);
             drop(store);
-            assert_eq!(HeatStore::open(&path).get(&file(1)), Some(Heat::once(7)));
+            let store = HeatStore::open(&path);
+            assert_eq!(
+                (store.get(&file(1)), store.get(&file(3))),
+                (Some(Heat::once(now)), None),
+                "what is long ago is forgotten"
+            );
         }
     }
 }

@@ -8,6 +8,7 @@ mod cold;
 mod kept;
 mod outlook;
 mod runner;
+mod uses;
 
 pub(crate) use cold::{Ground, by_times, cold_files};
 pub(crate) use outlook::outlook;

@@ -1,4 +1,4 @@
-//! Who lets contents go by themselves: one thread for each guarded volume.
+//! Who lets contents go by themselves, for each guarded volume.
 //!
 //! It looks at the free space several times a second, which costs one system call, and at the files only when some have to go.
 //! **Invariants:** nothing goes while the share is not known; what goes is asked for in batches, and before each it is asked again
@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use isotherm_core::tiering::{Plan, Policy, Reason, Volume};
 
 use super::cold::{Ground, cold_files};
+use super::uses::listen;
 use crate::clock::wall_ms;
 use crate::guarded::GuardedVolume;
 use crate::recall::Cold;
@@ -37,11 +38,11 @@ const TOGETHER_BYTES: u64 = 64 << 20;
 /// Files in one plan.
 const PLANNED: usize = 20_000;
 
-/// The thread.
+/// Its threads: one that lets go, and one that notes what is used.
 #[derive(Debug)]
 pub(crate) struct Runner {
     ends: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 /// What is asked for and how it stands.
@@ -57,19 +58,20 @@ impl Runner {
     pub(crate) fn start(volume: Weak<GuardedVolume>) -> Self {
         let ends = Arc::new(AtomicBool::new(false));
         let turn = Turn { ends: Arc::clone(&ends), ..Turn::default() };
-        Self { ends, thread: Some(std::thread::spawn(move || turn.run(&volume))) }
+        let (heard, until) = (Weak::clone(&volume), Arc::clone(&ends));
+        let threads = vec![std::thread::spawn(move || turn.run(&volume)), std::thread::spawn(move || listen(&heard, &until))];
+        Self { ends, threads }
     }
 }
 
 impl Drop for Runner {
     fn drop(&mut self) {
         self.ends.store(true, Ordering::Relaxed);
-        // The last user of a volume may be the thread itself.
-        if let Some(thread) = self.thread.take()
-            && thread.thread().id() != std::thread::current().id()
-            && thread.join().is_err()
-        {
-            tracing::error!("Tiering ended with a panic");
+        for thread in self.threads.drain(..) {
+            // The last user of a volume may be one of them.
+            if thread.thread().id() != std::thread::current().id() && thread.join().is_err() {
+                tracing::error!("Tiering ended with a panic");
+            }
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, FileTimes};
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 use isotherm_gate::testing::Fs;
@@ -106,6 +107,31 @@ fn what_is_not_used_goes_after_a_while() {
     office.counts_tiered(2);
     office.settle();
     assert_eq!(tiered(&guarded, &names), ["a", "c"]);
+}
+
+// semantics.md#free-space
+/// Reading a file that is here is a use; what a virus scanner reads is none.
+#[test]
+fn files_that_are_read_are_warm() {
+    for fs in Fs::ALL {
+        let Some(office) = Office::open(fs) else { return };
+        let guarded = office.guarded();
+        for name in ["read", "scanned", "cold"] {
+            fs::write(guarded.join(name), text(1, MIB as usize)).unwrap();
+        }
+        office.settle();
+        let last_use = |name: &str| office.shown(&guarded.join(name))["accessed_ms"].as_u64().unwrap();
+        // When they were made.
+        let before = ["read", "scanned", "cold"].map(last_use);
+        let scanner = office.beside().join("clamscan");
+        fs::copy("/bin/cat", &scanner).unwrap();
+        assert!(Command::new(&scanner).arg(guarded.join("scanned")).stdout(Stdio::null()).status().unwrap().success());
+        until("the use is noted", || {
+            assert!(fs::read(guarded.join("read")).is_ok());
+            last_use("read") > before[0]
+        });
+        assert_eq!([last_use("scanned"), last_use("cold")], before[1..], "on {}", fs.name());
+    }
 }
 
 // semantics.md#free-space

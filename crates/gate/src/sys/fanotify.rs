@@ -25,6 +25,13 @@ pub(crate) fn mark(group: impl AsFd, flags: u32, mask: u64, fd: impl AsFd) -> Re
     if answer < 0 { Err(last_errno()) } else { Ok(()) }
 }
 
+/// The same on what this absolute path leads to, through links too: that of a descriptor below `/proc/self/fd`.
+pub(crate) fn mark_at(group: impl AsFd, flags: u32, mask: u64, path: &std::ffi::CStr) -> Result<(), Errno> {
+    // SAFETY: the path ends with its zero byte and outlives the call; no other memory is involved.
+    let answer = unsafe { libc::fanotify_mark(group.as_fd().as_raw_fd(), flags, mask, libc::AT_FDCWD, path.as_ptr()) };
+    if answer < 0 { Err(last_errno()) } else { Ok(()) }
+}
+
 /// A group that is asked before content is touched, of the highest class; its descriptor does not block.
 pub(crate) const GUARD: u32 = FAN_CLASS_PRE_CONTENT
     | FAN_REPORT_FD_ERROR

@@ -7,8 +7,10 @@
 
 mod group;
 pub mod parse;
+mod uses;
 
 pub use group::{UnavailableReason, Waker, Watch, WatchError, WatchUnavailable};
+pub use uses::Uses;
 
 use crate::FileHandle;
 use parse::{InfoKind, RawEvent};
