@@ -4,9 +4,11 @@
 //! **Invariant:** a client that sends nonsense, or nothing, cannot hold up another one.
 
 mod file;
+mod heat;
 mod residency;
 
 pub use file::{FileState, FileView, RecallView};
+pub use heat::{BANDS_DAYS, HeatRow};
 pub use residency::Moved;
 pub(crate) use residency::{count_stubs, recall_all};
 
@@ -55,6 +57,11 @@ pub enum Request {
     },
     /// The problems of all endpoints.
     Problems,
+    /// How warm the contents below a directory are.
+    Heat {
+        /// Where.
+        path: ShownPath,
+    },
     /// Give up the content of a file, or of all files below a directory. Answered again and again until it is done.
     Tier {
         /// Where.
@@ -83,6 +90,8 @@ pub enum Answer {
     File(Box<FileView>),
     /// To [`Request::Problems`].
     Problems(Vec<ShownProblem>),
+    /// To [`Request::Heat`]: the folders directly below it.
+    Heat(Vec<HeatRow>),
     /// To [`Request::Tier`] and [`Request::Recall`]: how far it is.
     Moved(Box<Moved>),
     /// The request cannot be answered, and why.
@@ -208,6 +217,10 @@ fn answer(request: &Request, (overview, guarded): &Known, tell: &mut dyn FnMut(&
             move_content(path, Way::Recall(lengths)).map_or_else(Answer::Error, |moved| Answer::Moved(Box::new(moved)))
         }
         Request::Problems => Answer::Problems(problems(&overview)),
+        Request::Heat { path } => match path.bytes().ok_or_else(|| "Path is not base64".to_owned()) {
+            Ok(path) => heat::show((&overview, guarded), &path).map_or_else(Answer::Error, Answer::Heat),
+            Err(why) => Answer::Error(why),
+        },
         Request::File { path } => match path.bytes().ok_or_else(|| "Path is not base64".to_owned()) {
             Ok(path) => file::show((&overview, guarded), &path).map_or_else(Answer::Error, |view| Answer::File(Box::new(view))),
             Err(why) => Answer::Error(why),

@@ -51,7 +51,7 @@ pub(crate) fn overview(state: &Path) -> Result<Overview, Failure> {
     match ask(state, &Request::Status)? {
         Answer::Status(overview) => Ok(*overview),
         Answer::Error(why) => Err(Failure::failed(why)),
-        Answer::File(_) | Answer::Problems(_) | Answer::Moved(_) => Err(unfitting(state)),
+        _ => Err(unfitting(state)),
     }
 }
 

@@ -17,7 +17,7 @@ mod service;
 mod share_path;
 mod tiering;
 
-pub(crate) use gate::{AtGate, GateCommand, Recall, Residency, Tier, VolumeCommand};
+pub(crate) use gate::{AtGate, GateCommand, Heat, Recall, Residency, Tier, VolumeCommand};
 pub(crate) use machine::{Demo, Doctor};
 pub(crate) use revisions::{Restore, RestoreOptions, Undelete, Undo, Versions};
 pub(crate) use service::ServiceCommand;
@@ -89,6 +89,8 @@ pub(crate) enum Command {
     /// Files that are open, not in the share yet, small, or have several names stay whole. Exit code 3 if one was left alone
     /// that could be tiered later.
     Tier(Tier),
+    /// How warm the contents below a folder are: what was used when, and what is tiered
+    Heat(Heat),
     /// Brings the content of tiered files back
     ///
     /// Exit code 3 if the content of one did not come.

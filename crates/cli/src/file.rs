@@ -35,7 +35,7 @@ pub(crate) fn run(command: FileCommand) -> Result<Answer, Failure> {
     let view = match agents::ask(&state, &request)? {
         AgentAnswer::File(view) => *view,
         AgentAnswer::Error(why) => return Err(Failure::failed(text(&why))),
-        AgentAnswer::Status(_) | AgentAnswer::Problems(_) | AgentAnswer::Moved(_) => return Err(agents::unfitting(&state)),
+        _ => return Err(agents::unfitting(&state)),
     };
     if view.state == FileState::Absent {
         return Err(Failure::failed(format!("{} is neither here nor in the share", show_path(&path))));

@@ -20,6 +20,7 @@ mod failure;
 mod file;
 mod gate;
 mod group;
+mod heat;
 mod log;
 mod manual;
 mod moment;
@@ -121,6 +122,7 @@ async fn ask(url: String, command: Command) -> Result<Answer, Failure> {
         Command::File(command) => file::run(command),
         Command::Volume(command) => gate::volume(command),
         Command::Tier(Tier { what, dry_run }) => residency::run(residency::Way::Tier { dry_run }, what),
+        Command::Heat(wanted) => heat::run(wanted),
         Command::Recall(wanted) => residency::run(residency::Way::Recall { mend: wanted.mend }, wanted.what),
         Command::Doctor(doctor) => doctor::run(&url, doctor).await,
         Command::Service(ServiceCommand::Run { .. } | ServiceCommand::Backup { .. })

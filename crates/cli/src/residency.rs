@@ -46,7 +46,7 @@ fn ask(state: &Path, path: &Path, way: Way) -> Result<Moved, Failure> {
     match agents::answered(state, answer)? {
         AgentAnswer::Moved(moved) => Ok(*moved),
         AgentAnswer::Error(why) => Err(Failure::failed(text(&why))),
-        AgentAnswer::Status(_) | AgentAnswer::Problems(_) | AgentAnswer::File(_) => Err(agents::unfitting(state)),
+        _ => Err(agents::unfitting(state)),
     }
 }
 

@@ -57,6 +57,21 @@ pub(crate) struct Residency {
     pub(crate) format: Format,
 }
 
+/// Arguments of `isotherm heat`.
+#[derive(Debug, Args)]
+pub(crate) struct Heat {
+    /// A folder of an endpoint on a guarded volume
+    pub(crate) path: PathBuf,
+    /// A table for spreadsheets, with exact numbers
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) csv: bool,
+    /// State folder of the agent. Without it all agents of this machine are asked
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) format: Format,
+}
+
 /// Arguments of `isotherm tier`.
 #[derive(Debug, Args)]
 pub(crate) struct Tier {

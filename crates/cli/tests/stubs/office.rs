@@ -140,6 +140,14 @@ impl Office {
         isotherm(&[command, path.to_str().unwrap(), "--state", self.state(Part::Munich).to_str().unwrap(), "--json"])
     }
 
+    /// How warm a folder of the guarded server is.
+    pub(crate) fn heat(&self, path: &Path, json: bool) -> Ended {
+        let state = self.state(Part::Munich);
+        let mut all = vec!["heat", path.to_str().unwrap(), "--state", state.to_str().unwrap()];
+        all.extend(json.then_some("--json"));
+        isotherm(&all).expect(0)
+    }
+
     /// What would be tiered of a path.
     pub(crate) fn tier_plan(&self, path: &Path) -> Value {
         let state = self.state(Part::Munich);

@@ -64,6 +64,16 @@ fn a_volume_keeps_as_much_free_as_it_is_told() {
         assert!(outlook("site/now/g").contains("a pattern of the endpoint keeps it"), "{}", outlook("site/now/g"));
         assert_eq!((&outlook(gone[0])[..], &outlook("f")[..15]), ("comes when somebody opens it", "stays while the"));
 
+        let heat = office.heat(&guarded, true).json();
+        let of = |name: &str| heat.as_array().unwrap().iter().find(|row| row["path"] == name).unwrap().clone();
+        assert_eq!(
+            (&of("site")["files"], &of("")["files"], &of("")["tiered_files"]),
+            (&1.into(), &7.into(), &gone.len().into()),
+            "{heat}"
+        );
+        assert_eq!(of("site")["bands"], serde_json::json!([40 * MIB, 0, 0, 0, 0]), "{heat}");
+        assert!(office.heat(&guarded, false).out.contains("site/"));
+
         // Whoever opens one has it; another goes for it.
         let opened = gone[0];
         let number = names.iter().position(|name| *name == opened).unwrap() as u64;
