@@ -10,16 +10,17 @@ use crate::volume::ledger;
 use crate::watch::Batch;
 use crate::watch::parse::RawEvent;
 
-/// The entries of a list of stubs; none where it may lack something.
+/// The entries of a list of stubs, its own file first; none where it may lack something.
 #[must_use]
 pub fn ledger(bytes: &[u8]) -> Option<Vec<FileHandle>> {
-    ledger::parse(bytes)
+    let ledger::Entries { own, files } = ledger::parse(bytes)?;
+    Some(std::iter::once(own).chain(files).collect())
 }
 
-/// A list of stubs as it is written.
+/// A list of stubs as it is written, in the file that comes first.
 #[must_use]
 pub fn ledger_of(files: &[FileHandle]) -> Vec<u8> {
-    ledger::bytes_of(files)
+    files.split_first().map_or_else(Vec::new, |(own, files)| ledger::bytes_of(own, files))
 }
 
 /// What the events of one read mean.

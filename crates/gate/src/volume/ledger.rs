@@ -20,8 +20,9 @@ use crate::{FileHandle, Kind};
 const FILE: &str = "stubs";
 /// Name of the next one while it is written.
 const NEXT: &str = "stubs.new";
-/// What a list begins with: format 1.
-const HEAD: &[u8; 8] = b"isoStub1";
+/// What a list begins with: format 2. The first entry is the list's own file: one that a backup brought back, or that somebody has put
+/// there, is an older one, which lacks stubs.
+const HEAD: &[u8; 8] = b"isoStub2";
 /// Entries of files that are whole again which are not worth writing a list anew. A start that writes nothing also gets through
 /// where the volume is about to be frozen, and somebody waits for an answer.
 const SPARE: usize = 4_096;
@@ -139,8 +140,8 @@ pub(crate) fn listed(top: impl AsFd) -> Option<Vec<FileHandle>> {
     if owner.st_uid != rustix::process::geteuid().as_raw() || owner.st_mode & 0o077 != 0 {
         return None;
     }
-    let bytes = contents(home, FILE).ok()??;
-    parse(&bytes)
+    let (bytes, own) = contents(home, FILE).ok()??;
+    parse(&bytes)?.of(&own)
 }
 
 fn entry(file: &FileHandle) -> Vec<u8> {
@@ -158,10 +159,30 @@ fn check(bytes: &[u8]) -> [u8; CHECK] {
     sum.to_le_bytes()
 }
 
+/// What stands in a list.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Entries {
+    /// The file that the list was written to.
+    pub(crate) own: FileHandle,
+    /// Those on it.
+    pub(crate) files: Vec<FileHandle>,
+}
+
+impl Entries {
+    /// The files, if the list is that of this file.
+    fn of(self, file: &FileHandle) -> Option<Vec<FileHandle>> {
+        (self.own == *file).then_some(self.files)
+    }
+}
+
 /// The entries. A last one that is cut off was not durable, so its file is no stub; anything else that is wrong makes the list
 /// one that may lack something.
-pub(crate) fn parse(bytes: &[u8]) -> Option<Vec<FileHandle>> {
-    let mut rest = bytes.strip_prefix(HEAD)?;
+pub(crate) fn parse(bytes: &[u8]) -> Option<Entries> {
+    let mut all = parse_all(bytes.strip_prefix(HEAD)?)?.into_iter();
+    Some(Entries { own: all.next()?, files: all.collect() })
+}
+
+fn parse_all(mut rest: &[u8]) -> Option<Vec<FileHandle>> {
     let mut found = Vec::new();
     while let Some(len) = rest.first().map(|len| usize::from(*len)) {
         let Some((whole, after)) = rest.split_at_checked(1 + len + CHECK) else { break };
@@ -178,10 +199,10 @@ pub(crate) fn parse(bytes: &[u8]) -> Option<Vec<FileHandle>> {
 
 /// The entries, and whether there is nothing behind them.
 fn read(home: &Dir) -> Result<Option<(Vec<FileHandle>, bool)>> {
-    let bytes = contents(home.as_fd(), FILE).map_err(|errno| fail(errno, "read"))?;
-    Ok(bytes.and_then(|bytes| {
-        let listed = parse(&bytes)?;
-        let len = HEAD.len() + listed.iter().map(|file| entry(file).len()).sum::<usize>();
+    let found = contents(home.as_fd(), FILE).map_err(|errno| fail(errno, "read"))?;
+    Ok(found.and_then(|(bytes, own)| {
+        let listed = parse(&bytes)?.of(&own)?;
+        let len = HEAD.len() + std::iter::once(&own).chain(&listed).map(|file| entry(file).len()).sum::<usize>();
         Some((listed, len == bytes.len()))
     }))
 }
@@ -194,37 +215,39 @@ fn go_on(home: &Dir) -> Result<(OwnedFd, u64)> {
     Ok((file, end))
 }
 
-fn contents(home: impl AsFd, name: &str) -> std::result::Result<Option<Vec<u8>>, Errno> {
+/// The bytes of a file, and which it is.
+fn contents(home: impl AsFd, name: &str) -> std::result::Result<Option<(Vec<u8>, FileHandle)>, Errno> {
     let file = match open_beneath(home, OsStr::new(name), OFlags::RDONLY | OFlags::NOFOLLOW, Mode::empty()) {
         Ok(file) => file,
         Err(Errno::NOENT) => return Ok(None),
         Err(errno) => return Err(errno),
     };
+    let own = FileHandle::of(&file)?;
     let mut bytes = Vec::new();
     std::io::Read::read_to_end(&mut std::fs::File::from(file), &mut bytes)
         .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
-    Ok(Some(bytes))
+    Ok(Some((bytes, own)))
 }
 
-/// A whole list; [`parse`] reads it.
-pub(crate) fn bytes_of<'a>(files: impl IntoIterator<Item = &'a FileHandle>) -> Vec<u8> {
-    let mut bytes = HEAD.to_vec();
+/// A whole list in the file `own`; [`parse`] reads it.
+pub(crate) fn bytes_of<'a>(own: &FileHandle, files: impl IntoIterator<Item = &'a FileHandle>) -> Vec<u8> {
+    let mut bytes = [&HEAD[..], &entry(own)].concat();
     files.into_iter().for_each(|file| bytes.extend(entry(file)));
     bytes
 }
 
 /// Writes a list anew, durably; gives the file and its length.
 fn write(home: &Dir, known: &BTreeSet<FileHandle>) -> Result<(OwnedFd, u64)> {
-    let bytes = bytes_of(known);
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW;
     let made = open_beneath(home.as_fd(), OsStr::new(NEXT), flags, Mode::RUSR | Mode::WUSR).and_then(|file| {
+        let bytes = bytes_of(&FileHandle::of(&file)?, known);
         put(&file, &bytes, 0)?;
         rustix::fs::fsync(&file)?;
         rustix::fs::renameat(home.as_fd(), NEXT, home.as_fd(), FILE)?;
         rustix::fs::fsync(home.as_fd())?;
-        Ok(file)
+        Ok((file, bytes.len() as u64))
     });
-    Ok((made.map_err(|errno| fail(errno, "write"))?, bytes.len() as u64))
+    made.map_err(|errno| fail(errno, "write"))
 }
 
 /// Keeps room behind the list, if there is any; gives its end.
@@ -295,16 +318,46 @@ mod tests {
 
     #[test]
     fn a_list_is_read_as_it_was_written_and_damage_is_noticed() {
-        let mut bytes = HEAD.to_vec();
-        (1..4).for_each(|byte| bytes.extend(entry(&handle(byte))));
-        assert_eq!(parse(&bytes).unwrap(), [handle(1), handle(2), handle(3)]);
-        assert_eq!(parse(&bytes[..bytes.len() - 3]).unwrap(), [handle(1), handle(2)], "the last one was cut off");
+        let files = [handle(1), handle(2), handle(3)];
+        let bytes = bytes_of(&handle(9), &files);
+        let of = |bytes: &[u8]| parse(bytes).and_then(|entries| entries.of(&handle(9)));
+        assert_eq!(of(&bytes).unwrap(), files);
+        assert_eq!(of(&bytes[..bytes.len() - 3]).unwrap(), files[..2], "the last one was cut off");
         let torn = [&bytes[..], &[0; 40]].concat();
-        assert_eq!(parse(&torn).unwrap().len(), 3);
+        assert_eq!(of(&torn).unwrap().len(), 3);
+        assert_eq!(parse(&bytes).unwrap().of(&handle(8)), None, "another file's");
+        assert_eq!(parse(&bytes[..HEAD.len()]), None);
         let mut damaged = bytes.clone();
         damaged[HEAD.len() + 3] ^= 1;
         assert_eq!(parse(&damaged), None);
-        assert_eq!(parse(b"isoStub2"), None);
+        assert_eq!(parse(b"isoStub3"), None);
         assert_eq!(parse(b""), None);
+    }
+
+    /// A list that a backup has brought back is an older one.
+    #[test]
+    fn a_copy_of_a_list_is_not_believed() {
+        crate::testing::on_each_fs(64, |volume| {
+            let path = |name: &str| volume.path().join(name);
+            let stub = |root: &Root, name: &str| {
+                std::fs::write(path(name), name).unwrap();
+                let file = std::fs::File::open(path(name)).unwrap();
+                rustix::fs::fsetxattr(&file, crate::volume::STUB_RECORD_XATTR, b"r", rustix::fs::XattrFlags::empty()).unwrap();
+                root.dir().stat(name.as_ref()).unwrap().unwrap().handle
+            };
+            let root = Root::open(volume.path()).unwrap();
+            let first = stub(&root, "first");
+            Ledger::open(&root).unwrap().add(std::slice::from_ref(&first)).unwrap();
+            assert_eq!(listed(root.dir()).unwrap(), std::slice::from_ref(&first));
+            let list = format!("{STAGE_DIR}/{FILE}");
+            std::fs::copy(path(&list), path("backup")).unwrap();
+            let second = stub(&root, "second");
+            Ledger::open(&root).unwrap().add(std::slice::from_ref(&second)).unwrap();
+            assert_eq!(listed(root.dir()).unwrap().len(), 2);
+            std::fs::rename(path("backup"), path(&list)).unwrap();
+            assert_eq!(listed(root.dir()), None, "{:?}", volume.fs());
+            let known = Ledger::open(&root).unwrap();
+            assert_eq!((known.len(), listed(root.dir()).map(|files| files.len())), (2, Some(2)), "{:?}", volume.fs());
+        });
     }
 }
