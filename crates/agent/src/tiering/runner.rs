@@ -26,10 +26,10 @@ const LOOK_MIN: Duration = Duration::from_millis(5);
 const FILLS_BY_SECOND: u64 = 4 << 30;
 /// Between two looks at what has become old, or a quarter of the shortest age.
 const AGES: Duration = Duration::from_secs(300);
-/// After a plan that found too little: what has just come may go when it is safe in the share.
-const AGAIN: Duration = Duration::from_secs(5);
+/// After a plan that found too little, and so many times as long as it took: what has just come may go when it is safe in the share.
+const AGAIN: (Duration, u32) = (Duration::from_secs(5), 20);
 /// The same where the volume runs low.
-const AGAIN_LOW: Duration = Duration::from_secs(1);
+const AGAIN_LOW: (Duration, u32) = (Duration::from_secs(1), 4);
 /// Between two times at which uses are kept.
 const KEEP: Duration = Duration::from_secs(30);
 /// Files and bytes that go together: each file takes two descriptors until it has gone, and who opens one waits for all.
@@ -83,6 +83,8 @@ struct Turn {
     again: Option<Instant>,
     /// Policies for which ages were looked at, and when.
     aged: Option<(Vec<Policy>, Instant)>,
+    /// How long it took to look at all files last.
+    took: Duration,
     kept: Option<Instant>,
     was_low: bool,
 }
@@ -118,7 +120,7 @@ impl Turn {
         let asking: Vec<Policy> =
             grounds.iter().map(|ground| ground.policy.clone()).filter(|policy| policy.older_than_s.is_some()).collect();
         let shortest = asking.iter().filter_map(|policy| policy.older_than_s).min().map(Duration::from_secs);
-        let every = shortest.map_or(AGES, |age| AGES.min(age / 4));
+        let every = shortest.map_or(AGES, |age| AGES.min(age / 4)).max(self.took * AGAIN.1);
         let is_done = self.aged.as_ref().is_some_and(|(policies, at)| *policies == asking && at.elapsed() < every);
         if is_done || asking.is_empty() {
             return false;
@@ -144,7 +146,9 @@ impl Turn {
         let plan = Plan::new(situation.volume, wall_ms(), PLANNED);
         let ends = Arc::clone(&self.ends);
         let go_on = || !ends.load(Ordering::Relaxed);
+        let begun = Instant::now();
         let cold = cold_files((volume.root(), &situation.grounds), volume.heat(), plan, &BTreeSet::new(), &go_on);
+        self.took = begun.elapsed();
         let (mut files, mut bytes) = (0, 0);
         for part in parts(&cold) {
             let part = still_needed(volume, part);
@@ -160,7 +164,8 @@ impl Turn {
         }
         // Somebody may need more at once; otherwise not everything is looked at again in a moment.
         let is_low = volume.situation().is_some_and(|situation| situation.volume.is_low());
-        let pause = if is_low { AGAIN_LOW } else { AGAIN };
+        let (least, times) = if is_low { AGAIN_LOW } else { AGAIN };
+        let pause = least.max(self.took * times);
         self.again = (files == 0 || files < cold.len() / 2).then(|| Instant::now() + pause);
     }
 }
