@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 
 use isotherm_core::ids::EndpointId;
 use isotherm_core::stub::StubRecord;
@@ -39,6 +39,8 @@ pub(crate) struct GuardedVolumes {
 #[derive(Debug)]
 pub(crate) struct GuardedVolume {
     path: PathBuf,
+    /// Held to read while contents go by themselves, and to write by whoever has to know that none does any more.
+    batches: RwLock<()>,
     /// There while any endpoint takes part.
     runner: Mutex<Option<Runner>>,
     recall: Recall,
@@ -94,8 +96,11 @@ impl GuardedVolumes {
                 let Part { share, known, catalog, stubs, tell } = part;
                 let source = Arc::new(FromShare::of(share, known));
                 let member = Member { source: Arc::clone(&source), catalog, stubs: Arc::clone(stubs), tell };
+                // Under one lock: whoever leaves at the same moment ends what nobody needs.
+                let mut runner = volume.runner();
                 volume.members.endpoints().insert(endpoint, member);
-                volume.runner().get_or_insert_with(|| Runner::start(Arc::downgrade(&volume)));
+                runner.get_or_insert_with(|| Runner::start(Arc::downgrade(&volume)));
+                drop(runner);
                 Some(Membership { endpoint, source, volume, _spared: spared })
             }
             Err(why) => {
@@ -151,7 +156,7 @@ impl GuardedVolumes {
         let recall = recall.map_err(|error| error.to_string())?;
         tracing::info!(path = %state.settings.path.display(), "The agent answers for the tiered files of a volume");
         let (path, runner) = (state.settings.path.clone(), Mutex::default());
-        let volume = Arc::new(GuardedVolume { path, runner, recall, ledger, post, members });
+        let volume = Arc::new(GuardedVolume { path, batches: RwLock::default(), runner, recall, ledger, post, members });
         open.insert(state.id, Arc::downgrade(&volume));
         Ok((volume, spared))
     }
@@ -176,15 +181,18 @@ impl GuardedVolume {
         results
     }
 
-    /// Has cold contents go; the bytes of each that went.
-    pub(crate) fn give_up(&self, cold: &[Cold]) -> Vec<u64> {
+    /// Has cold contents go that were found by these policies; what became of each, none where that has changed since.
+    pub(crate) fn give_up(&self, cold: &[Cold], grounds: &[Ground]) -> Vec<Option<Result<(), NotTiered>>> {
+        let _batch = self.batches.read().unwrap_or_else(PoisonError::into_inner);
         // Asked for each batch: looking took time, and records may have been put back since.
-        if self.members.is_unsure() {
-            return Vec::new();
-        }
-        let candidates: Vec<Candidate> = cold.iter().map(|cold| cold.candidate.clone()).collect();
-        let results = self.tier(&candidates);
-        let gone: Vec<u64> = cold.iter().zip(results).filter(|(_, result)| result.is_ok()).map(|(cold, _)| cold.bytes).collect();
+        let now = self.members.grounds();
+        let stands = |endpoint: EndpointId| grounds.iter().any(|ground| ground.endpoint == endpoint && now.contains(ground));
+        let stands: Vec<bool> = cold.iter().map(|cold| !self.members.is_unsure() && stands(cold.endpoint)).collect();
+        let wanted = cold.iter().zip(&stands).filter(|(_, stands)| **stands);
+        let candidates: Vec<Candidate> = wanted.map(|(cold, _)| cold.candidate.clone()).collect();
+        let mut results = self.tier(&candidates).into_iter();
+        let results: Vec<_> = stands.iter().map(|stands| if *stands { results.next() } else { None }).collect();
+        let gone: Vec<_> = results.iter().flatten().filter(|result| result.is_ok()).collect();
         // What btrfs frees counts as free when that is durable.
         let is_late = self.members.top.space().is_ok_and(|space| space.is_estimate);
         if is_late
@@ -193,7 +201,14 @@ impl GuardedVolume {
         {
             tracing::warn!(%error, "What was freed may not be free yet");
         }
-        gone
+        results
+    }
+
+    /// Whether no content of this endpoint goes by itself, nor will.
+    pub(crate) fn lets_nothing_go(&self, endpoint: EndpointId) -> bool {
+        // What is under way ends first.
+        let _no_batch = self.batches.write().unwrap_or_else(PoisonError::into_inner);
+        self.members.endpoints().get(&endpoint).is_none_or(|member| !member.stubs.is_tiering())
     }
 
     /// What may go here, and how much room there is; none where nothing may go.
@@ -294,6 +309,7 @@ impl Membership {
 
 impl Drop for Membership {
     fn drop(&mut self) {
+        let mut runner = self.volume.runner();
         let mut endpoints = self.volume.members.endpoints();
         // An endpoint that begins anew may be here again before its former run has gone.
         if endpoints.get(&self.endpoint).is_some_and(|member| Arc::ptr_eq(&member.source, &self.source)) {
@@ -301,9 +317,10 @@ impl Drop for Membership {
         }
         let is_last = endpoints.is_empty();
         drop(endpoints);
-        // Waited for: what it holds of the volume goes with the last endpoint.
-        let runner = is_last.then(|| self.volume.runner().take());
+        let last = if is_last { runner.take() } else { None };
         drop(runner);
+        // Waited for: what it holds of the volume goes with the last endpoint.
+        drop(last);
     }
 }
 
@@ -321,8 +338,10 @@ impl Members {
     /// Endpoints whose contents may go.
     fn grounds(&self) -> Vec<Ground> {
         let endpoints = self.endpoints();
-        let of = |member: &Member| Some(Ground { catalog: member.catalog.clone(), policy: member.stubs.lets_go()? });
-        endpoints.values().filter_map(of).collect()
+        let of = |(endpoint, member): (&EndpointId, &Member)| {
+            Some(Ground { endpoint: *endpoint, catalog: member.catalog.clone(), policy: member.stubs.lets_go()? })
+        };
+        endpoints.iter().filter_map(of).collect()
     }
 
     /// Whether what is safe in the share cannot be told at some endpoint that tiers.
@@ -356,12 +375,15 @@ impl Room for Members {
         cold_files((&self.top, &grounds), &self.heat, plan, without, go_on)
     }
 
-    fn note(&self, files: &[Candidate]) -> bool {
+    fn note(&self, cold: &[Cold]) -> bool {
         // Asked for each batch: looking took time, and records may have been put back since.
-        if self.is_unsure() {
+        let grounds = self.grounds();
+        let stands = |cold: &Cold| grounds.iter().any(|ground| ground.endpoint == cold.endpoint);
+        if self.is_unsure() || !cold.iter().all(stands) {
             return false;
         }
-        let noted = Members::note(self, files);
+        let files: Vec<Candidate> = cold.iter().map(|cold| cold.candidate.clone()).collect();
+        let noted = Members::note(self, &files);
         if let Err(error) = &noted {
             tracing::warn!(%error, "No room can be made");
         }

@@ -18,6 +18,8 @@ use crate::guarded::GuardedVolumes;
 
 /// Between two looks at what is left.
 const AGAIN: Duration = Duration::from_secs(3);
+/// Between two looks at whether its contents have stopped going.
+const SOON: Duration = Duration::from_millis(50);
 /// Nobody has counted yet.
 const UNKNOWN: u64 = u64::MAX;
 
@@ -88,6 +90,11 @@ impl One {
         let (overview, guarded, on_stubs) = (Arc::clone(overview), Arc::clone(guarded), assignment.on_stubs);
         let thread = std::thread::spawn(move || {
             while !until.load(Ordering::Relaxed) {
+                // It is told to let nothing go any more at the same moment as this begins.
+                if guarded.volume_of_endpoint(endpoint).is_some_and(|volume| !volume.lets_nothing_go(endpoint)) {
+                    std::thread::park_timeout(SOON);
+                    continue;
+                }
                 match count_stubs(&catalog, &path, endpoint) {
                     Ok(found) => count.store(found, Ordering::Relaxed),
                     Err(why) => tracing::warn!(path, why, "Tiered files cannot be counted, so the endpoint stays"),

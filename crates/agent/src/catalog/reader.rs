@@ -92,12 +92,12 @@ impl CatalogReader {
         self.records(&sql, [&after.0[..]])
     }
 
-    /// Nodes whose content, and that of everything below them, an administrator wants to stay here.
+    /// Nodes whose content, and that of everything below them, an administrator wants to stay here; none where that cannot be told.
     #[must_use]
-    pub fn pinned(&self) -> BTreeSet<NodeId> {
+    pub fn pinned(&self) -> Option<BTreeSet<NodeId>> {
         let sql = "SELECT value FROM fact WHERE key = ?1";
         let kept = self.connection.query_row(sql, [super::value_key(PINNED)], |row| row.get::<_, Vec<u8>>(0)).optional();
-        kept.ok().flatten().and_then(|bytes| postcard::from_bytes(&bytes).ok()).unwrap_or_default()
+        kept.ok()?.map_or_else(|| Some(BTreeSet::new()), |bytes| postcard::from_bytes(&bytes).ok())
     }
 
     /// The nodes whose inode this is.

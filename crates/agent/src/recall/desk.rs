@@ -46,6 +46,7 @@ impl Desk {
                 self.take(Event::Tick);
                 self.callers.keep(|file| self.machine.has(file));
                 self.asked_again.retain(|file| self.machine.has(file));
+                self.performer.keep_awaited(|file| self.machine.has(file));
             }
             let rest = if self.machine.is_empty() { IDLE } else { LOOK_AFTER };
             match queue.recv_timeout(rest) {
@@ -86,14 +87,14 @@ impl Desk {
                 Told::Asked(waiting) => {
                     let file = handle_of(&waiting.file);
                     self.callers.asked(&file, waiting.program);
-                    [&self.fetches, &self.large].into_iter().for_each(|lane| lane.promote(&file));
+                    self.is_awaited(&file);
                     let (id, purpose) = (QuestionId(waiting.id), purpose(waiting.purpose));
                     asked.push(Question { id, file, purpose, let_through: waiting.let_through });
                 }
                 Told::Wanted(file) => {
                     let file = handle_of(&file);
                     self.asked_again.insert(file.clone());
-                    [&self.fetches, &self.large].into_iter().for_each(|lane| lane.promote(&file));
+                    self.is_awaited(&file);
                     wanted.push(file);
                 }
                 Told::Left(id) => left.push(QuestionId(id)),
@@ -107,6 +108,11 @@ impl Desk {
             (!returned.is_empty()).then_some(Event::Returned(returned)),
         ];
         events.into_iter().flatten().for_each(|event| self.take(event));
+    }
+
+    fn is_awaited(&self, file: &Handle) {
+        self.performer.awaits(file);
+        [&self.fetches, &self.large].into_iter().for_each(|lane| lane.promote(file));
     }
 
     fn let_go(&mut self, files: Vec<(Handle, bool)>) {

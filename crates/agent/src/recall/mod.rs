@@ -156,6 +156,7 @@ impl Recall {
             problems: Arc::clone(&problems),
             tell,
             wanted: Mutex::default(),
+            awaited: Mutex::default(),
         });
         let mut threads = Vec::new();
         let mut hands = |count: usize| {

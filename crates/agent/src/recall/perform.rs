@@ -105,8 +105,10 @@ pub(super) struct Performer {
     pub(super) problems: Arc<Mutex<Vec<RecallProblem>>>,
     /// Is told of files that are whole now, and of those that cannot be.
     pub(super) tell: Tell,
-    /// Files whose content somebody waits for.
+    /// Files whose content is wanted.
     pub(super) wanted: Mutex<BTreeSet<Handle>>,
+    /// Files that a caller waits for.
+    pub(super) awaited: Mutex<BTreeSet<Handle>>,
 }
 
 impl std::fmt::Debug for Performer {
@@ -135,6 +137,24 @@ impl Performer {
     /// Somebody waits for the content of a file.
     pub(super) fn begin(&self, file: &Handle) {
         self.wanted().insert(file.clone());
+    }
+
+    /// A caller waits for a file.
+    pub(super) fn awaits(&self, file: &Handle) {
+        self.awaited().insert(file.clone());
+    }
+
+    /// Forgets who waited for files that are not worked on any more.
+    pub(super) fn keep_awaited(&self, is_worked_on: impl Fn(&Handle) -> bool) {
+        self.awaited().retain(is_worked_on);
+    }
+
+    fn is_awaited(&self, file: &Handle) -> bool {
+        self.awaited().contains(file)
+    }
+
+    fn awaited(&self) -> MutexGuard<'_, BTreeSet<Handle>> {
+        self.awaited.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Nobody waits for it any more.
@@ -243,11 +263,13 @@ impl Performer {
     /// Fills a file, or leaves it as it was. Where the volume is full, what has been here for longer goes first, if somebody waits:
     /// whoever brings back a tree that does not fit would have it push itself out.
     fn fill(&self, file: &Handle, record: &StubRecord, is_awaited: bool, progress: &(dyn Fn() + Sync)) -> Result<(), Failure> {
-        let tries = if is_awaited { ROOM_TRIES } else { 0 };
-        for _ in 0..tries {
+        for _ in 0..ROOM_TRIES {
             let seen = self.room_made();
             match self.fill_once(file, record, progress) {
-                Err(Failure::NoSpace) if self.make_room(record.size, seen, progress) => progress(),
+                // Somebody may have come since it was begun.
+                Err(Failure::NoSpace) if (is_awaited || self.is_awaited(file)) && self.make_room(record.size, seen, progress) => {
+                    progress();
+                }
                 filled => return filled,
             }
         }
@@ -292,7 +314,7 @@ impl Performer {
             if opened.stat()?.size != record.size || !seals.hold(&opened, progress)? {
                 return Err(FetchFailure::Content("The file was cut, without being opened, while its content came".to_owned()));
             }
-            if !remains.leave_holes(&opened, record.size)? {
+            if !remains.leave_holes(&opened, record.size, progress)? {
                 return Err(FetchFailure::Written);
             }
             Ok(inode.set_mtime(modified)?)
@@ -302,8 +324,11 @@ impl Performer {
             self.show(file, &FetchFailure::Written.to_string());
             return Err(Failure::Other);
         }
-        // The record may not be durable yet, and without it nobody knows what the holes stand for.
-        let left = opened.flush().and_then(|()| opened.give_up()).and_then(|()| inode.set_mtime(modified));
+        // The record may not be durable yet, and without it nobody knows what the holes stand for. Where something had been before,
+        // somebody may have written it: then all stays, and the next try compares.
+        let is_own = !remains.are_any();
+        let given_up = opened.flush().and_then(|()| if is_own { opened.give_up() } else { Ok(()) });
+        let left = given_up.and_then(|()| inode.set_mtime(modified));
         if let Err(error) = left {
             tracing::warn!(?file, %error, "What came of a recall that failed was not given up");
         }

@@ -45,14 +45,14 @@ impl Remains {
     }
 
     /// Whether there is nothing where nothing came. To be asked when all has come.
-    pub(super) fn leave_holes(&mut self, file: &StubFile, size: u64) -> Result<bool, GateError> {
+    pub(super) fn leave_holes(&mut self, file: &StubFile, size: u64, progress: &dyn Fn()) -> Result<bool, GateError> {
         if !self.any {
             return Ok(true);
         }
         self.came.sort_unstable();
         let mut from = 0;
         for (begin, end) in self.came.iter().copied().chain([(size, size)]) {
-            if from < begin && !are_zeros(file, from, begin)? {
+            if from < begin && !are_zeros(file, from, begin, progress)? {
                 return Ok(false);
             }
             from = from.max(end);
@@ -61,10 +61,12 @@ impl Remains {
     }
 }
 
-fn are_zeros(file: &StubFile, from: u64, until: u64) -> Result<bool, GateError> {
+fn are_zeros(file: &StubFile, from: u64, until: u64, progress: &dyn Fn()) -> Result<bool, GateError> {
     let mut buffer = vec![0; PIECE];
     let mut at = from;
-    while at < until {
+    while let Some(data) = file.next_data(at)?.filter(|data| *data < until) {
+        progress();
+        at = data;
         let len = usize::try_from(until - at).unwrap_or(PIECE).min(PIECE);
         let found = &mut buffer[..len];
         file.read_at(at, found)?;

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
+use isotherm_core::ids::EndpointId;
 use isotherm_core::tiering::Reason;
 use isotherm_core::trees::Handle;
 use isotherm_gate::Space;
@@ -33,6 +34,8 @@ const AGAIN_AFTER: Duration = Duration::from_secs(10);
 /// A file whose content may go.
 #[derive(Clone, Debug)]
 pub struct Cold {
+    /// The endpoint that it belongs to.
+    pub endpoint: EndpointId,
     /// The file, and what it would stand for.
     pub candidate: Candidate,
     /// What its content takes on the disk.
@@ -47,8 +50,8 @@ pub trait Room: Send + Sync + std::fmt::Debug {
     /// `without`. `go_on` is asked now and then; none when it says no, and where nothing may go.
     fn coldest(&self, bytes: u64, without: &BTreeSet<Handle>, go_on: &dyn Fn() -> bool) -> Vec<Cold>;
 
-    /// Notes durably that these may be stubs soon; false if that was not possible.
-    fn note(&self, files: &[Candidate]) -> bool;
+    /// Notes durably that these may be stubs soon; false if that was not possible, or they are not to go any more.
+    fn note(&self, cold: &[Cold]) -> bool;
 }
 
 /// Who makes room, one at a time.
@@ -121,7 +124,7 @@ impl Performer {
     /// How many bytes went. Files that did not are noted.
     fn give_up_cold(&self, room: &dyn super::Room, cold: &[Cold], in_use: &mut BTreeSet<Handle>) -> u64 {
         let candidates: Vec<Candidate> = cold.iter().map(|cold| cold.candidate.clone()).collect();
-        if !room.note(&candidates) {
+        if !room.note(cold) {
             return 0;
         }
         let results = hand_over(&self.inputs, &candidates, |mine| self.tier(mine));

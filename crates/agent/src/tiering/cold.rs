@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use isotherm_core::ids::NodeId;
+use isotherm_core::ids::{EndpointId, NodeId};
 use isotherm_core::node::Kind;
 use isotherm_core::tiering::{File, Going, Heat, Plan, Policy};
 use isotherm_core::trees::{Handle, Local, Record};
@@ -20,8 +20,9 @@ use crate::volume::{gate_handle, print_of};
 const PAGE: usize = 1_000;
 
 /// An endpoint whose contents may go.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Ground {
+    pub(crate) endpoint: EndpointId,
     pub(crate) catalog: PathBuf,
     pub(crate) policy: Policy,
 }
@@ -42,7 +43,7 @@ pub(crate) fn cold_files(
     let readers: Vec<Option<CatalogReader>> = grounds.iter().map(open).collect();
     for (number, (ground, reader)) in grounds.iter().zip(&readers).enumerate() {
         let Some(reader) = reader else { continue };
-        let mut kept = Kept::new(reader, &ground.policy);
+        let Some(mut kept) = Kept::new(reader, &ground.policy) else { continue };
         let mut after = NodeId::ROOT;
         loop {
             let page = reader.whole_files(after, PAGE);
@@ -71,7 +72,8 @@ pub(crate) fn cold_files(
     let of = |going: Going<Planned>| {
         let (number, node) = going.file;
         let record = readers[number].as_ref()?.record(node)?;
-        Some(Cold { candidate: Candidate::of(&record)?, bytes: going.bytes, reason: going.reason })
+        let endpoint = grounds[number].endpoint;
+        Some(Cold { endpoint, candidate: Candidate::of(&record)?, bytes: going.bytes, reason: going.reason })
     };
     plan.into_going().into_iter().filter_map(of).collect()
 }

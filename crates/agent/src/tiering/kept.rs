@@ -23,10 +23,11 @@ pub(super) struct Kept<'a> {
 }
 
 impl<'a> Kept<'a> {
-    pub(super) fn new(catalog: &'a CatalogReader, policy: &'a Policy) -> Self {
-        let pinned = catalog.pinned();
+    /// None where it cannot be told what stays: then nothing goes.
+    pub(super) fn new(catalog: &'a CatalogReader, policy: &'a Policy) -> Option<Self> {
+        let pinned = catalog.pinned()?;
         let asks = !policy.keep.is_empty() || !pinned.is_empty();
-        Self { catalog, policy, pinned, known: HashMap::new(), asks }
+        Some(Self { catalog, policy, pinned, known: HashMap::new(), asks })
     }
 
     /// Why a node with this place stays, if it does.
@@ -57,7 +58,8 @@ impl<'a> Kept<'a> {
         // A ring, which names of both sides together can make for a while, ends here.
         self.known.insert(directory, (None, Vec::new()));
         let place = self.catalog.record(directory).and_then(|record| record.local).map(|local| local.place);
-        let known = place.map_or((None, Vec::new()), |place| {
+        // Of one that is not known it is not known either.
+        let known = place.map_or((Some(Stays::Kept), Vec::new()), |place| {
             let (above, path) = self.directory(place.parent);
             let stays = above.or_else(|| self.by_itself(directory, &place, &path));
             let path = if self.policy.knows_paths() { joined(&path, place.name.as_bytes()) } else { Vec::new() };

@@ -4,19 +4,20 @@
 //! **Invariants:** nothing goes while the share is not known; what goes is asked for in batches, and before each it is asked again
 //! whether it has to.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use isotherm_core::tiering::{Plan, Policy, Reason, Volume};
+use isotherm_core::trees::Handle;
 
 use super::cold::{Ground, cold_files};
 use super::uses::listen;
 use crate::clock::wall_ms;
 use crate::guarded::GuardedVolume;
-use crate::recall::Cold;
+use crate::recall::{Cold, NotTiered};
 
 /// Between two looks at the free space, at most.
 const LOOK: Duration = Duration::from_millis(250);
@@ -35,6 +36,11 @@ const KEEP: Duration = Duration::from_secs(30);
 /// Files and bytes that go together: each file takes two descriptors until it has gone, and who opens one waits for all.
 const TOGETHER: usize = 256;
 const TOGETHER_BYTES: u64 = 64 << 20;
+/// For how long a file is left alone that did not go: because it is in use, and because something is not known yet.
+const STUCK: Duration = Duration::from_secs(600);
+const STUCK_SHORTLY: Duration = Duration::from_secs(5);
+/// How many of these are remembered.
+const STUCK_MAX: usize = 100_000;
 /// Files in one plan.
 const PLANNED: usize = 20_000;
 
@@ -83,6 +89,8 @@ struct Turn {
     again: Option<Instant>,
     /// Policies for which ages were looked at, and when.
     aged: Option<(Vec<Policy>, Instant)>,
+    /// Contents that did not go, and until when they are left alone: else the coldest, which is always open, would keep all others.
+    stuck: BTreeMap<Handle, Instant>,
     /// How long it took to look at all files last.
     took: Duration,
     kept: Option<Instant>,
@@ -147,7 +155,9 @@ impl Turn {
         let ends = Arc::clone(&self.ends);
         let go_on = || !ends.load(Ordering::Relaxed);
         let begun = Instant::now();
-        let cold = cold_files((volume.root(), &situation.grounds), volume.heat(), plan, &BTreeSet::new(), &go_on);
+        self.stuck.retain(|_, until| Instant::now() < *until);
+        let stuck: BTreeSet<Handle> = self.stuck.keys().cloned().collect();
+        let cold = cold_files((volume.root(), &situation.grounds), volume.heat(), plan, &stuck, &go_on);
         self.took = begun.elapsed();
         let (mut files, mut bytes) = (0, 0);
         for part in parts(&cold) {
@@ -155,9 +165,16 @@ impl Turn {
             if part.is_empty() || !go_on() {
                 continue;
             }
-            let gone = volume.give_up(&part);
-            files += gone.len();
-            bytes += gone.iter().sum::<u64>();
+            for (cold, result) in part.iter().zip(volume.give_up(&part, &situation.grounds)) {
+                match result {
+                    Some(Ok(())) => {
+                        files += 1;
+                        bytes += cold.bytes;
+                    }
+                    Some(Err(why)) => self.leave_alone(cold, &why),
+                    None => {}
+                }
+            }
         }
         if files > 0 {
             tracing::info!(path = %volume.path().display(), files, bytes, "Cold contents went");
@@ -166,7 +183,22 @@ impl Turn {
         let is_low = volume.situation().is_some_and(|situation| situation.volume.is_low());
         let (least, times) = if is_low { AGAIN_LOW } else { AGAIN };
         let pause = least.max(self.took * times);
-        self.again = (files == 0 || files < cold.len() / 2).then(|| Instant::now() + pause);
+        let others_may_go = files > 0 || self.stuck.len() > stuck.len();
+        self.again = (!others_may_go).then(|| Instant::now() + pause);
+    }
+}
+
+impl Turn {
+    fn leave_alone(&mut self, cold: &Cold, why: &NotTiered) {
+        tracing::debug!(file = ?cold.candidate.file, %why, "A cold file stays");
+        let span = match why {
+            // The catalog will know in a moment.
+            NotTiered::Changed | NotTiered::IsStub | NotTiered::Held => STUCK_SHORTLY,
+            NotTiered::InUse | NotTiered::Volume(_) => STUCK,
+        };
+        if self.stuck.len() < STUCK_MAX {
+            self.stuck.insert(cold.candidate.file.clone(), Instant::now() + span);
+        }
     }
 }
 

@@ -33,6 +33,8 @@ pub(crate) struct Contents {
     pub(crate) hold_at: AtomicUsize,
     /// Somebody waits there.
     pub(crate) held: AtomicBool,
+    /// From the next piece on the share has nothing of it any more.
+    pub(crate) breaks: AtomicBool,
     /// When the contents were written, where that is known.
     pub(crate) modified: Mutex<Option<i64>>,
 }
@@ -64,6 +66,9 @@ impl Source for Contents {
                 return Err(FetchFailure::NotWanted);
             }
             heard();
+            if self.breaks.load(Ordering::Relaxed) {
+                return Err(FetchFailure::Content("The share has no such content".to_owned()));
+            }
             take(at as u64 * 100_000, piece)?;
         }
         Ok(())

@@ -331,6 +331,22 @@ fn what_was_written_to_a_stub_behind_the_guard_stays_until_somebody_asks_for_its
             assert_eq!(wants(Lengths::Mended), [true], "{name} on {:?}", volume.fs());
             assert!(fs::read(bench.path(&name)).unwrap() == content && file.record().unwrap().is_none());
         }
+        // Also where the recall that does not reach it fails: what came stays beside it, and the next one finds it.
+        let file = bench.stub("late", &content, 0o644);
+        let handle = bench.candidate("late", &content).unwrap().file;
+        file.fill(299_990, b"mine").unwrap();
+        bench.contents.hold_at.store(150_000, Ordering::Relaxed);
+        std::thread::scope(|scope| {
+            let begun = scope.spawn(|| recall.bring_back(vec![handle.clone()], Lengths::Kept));
+            wait_until(|| bench.contents.held.load(Ordering::Relaxed));
+            bench.contents.breaks.store(true, Ordering::Relaxed);
+            bench.contents.hold_at.store(0, Ordering::Relaxed);
+            assert_eq!(begun.join().unwrap(), [false]);
+        });
+        bench.contents.breaks.store(false, Ordering::Relaxed);
+        let mut found = [0; 4];
+        file.read_at(299_990, &mut found).unwrap();
+        assert_eq!(&found, b"mine", "after a recall that failed, on {:?}", volume.fs());
         // What a recall has left that was broken off is the content's own; its time is not.
         let file = bench.stub("half", &content, 0o644);
         file.fill(100_000, &content[100_000..200_000]).unwrap();

@@ -124,6 +124,9 @@ pub trait Sentry: Send + Sync + std::fmt::Debug {
     fn look_after(&self) -> Vec<Told>;
 }
 
+/// How often the patience with one agent is granted to those that follow it.
+const PATIENCES_MAX: u32 = 5;
+
 /// The post before one file system.
 #[derive(Debug)]
 pub struct Post {
@@ -390,9 +393,11 @@ impl Post {
     /// Refuses those who have waited for longer than this while nobody answered, which is so since then.
     #[must_use]
     pub fn refuse_after(&self, patience: Duration, alone_since: Instant) -> usize {
+        // Agents that come and go, and answer nobody, are waited for too, but not for ever.
+        let is_late =
+            |since: Instant| since.max(alone_since).elapsed() >= patience || since.elapsed() >= patience * PATIENCES_MAX;
         let mut state = self.state();
-        let late =
-            state.waiting.iter().filter(|(_, (.., since))| (*since).max(alone_since).elapsed() >= patience).map(|(id, _)| *id);
+        let late = state.waiting.iter().filter(|(_, (.., since))| is_late(*since)).map(|(id, _)| *id);
         let late: Vec<u64> = late.collect();
         let questions = late.iter().filter_map(|id| state.waiting.remove(id));
         questions.for_each(|(_, question, _)| question.refuse(Refusal::Busy));

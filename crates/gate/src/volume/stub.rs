@@ -158,6 +158,18 @@ impl StubFile {
         Ok(())
     }
 
+    /// Where the next content on the disk begins, be it zeros; none where there is no more.
+    ///
+    /// # Errors
+    /// A failure of the volume.
+    pub fn next_data(&self, from: u64) -> Result<Option<u64>> {
+        match rustix::fs::seek(&self.fd, SeekFrom::Data(from)) {
+            Ok(data) => Ok(Some(data)),
+            Err(Errno::NXIO) => Ok(None),
+            Err(errno) => Err(self.fail(errno, "look for content of")),
+        }
+    }
+
     /// What is there now; zeros where nothing is.
     ///
     /// # Errors

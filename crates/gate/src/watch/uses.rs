@@ -23,6 +23,8 @@ const INIT_FLAGS: u32 =
     libc::FAN_CLASS_NOTIF | libc::FAN_REPORT_FID | libc::FAN_UNLIMITED_MARKS | libc::FAN_CLOEXEC | libc::FAN_NONBLOCK;
 /// Size of the buffer for one read, in bytes: some thousand uses.
 const READ_BUFFER_BYTES: usize = 64 * 1024;
+/// Reads of one call.
+const READS_MAX: usize = 16;
 
 /// The uses of a volume's files, as they happen.
 #[derive(Debug)]
@@ -67,7 +69,9 @@ impl Uses {
         if poll(&mut [PollFd::new(&self.group, PollFlags::IN)], timeout.as_ref()) != Ok(1) {
             return used;
         }
-        while let Ok(len @ 1..) = retry_on_intr(|| rustix::io::read(&self.group, &mut self.buffer[..])) {
+        // Not until there are no more: there may always be.
+        for _ in 0..READS_MAX {
+            let Ok(len @ 1..) = retry_on_intr(|| rustix::io::read(&self.group, &mut self.buffer[..])) else { break };
             // What cannot be read is a use that nobody hears of.
             for event in parse_events(&self.buffer[..len]).unwrap_or_default() {
                 let target = event.records.into_iter().find(|record| record.kind == InfoKind::Target);

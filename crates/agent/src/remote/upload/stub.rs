@@ -18,8 +18,8 @@ use crate::volume::{ContentSource as _, StubRules, attributes, print_of};
 
 /// Pieces in which a file is looked through, in bytes.
 const PIECE: usize = 1 << 20;
-/// Zeros that no whole content ends in by accident.
-const PAGE: usize = 4_096;
+/// Half of what a file system writes or leaves out as a whole, in bytes: wherever a chunk begins, one lies whole in each page.
+const HALF_PAGE: usize = 2_048;
 
 impl Uploader {
     /// What reading came to where a file cannot be read because it is a stub.
@@ -87,7 +87,9 @@ impl Uploader {
             Err(_) => false,
         };
         if is_hollow {
-            return Ok(failed("It is a copy of a tiered file without its content; remove it"));
+            return Ok(failed(
+                "It is a copy of a tiered file, and has zeros where that has other bytes: remove it, or copy it again from where it is whole",
+            ));
         }
         attributes::tell(&copy, true)?;
         copy.remove_record()?;
@@ -95,7 +97,7 @@ impl Uploader {
         Ok(ReadError::Changed)
     }
 
-    /// Whether a file has nothing but the content that a record stands for and, at least once, zeros in its place.
+    /// Whether a file has zeros, be it one page, where the content that a record stands for has other bytes.
     fn lacks_content(
         &self,
         known: &Mutex<CatalogReader>,
@@ -103,35 +105,38 @@ impl Uploader {
         asked: NodeId,
         copy: &StubFile,
     ) -> Result<bool, ReadError> {
-        if copy.stat()?.size != record.size {
-            return Ok(false);
-        }
+        let size = copy.stat()?.size;
         let reader = |node| known.lock().unwrap_or_else(PoisonError::into_inner).record(node);
         let found = Sought::new(record, [asked]).find(reader, |nodes| self.share.had(nodes)).map_err(ReadError::Away)?;
         let manifest = match found {
             Some(id) => self.share.manifests(&[id]).map_err(ReadError::Away)?.pop().flatten(),
             None => None,
         };
-        let Some(manifest) = manifest else { return Ok(are_zeros(copy, record.size)?) };
-        let mut lacks = false;
+        let Some(manifest) = manifest else { return Ok(are_zeros(copy, size)?) };
         for placed in manifest.placed() {
             let Part::Data { chunk, len } = placed.part else { continue };
-            let mut bytes = vec![0; len as usize];
+            // What was cut off is no zeros.
+            let here = usize::try_from(size.saturating_sub(placed.offset)).unwrap_or(usize::MAX).min(len as usize);
+            let mut bytes = vec![0; here];
             copy.read_at(placed.offset, &mut bytes)?;
-            if bytes.iter().all(|byte| *byte == 0) {
-                lacks = true;
-            } else if ChunkId::of(&bytes) != chunk && !is_cut_off(&bytes) {
-                // Somebody has made something else of it.
-                return Ok(false);
+            let has_zeros = || bytes.chunks(HALF_PAGE).any(is_zero);
+            if ChunkId::of(&bytes) == chunk || !has_zeros() {
+                continue;
+            }
+            let mut original = None;
+            self.share.chunks(&[chunk], &mut |_, found| original = found, &|| {}).map_err(ReadError::Away)?;
+            // One that the share has no more cannot be compared.
+            let Some(original) = original else { return Ok(true) };
+            if bytes.chunks(HALF_PAGE).zip(original.chunks(HALF_PAGE)).any(|(here, there)| is_zero(here) && !is_zero(there)) {
+                return Ok(true);
             }
         }
-        Ok(lacks)
+        Ok(false)
     }
 }
 
-/// Whether it ends in a page of zeros, as what was being written when it was copied.
-fn is_cut_off(bytes: &[u8]) -> bool {
-    bytes.len() > PAGE && bytes[bytes.len() - PAGE..].iter().all(|byte| *byte == 0)
+fn is_zero(bytes: &[u8]) -> bool {
+    bytes.iter().all(|byte| *byte == 0)
 }
 
 fn are_zeros(file: &StubFile, size: u64) -> Result<bool, GateError> {

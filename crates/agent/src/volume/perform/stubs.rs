@@ -59,7 +59,8 @@ impl StubRules {
         *self.tiering.lock().unwrap_or_else(PoisonError::into_inner) = (tiering, policy);
     }
 
-    fn is_tiering(&self) -> bool {
+    /// Whether it is set to tier.
+    pub fn is_tiering(&self) -> bool {
         self.tiering.lock().unwrap_or_else(PoisonError::into_inner).0
     }
 
