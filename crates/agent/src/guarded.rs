@@ -411,6 +411,14 @@ impl Source for Members {
         Err(failure)
     }
 
+    fn shows_offline(&self, file: &Handle) -> bool {
+        let silent: Vec<Arc<FromShare>> = {
+            let endpoints = self.endpoints();
+            endpoints.values().filter(|member| !member.stubs.shows_offline()).map(|member| Arc::clone(&member.source)).collect()
+        };
+        !silent.iter().any(|source| source.has(file))
+    }
+
     fn modified(&self, file: &Handle, record: &StubRecord) -> Option<i64> {
         let sources: Vec<Arc<FromShare>> = self.endpoints().values().map(|member| Arc::clone(&member.source)).collect();
         sources.iter().find_map(|source| source.modified(file, record))

@@ -24,6 +24,9 @@ pub struct PolicyChange {
     /// Percent of the room for contents above which one goes before all others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub largest_percent: Option<u8>,
+    /// Whether clients of Samba see tiered files as offline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offline_attribute: Option<bool>,
     /// Patterns of what stays; they replace the earlier ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep: Option<Vec<String>>,
@@ -47,6 +50,7 @@ impl PolicyChange {
             grace_s: self.grace_s.unwrap_or(to.grace_s),
             min_size: self.min_size.unwrap_or(to.min_size),
             largest_percent: self.largest_percent.unwrap_or(to.largest_percent),
+            offline_attribute: self.offline_attribute.unwrap_or(to.offline_attribute),
             keep: self.keep.clone().unwrap_or(to.keep),
         };
         policy.check().map(|()| policy)

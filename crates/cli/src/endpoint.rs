@@ -231,6 +231,9 @@ fn policy(policy: &Policy) -> String {
     if policy.largest_percent < 100 {
         parts.push(format!("first what takes over {}% of the room", policy.largest_percent));
     }
+    if !policy.offline_attribute {
+        parts.push("not shown as offline".to_owned());
+    }
     if !policy.keep.is_empty() {
         parts.push(format!("never {}", text(&policy.keep.join(", "))));
     }

@@ -1,5 +1,5 @@
 //! The catalog of an endpoint in SQLite: the engine's three trees and the few facts beside them. And, in a file of its own for each
-//! guarded volume, what is known of uses ([`heat`]).
+//! guarded volume, what is known of uses (`heat`).
 //!
 //! It decides nothing and derives nothing but indexes. **Invariants:** everything since the last commit is one
 //! transaction; after a failure nothing is written before that transaction was rolled back, and whoever commits is told.

@@ -266,7 +266,7 @@ impl Thread {
                     Input::Confirmed(number) => self.confirm(opened, number)?,
                     Input::Tiering(tiering, policy) => {
                         self.keep_tiering(tiering, &policy);
-                        opened.workers.set_tiering(tiering, policy);
+                        opened.set_tiering(tiering, policy);
                     }
                     Input::Event(event) => {
                         if let Event::Command(command) = &event {

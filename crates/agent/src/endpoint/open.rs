@@ -13,6 +13,7 @@ use isotherm_api::sync::{InitialUpload, Problem, Watch};
 use isotherm_core::exclude::Exclusions;
 use isotherm_core::ids::EndpointId;
 use isotherm_core::plan::{Authority, Rules};
+use isotherm_core::tiering::Policy;
 use isotherm_gate::ErrorKind;
 
 use super::guarding::Guarding;
@@ -53,6 +54,14 @@ pub(super) struct Opened {
     renewed: Instant,
 }
 
+impl Opened {
+    /// What administrators say of tiering now.
+    pub(super) fn set_tiering(&self, tiering: bool, policy: Policy) {
+        self.volume.show_offline(policy.offline_attribute);
+        self.workers.set_tiering(tiering, policy);
+    }
+}
+
 impl From<MarkerProblem> for End {
     fn from(problem: MarkerProblem) -> Self {
         Self::Failed { reason: problem.to_string(), remedy: problem.remedy().to_owned() }
@@ -83,6 +92,7 @@ pub(super) fn open(spec: &Spec, inputs: &Sender<Input>) -> Result<Opened, End> {
     }
     catalog.commit()?;
     let share = Arc::new(Share::new(Arc::clone(&spec.attachment), assignment.group, spec.runtime.clone()));
+    volume.show_offline(assignment.policy.offline_attribute);
     let stubs = Arc::new(StubRules::new(assignment.tiering, assignment.policy.clone()));
     let known_here = Arc::new(Mutex::new(catalog.reader()?));
     let begin = || Guarding::begin(spec, &volume, (&share, &known_here), &stubs, inputs);

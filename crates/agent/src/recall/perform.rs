@@ -54,6 +54,9 @@ pub trait Source: Send + Sync + std::fmt::Debug {
         heard: &(dyn Fn() + Sync),
     ) -> Result<(), FetchFailure>;
 
+    /// Whether clients of Samba are to see that the content of a file is away.
+    fn shows_offline(&self, file: &Handle) -> bool;
+
     /// When the content that a record stands for was written, as its author's file system told, in nanoseconds since 1970; none where
     /// that is not known.
     fn modified(&self, file: &Handle, record: &StubRecord) -> Option<i64>;

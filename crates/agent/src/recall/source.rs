@@ -53,6 +53,12 @@ impl FromShare {
         Self { known: Some(Arc::clone(known)), ..Self::new(Arc::clone(share) as Arc<_>, Box::new(find)) }
     }
 
+    /// Whether a file is one of the endpoint's.
+    pub(crate) fn has(&self, file: &Handle) -> bool {
+        let known = self.known.as_ref().map(|known| known.lock().unwrap_or_else(PoisonError::into_inner));
+        known.is_some_and(|known| !known.by_handle(file).is_empty())
+    }
+
     fn manifest(&self, file: &Handle, record: &StubRecord) -> Result<Manifest, Stopped> {
         let unknown = || Stopped::For(FetchFailure::Unknown("The share does not know the content of this file".to_owned()));
         let id = (self.find)(file, record)?.ok_or_else(unknown)?;
@@ -177,6 +183,11 @@ impl Source for FromShare {
                 }
             }
         }
+    }
+
+    /// For an endpoint's policy says.
+    fn shows_offline(&self, _file: &Handle) -> bool {
+        true
     }
 
     fn modified(&self, file: &Handle, record: &StubRecord) -> Option<i64> {

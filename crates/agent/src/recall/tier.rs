@@ -134,7 +134,9 @@ impl Performer {
             return Err(NotTiered::Changed);
         }
         opened.set_record(&StubRecord { bound: Bound::to(file), ..*record }.encode())?;
-        say_where(&opened, false);
+        if self.source.shows_offline(file) {
+            say_where(&opened, false);
+        }
         Ok(Marked { inode, opened, print: *print })
     }
 }

@@ -73,7 +73,7 @@ impl Volume {
 
     /// Attributes as this server's kernel takes them.
     fn local_attributes(&self, mut xattrs: Xattrs, is_stub: bool) -> Result<Xattrs, GateError> {
-        if let Some(value) = xattrs.get_mut(attributes::DOSATTRIB).filter(|_| is_stub) {
+        if let Some(value) = xattrs.get_mut(attributes::DOSATTRIB).filter(|_| is_stub && self.shows_offline()) {
             *value = attributes::away(value);
         }
         for (_, value) in xattrs.iter_mut().filter(|(name, _)| acl::is_list(name)) {

@@ -20,6 +20,7 @@ pub use recover::{KnownContent, Recovered, recover};
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use isotherm_core::ids::{NodeId, Timestamp};
@@ -39,6 +40,8 @@ pub struct Volume {
     owners: Mutex<Owners>,
     /// Where inodes cannot be opened by their handle.
     search: Option<Search>,
+    /// Clients of Samba are not to see which files are tiered.
+    hides_offline: AtomicBool,
 }
 
 impl Volume {
@@ -64,7 +67,7 @@ impl Volume {
     fn with_root(path: &Path, root: Root) -> Result<Self, GateError> {
         let staging = root.staging()?;
         let search = Search::if_needed(&root, staging.dir().stat_self()?.handle);
-        Ok(Self { path: path.to_owned(), root, staging, owners: Mutex::default(), search })
+        Ok(Self { path: path.to_owned(), root, staging, owners: Mutex::default(), search, hides_offline: AtomicBool::new(false) })
     }
 
     /// Where it was opened.
@@ -102,6 +105,15 @@ impl Volume {
     /// What earlier runs knew of the names of accounts.
     pub fn set_last_names(&self, names: BTreeMap<Account, String>) {
         *self.owners.lock().unwrap_or_else(PoisonError::into_inner) = Owners::with_last_names(names);
+    }
+
+    /// Whether clients of Samba are to see which files come as stubs from now on.
+    pub(crate) fn show_offline(&self, shows: bool) {
+        self.hides_offline.store(!shows, Ordering::Relaxed);
+    }
+
+    fn shows_offline(&self) -> bool {
+        !self.hides_offline.load(Ordering::Relaxed)
     }
 
     /// Names of accounts that later runs have to know, since this was asked last.

@@ -74,6 +74,10 @@ impl Source for Contents {
         Ok(())
     }
 
+    fn shows_offline(&self, _file: &Handle) -> bool {
+        true
+    }
+
     fn modified(&self, _file: &Handle, _record: &StubRecord) -> Option<i64> {
         *self.modified.lock().unwrap()
     }

@@ -28,6 +28,9 @@ pub(crate) struct TieringSettings {
     /// A content that takes more than this part of the room for contents goes before all others, such as 50%
     #[arg(long, value_name = "PERCENT", value_parser = parse_percent, group = "setting")]
     pub(crate) largest: Option<u8>,
+    /// Whether Windows clients see tiered files as offline, and make no thumbnails of them; for what is tiered from now on
+    #[arg(long, value_name = "on|off", value_parser = parse_switch, group = "setting")]
+    pub(crate) offline_attribute: Option<bool>,
     /// Pattern of what stays, such as *.lnk, or plans/current with all below it; repeat it for more. The given ones replace the
     /// earlier ones
     #[arg(long, value_name = "PATTERN", group = "setting")]
@@ -45,6 +48,7 @@ impl TieringSettings {
             grace_s: self.grace,
             min_size: self.min_size,
             largest_percent: self.largest,
+            offline_attribute: self.offline_attribute,
             keep: (self.keep_nothing || !self.keep.is_empty()).then(|| self.keep.clone()),
         }
     }

@@ -184,3 +184,30 @@ fn a_volume_that_is_filled_at_full_speed_does_not_run_full() {
         assert_eq!(office.problems(), [] as [serde_json::Value; 0]);
     }
 }
+
+// semantics.md#offline-attribute
+/// Whether Windows clients see what is tiered is said for each endpoint: of what comes, and of what goes.
+#[test]
+fn whether_tiered_files_look_offline_is_said_by_the_endpoint() {
+    let Some(office) = Office::open(Fs::Xfs) else { return };
+    let (plain, guarded) = (office.plain(), office.guarded());
+    let attribute = |path: &Path| {
+        let mut value = [0; 64];
+        let len = rustix::fs::getxattr(path, "user.DOSATTRIB", &mut value[..]).unwrap();
+        String::from_utf8_lossy(&value[..len]).into_owned()
+    };
+    for (name, setting, expected) in [("shown", "on", "0x401020"), ("hidden", "off", "0x20")] {
+        office.set(&["--offline-attribute", setting]);
+        office.settle();
+        fs::write(plain.join(name), text(1, MIB as usize)).unwrap();
+        rustix::fs::setxattr(plain.join(name), "user.DOSATTRIB", b"0x20", rustix::fs::XattrFlags::empty()).unwrap();
+        office.settle();
+        assert_eq!((blocks(&guarded.join(name)), attribute(&guarded.join(name))), (0, expected.to_owned()), "came, {setting}");
+        assert_eq!(number_of(&fs::read(guarded.join(name)).unwrap()), Ok(1));
+        office.settle();
+        assert_eq!(attribute(&guarded.join(name)), "0x20", "here, {setting}");
+        until("it goes", || office.residency("tier", &guarded.join(name)).code == Some(0) && blocks(&guarded.join(name)) == 0);
+        assert_eq!(attribute(&guarded.join(name)), expected, "went, {setting}");
+        assert_eq!(attribute(&plain.join(name)), "0x20", "it does not travel");
+    }
+}

@@ -34,6 +34,8 @@ pub struct Policy {
     /// A content that takes more than this part of the room for contents goes before all others, so that whoever opens it once does
     /// not push out what everybody else uses. In percent; with 100 there is no such content.
     pub largest_percent: u8,
+    /// Clients of Samba see tiered files as offline.
+    pub offline_attribute: bool,
     /// Patterns of what stays. One without `/` fits names of files and directories, one with `/` a path below the endpoint, and with
     /// a directory stays what lies below it.
     pub keep: Vec<String>,
@@ -47,6 +49,7 @@ impl Default for Policy {
             grace_s: GRACE_S,
             min_size: STUB_MIN,
             largest_percent: LARGEST_PERCENT,
+            offline_attribute: true,
             keep: Vec::new(),
         }
     }

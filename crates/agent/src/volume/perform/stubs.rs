@@ -59,6 +59,11 @@ impl StubRules {
         *self.tiering.lock().unwrap_or_else(PoisonError::into_inner) = (tiering, policy);
     }
 
+    /// Whether clients of Samba are to see which files are tiered.
+    pub fn shows_offline(&self) -> bool {
+        self.tiering.lock().unwrap_or_else(PoisonError::into_inner).1.offline_attribute
+    }
+
     /// Whether it is set to tier.
     pub fn is_tiering(&self) -> bool {
         self.tiering.lock().unwrap_or_else(PoisonError::into_inner).0
