@@ -5,6 +5,7 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
+use std::sync::Arc;
 
 use isotherm_api::path::ShownPath;
 use isotherm_api::sync::Problem;
@@ -113,11 +114,37 @@ pub(super) fn locate<'a>(overview: &'a Overview, path: &[u8]) -> Result<(&'a End
     Ok((endpoint, names.map_err(|error| format!("Path {}: {error}", path.display()))?))
 }
 
+/// A path on a guarded volume, and what is known of it.
+pub(super) struct Spot<'a> {
+    pub(super) endpoint: &'a EndpointView,
+    pub(super) catalog: CatalogReader,
+    pub(super) volume: Arc<GuardedVolume>,
+    pub(super) record: Record,
+}
+
+/// Finds a path where contents may come and go.
+pub(super) fn on_guarded<'a>(
+    (overview, guarded): (&'a Overview, &GuardedVolumes),
+    path: &[u8],
+) -> Result<Spot<'a>, String> {
+    let (endpoint, names) = locate(overview, path)?;
+    let shown = Path::new(OsStr::from_bytes(path)).display();
+    let volume = guarded.volume_of_endpoint(endpoint.endpoint);
+    let volume = volume.ok_or_else(|| format!("{shown} is on no guarded volume; see `isotherm volume list`"))?;
+    let catalog = catalog(overview, endpoint)?;
+    let record = find(&catalog, &names, endpoint).ok_or_else(|| format!("{shown} is not known yet"))?;
+    Ok(Spot { endpoint, catalog, volume, record })
+}
+
+fn catalog(overview: &Overview, endpoint: &EndpointView) -> Result<CatalogReader, String> {
+    let catalog = overview.state.join("endpoints").join(endpoint.endpoint.to_string()).join(CATALOG);
+    CatalogReader::open(&catalog).map_err(|failure| failure.to_string())
+}
+
 /// Looks a path up.
 pub(super) fn show((overview, guarded): (&Overview, &GuardedVolumes), path: &[u8]) -> Result<FileView, String> {
     let (endpoint, names) = locate(overview, path)?;
-    let catalog = overview.state.join("endpoints").join(endpoint.endpoint.to_string()).join(CATALOG);
-    let catalog = CatalogReader::open(&catalog).map_err(|failure| failure.to_string())?;
+    let catalog = catalog(overview, endpoint)?;
     let record = find(&catalog, &names, endpoint);
     let stat = look(Path::new(&endpoint.path), &names).map_err(|error| error.to_string())?;
     let mut view = view(endpoint, &catalog, &names, record.clone(), stat);
@@ -136,7 +163,7 @@ pub(super) fn show((overview, guarded): (&Overview, &GuardedVolumes), path: &[u8
 }
 
 /// What is known of the node with these names.
-pub(super) fn find(catalog: &CatalogReader, names: &[Name], endpoint: &EndpointView) -> Option<Record> {
+fn find(catalog: &CatalogReader, names: &[Name], endpoint: &EndpointView) -> Option<Record> {
     let mut record = catalog.record(NodeId::ROOT)?;
     for name in names {
         record = catalog.child(record.node, name, endpoint.case)?;

@@ -1,9 +1,6 @@
 //! How warm the contents below a directory are, folder by folder.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
 
 use isotherm_api::path::ShownPath;
 use isotherm_core::ids::NodeId;
@@ -12,11 +9,10 @@ use isotherm_core::node::Kind;
 use isotherm_core::trees::Record;
 use serde::{Deserialize, Serialize};
 
-use super::file;
+use super::file::{self, Spot};
 use crate::agent::Overview;
 use crate::catalog::{CatalogReader, Recorded as _, RecordedState};
 use crate::clock::wall_ms;
-use crate::endpoint::CATALOG;
 use crate::guarded::{GuardedVolume, GuardedVolumes};
 
 /// Ends of the bands, in days since the last use; what is beyond the last is in one more.
@@ -45,13 +41,7 @@ pub struct HeatRow {
 
 /// The folders directly below a directory, by name.
 pub(super) fn show((overview, guarded): (&Overview, &GuardedVolumes), path: &[u8]) -> Result<Vec<HeatRow>, String> {
-    let (endpoint, names) = file::locate(overview, path)?;
-    let shown = Path::new(OsStr::from_bytes(path)).display();
-    let volume = guarded.volume_of_endpoint(endpoint.endpoint);
-    let volume = volume.ok_or_else(|| format!("{shown} is on no guarded volume; see `isotherm volume list`"))?;
-    let catalog = overview.state.join("endpoints").join(endpoint.endpoint.to_string()).join(CATALOG);
-    let catalog = CatalogReader::open(&catalog).map_err(|failure| failure.to_string())?;
-    let top = file::find(&catalog, &names, endpoint).ok_or_else(|| format!("{shown} is not known yet"))?;
+    let Spot { catalog, volume, record: top, .. } = file::on_guarded((overview, guarded), path)?;
     let map = Map { catalog, volume: &volume, now_ms: wall_ms() };
     let mut rows = vec![];
     let mut own = HeatRow { name: ShownPath::new(b""), ..HeatRow::default() };

@@ -3,8 +3,6 @@
 //! The catalog says which files are safe in the share; whether a file is what the catalog says is asked again of the file
 //! itself, when everybody else has to wait. **Invariant:** it never waits for more than a batch before it says how far it is.
 
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,10 +14,9 @@ use isotherm_core::trees::{Handle, Record};
 use isotherm_gate::{ErrorKind, Root};
 use serde::{Deserialize, Serialize};
 
-use super::file;
+use super::file::{self, Spot};
 use crate::agent::Overview;
 use crate::catalog::CatalogReader;
-use crate::endpoint::CATALOG;
 use crate::guarded::{GuardedVolume, GuardedVolumes};
 use crate::recall::{Candidate, Lengths, NotTiered};
 use crate::volume::{Volume, gate_handle};
@@ -77,13 +74,7 @@ pub(super) fn run(
     way: Way,
     progress: &mut dyn FnMut(&Moved) -> bool,
 ) -> Result<Moved, String> {
-    let (endpoint, names) = file::locate(overview, path)?;
-    let shown = Path::new(OsStr::from_bytes(path)).display();
-    let volume = guarded.volume_of_endpoint(endpoint.endpoint);
-    let volume = volume.ok_or_else(|| format!("{shown} is on no guarded volume; see `isotherm volume list`"))?;
-    let catalog = overview.state.join("endpoints").join(endpoint.endpoint.to_string()).join(CATALOG);
-    let catalog = CatalogReader::open(&catalog).map_err(|failure| failure.to_string())?;
-    let top = file::find(&catalog, &names, endpoint).ok_or_else(|| format!("{shown} is not known yet"))?;
+    let Spot { endpoint, catalog, volume, record: top } = file::on_guarded((overview, guarded), path)?;
     if way == Way::Tier && !volume.knows_share(endpoint.endpoint) {
         return Err(format!("{NOT_KNOWN}; see `isotherm status`"));
     }

@@ -140,12 +140,25 @@ impl Desk {
         let may_end: Vec<Handle> = match &event {
             Event::Looked(files) => files.iter().map(|(file, _)| file.clone()).collect(),
             Event::Filled(files) | Event::Mended(files) => files.iter().map(|(file, _)| file.clone()).collect(),
+            Event::Wanted(files) | Event::MendWanted(files) => {
+                self.hold(files);
+                Vec::new()
+            }
             _ => Vec::new(),
         };
         let effects = self.machine.handle(event, self.now());
         self.carry_out(effects);
         for file in may_end.iter().filter(|file| !self.machine.has(file)) {
             gate_handle(file).iter().for_each(|file| self.post.release(std::slice::from_ref(file)));
+        }
+    }
+
+    /// Has the gate keep callers of files for which nobody waits there: it remembers those who wait, and what it remembered of a file may
+    /// just have been let go. A write must not be let through before the removal of the record is durable.
+    fn hold(&self, files: &[Handle]) {
+        let handles: Vec<_> = files.iter().filter_map(|file| gate_handle(file).ok()).collect();
+        if !self.post.hold(&handles) {
+            tracing::debug!("Files that are brought back are not held at the gate: it is away");
         }
     }
 

@@ -252,7 +252,7 @@ impl Performer {
     /// Gives a stub whose length was changed the right one again. What it may hold came with a recall that was broken off: it goes,
     /// since after a cut nobody knows which of it is still the content's.
     fn mend(&self, file: &Handle, record: &StubRecord) -> Result<(), GateError> {
-        let (_, opened) = stub_file(&self.root, file)?;
+        let (inode, opened) = stub_file(&self.root, file)?;
         // It may have been emptied, or been brought back, since it was looked at: then there is nothing to mend.
         let is_it = opened.record()?.is_some_and(|value| StubRecord::decode(&value, file).as_ref() == Ok(record));
         if !is_it || opened.stat()?.size == 0 {
@@ -260,7 +260,9 @@ impl Performer {
         }
         opened.flush()?;
         opened.give_up()?;
-        opened.set_len(record.size)
+        opened.set_len(record.size)?;
+        // Whoever changed its length left his own time.
+        self.source.modified(file, record).map_or(Ok(()), |modified| inode.set_mtime(modified))
     }
 
     /// Fills a file, or leaves it as it was. Where the volume is full, what has been here for longer goes first, if somebody waits:

@@ -197,6 +197,8 @@ fn case_04_stubs_that_were_changed_without_their_content_come_back_whole() {
             for folder in [&plain, &guarded] {
                 assert_eq!(number_of(&fs::read(folder.join(name)).unwrap()), Ok(at as u64), "{name} on {}", fs.name());
             }
+            let time = |folder: &Path| fs::metadata(folder.join(name)).unwrap().modified().unwrap();
+            assert_eq!(time(&plain), time(&guarded), "that of the content comes back too: {name} on {}", fs.name());
         }
         office.run(&["undelete", "deleted"]).expect(0);
         office.settle();

@@ -9,7 +9,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::{FallocateFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags};
 use rustix::io::{Errno, retry_on_intr};
 
 use super::{Dir, Root, STAGE_DIR, open_beneath};
@@ -55,14 +55,22 @@ impl Ledger {
     pub fn open(root: &Root) -> Result<Self> {
         let staging = root.staging()?;
         let home = staging.home();
-        let (listed, is_whole) = match read(home)? {
-            Some(read) => read,
-            None => (walk(root)?, false),
+        let (listed, old) = match read(home)? {
+            Some((listed, old)) => (listed, Some(old)),
+            None => (walk(root)?, None),
         };
         let entries = listed.len();
         let known: BTreeSet<FileHandle> = listed.into_iter().filter(|handle| may_be_stub(root, handle)).collect();
+        let is_whole = old.as_ref().is_some_and(Old::is_whole);
         let goes_on = is_whole && entries <= 2 * known.len() + SPARE;
-        let (file, end) = if goes_on { go_on(home)? } else { write(home, &known)? };
+        let (file, end) = match (goes_on, old) {
+            (true, Some(old)) => go_on(home, &old)?,
+            (_, old) => match (write(home, &known), old) {
+                // Where there is no room for another one, and room can be made only with a list.
+                (Err(error), Some(old)) if error.kind() == ErrorKind::NoSpace => go_on(home, &old)?,
+                (written, _) => written?,
+            },
+        };
         Ok(Self { state: Mutex::new(State { file, end, kept: end, known }) })
     }
 
@@ -197,22 +205,39 @@ fn parse_all(mut rest: &[u8]) -> Option<Vec<FileHandle>> {
     Some(found)
 }
 
-/// The entries, and whether there is nothing behind them.
-fn read(home: &Dir) -> Result<Option<(Vec<FileHandle>, bool)>> {
+/// A list that was found.
+#[derive(Debug)]
+struct Old {
+    /// Its length, and that of what is whole of it: what follows was cut off before it was durable.
+    len: u64,
+    whole: u64,
+}
+
+impl Old {
+    fn is_whole(&self) -> bool {
+        self.len == self.whole
+    }
+}
+
+/// The entries of the list, if it can be relied on.
+fn read(home: &Dir) -> Result<Option<(Vec<FileHandle>, Old)>> {
     let found = contents(home.as_fd(), FILE).map_err(|errno| fail(errno, "read"))?;
     Ok(found.and_then(|(bytes, own)| {
         let listed = parse(&bytes)?.of(&own)?;
-        let len = HEAD.len() + std::iter::once(&own).chain(&listed).map(|file| entry(file).len()).sum::<usize>();
-        Some((listed, len == bytes.len()))
+        let whole = HEAD.len() + std::iter::once(&own).chain(&listed).map(|file| entry(file).len()).sum::<usize>();
+        Some((listed, Old { len: bytes.len() as u64, whole: whole as u64 }))
     }))
 }
 
-/// The list that is there, to be written on; gives the file and its length.
-fn go_on(home: &Dir) -> Result<(OwnedFd, u64)> {
+/// The list that is there, to be written on behind what is whole of it; gives the file and its length.
+fn go_on(home: &Dir, old: &Old) -> Result<(OwnedFd, u64)> {
     let file = open_beneath(home.as_fd(), OsStr::new(FILE), OFlags::RDWR | OFlags::NOFOLLOW, Mode::empty());
     let file = file.map_err(|errno| fail(errno, "write"))?;
-    let end = rustix::fs::fstat(&file).map_err(|errno| fail(errno, "read"))?.st_size as u64;
-    Ok((file, end))
+    if !old.is_whole() {
+        let cut = rustix::fs::ftruncate(&file, old.whole).and_then(|()| rustix::fs::fsync(&file));
+        cut.map_err(|errno| fail(errno, "write"))?;
+    }
+    Ok((file, old.whole))
 }
 
 /// The bytes of a file, and which it is.
@@ -247,7 +272,11 @@ fn write(home: &Dir, known: &BTreeSet<FileHandle>) -> Result<(OwnedFd, u64)> {
         rustix::fs::fsync(home.as_fd())?;
         Ok((file, bytes.len() as u64))
     });
-    made.map_err(|errno| fail(errno, "write"))
+    made.map_err(|errno| {
+        // Half a list is of no use, and takes room; the next try writes over it.
+        let _ = rustix::fs::unlinkat(home.as_fd(), NEXT, AtFlags::empty());
+        fail(errno, "write")
+    })
 }
 
 /// Keeps room behind the list, if there is any; gives its end.
@@ -332,6 +361,32 @@ mod tests {
         assert_eq!(parse(&damaged), None);
         assert_eq!(parse(b"isoStub3"), None);
         assert_eq!(parse(b""), None);
+    }
+
+    /// A start on a full volume has to get along with the list that it finds: room is made only by putting more files on it.
+    #[test]
+    fn where_there_is_no_room_a_torn_list_goes_on() {
+        crate::testing::on_each_fs(64, |volume| {
+            let root = Root::open(volume.path()).unwrap();
+            let file = volume.path().join("file");
+            std::fs::write(&file, "file").unwrap();
+            let opened = std::fs::File::open(&file).unwrap();
+            rustix::fs::fsetxattr(&opened, crate::volume::STUB_RECORD_XATTR, b"r", rustix::fs::XattrFlags::empty()).unwrap();
+            let stub = root.dir().stat("file".as_ref()).unwrap().unwrap().handle;
+            let home = root.staging().unwrap();
+            let ledger = Ledger::open(&root).unwrap();
+            ledger.add(std::slice::from_ref(&stub)).unwrap();
+            drop(ledger);
+            let list = volume.path().join(STAGE_DIR).join(FILE);
+            let whole = std::fs::read(&list).unwrap();
+            std::fs::write(&list, [&whole[..], &entry(&stub)[..7]].concat()).unwrap();
+            let (_, old) = read(home.home()).unwrap().unwrap();
+            assert!(!old.is_whole());
+            let (opened, end) = go_on(home.home(), &old).unwrap();
+            put(&opened, &entry(&handle(3)), end).unwrap();
+            assert_eq!(listed(root.dir()).unwrap(), [stub.clone(), handle(3)], "{:?}", volume.fs());
+            assert_eq!(Ledger::open(&root).unwrap().files(), [stub], "{:?}", volume.fs());
+        });
     }
 
     /// A list that a backup has brought back is an older one.
