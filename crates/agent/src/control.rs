@@ -5,6 +5,7 @@
 
 mod file;
 mod heat;
+mod pins;
 mod residency;
 
 pub use file::{FileState, FileView, RecallView};
@@ -27,7 +28,7 @@ use isotherm_api::management::ShownProblem;
 use isotherm_api::path::ShownPath;
 use serde::{Deserialize, Serialize};
 
-use residency::Way;
+use residency::{Recalling, Way};
 
 use crate::agent::{AgentError, Overview};
 use crate::guarded::GuardedVolumes;
@@ -77,7 +78,25 @@ pub enum Request {
         /// Also of files whose length was changed while they were tiered; that is undone.
         #[serde(default)]
         mend: bool,
+        /// Only files whose name fits this.
+        #[serde(default)]
+        pattern: Option<String>,
+        /// How many at a time; as many as are of use without.
+        #[serde(default)]
+        together: Option<usize>,
+        /// The warmest first, and no more than fits without others having to go.
+        #[serde(default)]
+        by_warmth: bool,
     },
+    /// The content of a file, or of everything below a directory, is to stay here; or not any more.
+    Pin {
+        /// Where.
+        path: ShownPath,
+        /// Which of the two.
+        pinned: bool,
+    },
+    /// What is pinned.
+    Pins,
 }
 
 /// What is answered.
@@ -92,6 +111,10 @@ pub enum Answer {
     Problems(Vec<ShownProblem>),
     /// To [`Request::Heat`]: the folders directly below it.
     Heat(Vec<HeatRow>),
+    /// To [`Request::Pin`]: whether that changed anything.
+    Pinned(bool),
+    /// To [`Request::Pins`]: absolute paths.
+    Pins(Vec<ShownPath>),
     /// To [`Request::Tier`] and [`Request::Recall`]: how far it is.
     Moved(Box<Moved>),
     /// The request cannot be answered, and why.
@@ -212,10 +235,18 @@ fn answer(request: &Request, (overview, guarded): &Known, tell: &mut dyn FnMut(&
             let way = if *dry_run { Way::Plan } else { Way::Tier };
             move_content(path, way).map_or_else(Answer::Error, |moved| Answer::Moved(Box::new(moved)))
         }
-        Request::Recall { path, mend } => {
+        Request::Recall { path, mend, pattern, together, by_warmth } => {
             let lengths = if *mend { Lengths::Mended } else { Lengths::Kept };
-            move_content(path, Way::Recall(lengths)).map_or_else(Answer::Error, |moved| Answer::Moved(Box::new(moved)))
+            let (pattern, by_warmth) = (pattern.clone(), *by_warmth);
+            let together = together.unwrap_or(residency::RECALLED_TOGETHER).clamp(1, residency::RECALLED_TOGETHER);
+            move_content(path, Way::Recall(Recalling { lengths, pattern, together, by_warmth }))
+                .map_or_else(Answer::Error, |moved| Answer::Moved(Box::new(moved)))
         }
+        Request::Pin { path, pinned } => match path.bytes().ok_or_else(|| "Path is not base64".to_owned()) {
+            Ok(path) => pins::set((&overview, guarded), &path, *pinned).map_or_else(Answer::Error, Answer::Pinned),
+            Err(why) => Answer::Error(why),
+        },
+        Request::Pins => pins::list(&overview).map_or_else(Answer::Error, Answer::Pins),
         Request::Problems => Answer::Problems(problems(&overview)),
         Request::Heat { path } => match path.bytes().ok_or_else(|| "Path is not base64".to_owned()) {
             Ok(path) => heat::show((&overview, guarded), &path).map_or_else(Answer::Error, Answer::Heat),

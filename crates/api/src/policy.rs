@@ -2,7 +2,7 @@
 //!
 //! **Invariant:** a change that would make no sense changes nothing.
 
-use isotherm_core::tiering::{Policy, PolicyError};
+use isotherm_core::tiering::{Download, Initial, Policy, PolicyError, ProgramRule};
 use serde::{Deserialize, Serialize};
 
 /// What to change of an endpoint's tiering policy; what is absent stays. See [`Policy`] for what each means.
@@ -24,12 +24,21 @@ pub struct PolicyChange {
     /// Percent of the room for contents above which one goes before all others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub largest_percent: Option<u8>,
+    /// Which contents come by themselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub download: Option<Download>,
+    /// What comes of the files that the share has when the endpoint begins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initial: Option<Initial>,
     /// Whether clients of Samba see tiered files as offline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offline_attribute: Option<bool>,
     /// Patterns of what stays; they replace the earlier ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep: Option<Vec<String>>,
+    /// Rules for programs; they replace the earlier ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub programs: Option<Vec<ProgramRule>>,
 }
 
 impl PolicyChange {
@@ -50,8 +59,11 @@ impl PolicyChange {
             grace_s: self.grace_s.unwrap_or(to.grace_s),
             min_size: self.min_size.unwrap_or(to.min_size),
             largest_percent: self.largest_percent.unwrap_or(to.largest_percent),
+            download: self.download.unwrap_or(to.download),
+            initial: self.initial.unwrap_or(to.initial),
             offline_attribute: self.offline_attribute.unwrap_or(to.offline_attribute),
             keep: self.keep.clone().unwrap_or(to.keep),
+            programs: self.programs.clone().unwrap_or(to.programs),
         };
         policy.check().map(|()| policy)
     }

@@ -17,7 +17,7 @@ mod service;
 mod share_path;
 mod tiering;
 
-pub(crate) use gate::{AtGate, GateCommand, Heat, Recall, Residency, Tier, VolumeCommand};
+pub(crate) use gate::{AtGate, GateCommand, Heat, Pin, Recall, RecallOrder, Residency, Tier, VolumeCommand};
 pub(crate) use machine::{Demo, Doctor};
 pub(crate) use revisions::{Restore, RestoreOptions, Undelete, Undo, Versions};
 pub(crate) use service::ServiceCommand;
@@ -95,6 +95,12 @@ pub(crate) enum Command {
     ///
     /// Exit code 3 if the content of one did not come.
     Recall(Recall),
+    /// Keeps content on this server: brings it here, and lets nothing of it go, whatever the volume needs
+    ///
+    /// Of a directory also what comes later. Exit code 3 if the content of a file did not come; it is tried again by itself.
+    Pin(Pin),
+    /// Lets pinned content go again when a policy says so; until then it stays
+    Unpin(Residency),
     /// What a path of a share has been: its versions, also of deleted files
     Versions(Versions),
     /// Brings a file or a whole directory back to what it was at a moment
@@ -324,6 +330,7 @@ pub(crate) struct OneEndpoint {
 #[derive(Debug, Subcommand)]
 pub(crate) enum EndpointCommand {
     /// Makes a folder of a server part of a group
+    #[command(group = clap::ArgGroup::new("setting").multiple(true))]
     Create {
         /// Name of the group
         #[arg(long, value_name = "NAME")]

@@ -10,7 +10,7 @@ use isotherm_api::Client;
 use isotherm_api::management::{Endpoint, EndpointChange, EndpointStatus, NewEndpoint};
 use isotherm_api::sync::{EndpointState, InitialUpload, OnStubs, Watch};
 use isotherm_core::ids::EndpointId;
-use isotherm_core::tiering::Policy;
+use isotherm_core::tiering::{Download, Initial, Policy};
 
 use crate::args::{EndpointCommand, OfGroup, OneEndpoint};
 use crate::failure::{Exit, Failure};
@@ -179,6 +179,8 @@ fn show(shown: &EndpointStatus, now_ms: u64) -> String {
         ("folder", text(&endpoint.path)),
         ("initial upload", initial_upload(endpoint.initial_upload).to_owned()),
         ("tiering", if endpoint.tiering { "on" } else { "off" }.to_owned()),
+        ("contents that come", comes(&endpoint.policy)),
+        ("programs", programs(&endpoint.policy)),
         ("contents that go", policy(&endpoint.policy)),
         ("state", status::state_in_full(shown)),
         ("last report", reported),
@@ -215,6 +217,27 @@ fn show(shown: &EndpointStatus, now_ms: u64) -> String {
         out.extend(lines);
     }
     out
+}
+
+/// What comes by itself, in one line.
+fn comes(policy: &Policy) -> String {
+    let first = match policy.initial {
+        Initial::Namespace => "names first",
+        Initial::Content => "names first, then content while there is room",
+        Initial::Whole => "whole files first",
+    };
+    let later = match policy.download {
+        Download::Current => "then changes of what is here",
+        Download::OnDemand => "then nothing that nobody opens",
+        Download::Proactive => "then all that is new or changed, while there is room",
+    };
+    format!("{first}; {later}")
+}
+
+/// How programs are treated, in one line.
+fn programs(policy: &Policy) -> String {
+    let rules: Vec<String> = policy.programs.iter().map(ToString::to_string).collect();
+    if rules.is_empty() { NOTHING.to_owned() } else { text(&rules.join(", ")) }
 }
 
 /// What goes, in one line.

@@ -25,6 +25,7 @@ mod log;
 mod manual;
 mod moment;
 mod output;
+mod pin;
 mod problems;
 mod progress;
 mod residency;
@@ -43,7 +44,7 @@ use isotherm_api::Client;
 use isotherm_api::check::CheckRequest;
 use isotherm_api::collect::CollectRequest;
 
-use args::{Arguments, Command, ServiceCommand, Tier};
+use args::{Arguments, Command, ServiceCommand};
 use failure::Failure;
 use output::Answer;
 
@@ -121,9 +122,11 @@ async fn ask(url: String, command: Command) -> Result<Answer, Failure> {
         Command::Undo(wanted) => restore::undo(&client()?, wanted).await,
         Command::File(command) => file::run(command),
         Command::Volume(command) => gate::volume(command),
-        Command::Tier(Tier { what, dry_run }) => residency::run(residency::Way::Tier { dry_run }, what),
+        Command::Tier(wanted) => residency::tier(wanted),
         Command::Heat(wanted) => heat::run(wanted),
-        Command::Recall(wanted) => residency::run(residency::Way::Recall { mend: wanted.mend }, wanted.what),
+        Command::Recall(wanted) => residency::recall(wanted),
+        Command::Pin(wanted) => pin::pin(wanted),
+        Command::Unpin(wanted) => pin::unpin(&wanted),
         Command::Doctor(doctor) => doctor::run(&url, doctor).await,
         Command::Service(ServiceCommand::Run { .. } | ServiceCommand::Backup { .. })
         | Command::Agent(_)

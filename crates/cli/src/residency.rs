@@ -12,7 +12,7 @@ use isotherm_agent::control::{self, Answer as AgentAnswer, Moved, Request};
 use isotherm_api::path::ShownPath;
 
 use crate::agents;
-use crate::args::Residency;
+use crate::args::{Recall, RecallOrder, Residency, Tier};
 use crate::failure::Failure;
 use crate::file::{agent_of, real};
 use crate::output::{self, Answer, plural, text};
@@ -22,26 +22,35 @@ use crate::size;
 /// Which way content goes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Way {
-    Tier { dry_run: bool },
-    Recall { mend: bool },
+    Tier,
+    Plan,
+    Recall,
 }
 
-pub(crate) fn run(way: Way, wanted: Residency) -> Result<Answer, Failure> {
+pub(crate) fn tier(wanted: Tier) -> Result<Answer, Failure> {
+    let Tier { what, dry_run } = wanted;
+    let way = if dry_run { Way::Plan } else { Way::Tier };
+    run(way, what, |path| Request::Tier { path, dry_run })
+}
+
+pub(crate) fn recall(wanted: Recall) -> Result<Answer, Failure> {
+    let Recall { what, mend, pattern, threads, order } = wanted;
+    let (together, by_warmth) = (threads.map(usize::from), order == RecallOrder::Policy);
+    run(Way::Recall, what, |path| Request::Recall { path, mend, pattern, together, by_warmth })
+}
+
+fn run(way: Way, wanted: Residency, request: impl FnOnce(ShownPath) -> Request) -> Result<Answer, Failure> {
     let path = real(&wanted.path)?;
     let (_, state) = agent_of(&path, wanted.state.as_deref())?;
-    let moved = ask(&state, &path, way)?;
+    let moved = ask(&state, way, &request(ShownPath::new(path.as_os_str().as_bytes())))?;
     let is_off = moved.left > 0;
     Ok(Answer::new(wanted.format.json, &moved, || show(way, &moved)).with_problems(is_off))
 }
 
-fn ask(state: &Path, path: &Path, way: Way) -> Result<Moved, Failure> {
-    let path = ShownPath::new(path.as_os_str().as_bytes());
-    let request = match way {
-        Way::Tier { dry_run } => Request::Tier { path, dry_run },
-        Way::Recall { mend } => Request::Recall { path, mend },
-    };
+/// Has the agent move contents, and shows how far it is.
+pub(crate) fn ask(state: &Path, way: Way, request: &Request) -> Result<Moved, Failure> {
     let (line, begun) = (ProgressLine::new(), Instant::now());
-    let answer = control::ask_and_follow(state, &request, |moved| line.show(&so_far(way, moved, begun)));
+    let answer = control::ask_and_follow(state, request, |moved| line.show(&so_far(way, moved, begun)));
     drop(line);
     match agents::answered(state, answer)? {
         AgentAnswer::Moved(moved) => Ok(*moved),
@@ -53,23 +62,23 @@ fn ask(state: &Path, path: &Path, way: Way) -> Result<Moved, Failure> {
 fn so_far(way: Way, moved: &Moved, begun: Instant) -> String {
     let rate = (moved.bytes as f64 / begun.elapsed().as_secs_f64().max(0.001)) as u64;
     let verb = match way {
-        Way::Tier { dry_run: true } => "looked at",
-        Way::Tier { .. } => "tiered",
-        Way::Recall { .. } => "recalled",
+        Way::Plan => "looked at",
+        Way::Tier => "tiered",
+        Way::Recall => "recalled",
     };
     format!("{} {verb}, {}, {}/s", size::count(moved.files), size::bytes(moved.bytes), size::bytes(rate))
 }
 
-fn show(way: Way, moved: &Moved) -> String {
+pub(crate) fn show(way: Way, moved: &Moved) -> String {
     let (done, already) = match way {
-        Way::Tier { dry_run: true } => ("would be tiered", "tiered already"),
-        Way::Tier { .. } => ("tiered", "tiered already"),
-        Way::Recall { .. } => ("recalled", "here already"),
+        Way::Plan => ("would be tiered", "tiered already"),
+        Way::Tier => ("tiered", "tiered already"),
+        Way::Recall => ("recalled", "here already"),
     };
     let gained = match way {
-        Way::Tier { dry_run: true } => " that would be fetched again by whoever opens them all",
-        Way::Tier { .. } => " freed",
-        Way::Recall { .. } => " fetched",
+        Way::Plan => " that would be fetched again by whoever opens them all",
+        Way::Tier => " freed",
+        Way::Recall => " fetched",
     };
     let mut out = format!("{} {done}, {}{gained}\n", plural(moved.files, "file"), size::bytes(moved.bytes));
     if let Some(at_ms) = moved.coldest_ms {

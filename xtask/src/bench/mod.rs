@@ -1,4 +1,4 @@
-//! `cargo xtask bench sync`: the numbers of the product, on data of its own, with the released binary.
+//! `cargo xtask bench`: the numbers of the product, on data of its own, with the released binary.
 //!
 //! A service and two agents on this machine and one disk, everything durable when it is counted. Each round is a world
 //! of its own; what is shown is the median of the rounds. Other products can be measured beside ours.
@@ -12,6 +12,7 @@ mod rclone;
 mod rows;
 mod sync;
 mod syncthing;
+mod tiering;
 mod world;
 
 use std::path::{Path, PathBuf};
@@ -55,9 +56,11 @@ Writes a table to standard output, and it and JSON to bench/results/, in files n
 
 /// Runs a benchmark.
 pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<()> {
-    let (what, rest) = arguments.split_first().context("Say what to measure: sync")?;
-    if what != "sync" {
-        bail!("Nothing is called {what:?} here\n\n{HELP}");
+    let (what, rest) = arguments.split_first().context("Say what to measure: sync or tiering")?;
+    match what.as_str() {
+        "sync" => {}
+        "tiering" => return tiering::run(root, rest),
+        _ => bail!("Nothing is called {what:?} here\n\n{HELP}\n{}", tiering::HELP),
     }
     let options = parse(root, rest)?;
     let binary = product::released(root)?;

@@ -14,11 +14,8 @@ use isotherm_core::trees::{Handle, Record};
 use rusqlite::{Connection, OptionalExtension as _, Row, params_from_iter};
 
 use super::{RecordedState, row, schema, states};
-use crate::engine::{CatalogFailure, PLACING, contents_on_the_way};
+use crate::engine::{CatalogFailure, PINNED, PLACING, WANTED, contents_on_the_way, wanted_node};
 use crate::volume::KnownContent;
-
-/// Name of the value that [`CatalogReader::pinned`] reads.
-pub(crate) const PINNED: &str = "pinned";
 
 /// What the looker wants to know of a directory before it reads metadata.
 pub trait Recorded {
@@ -98,6 +95,23 @@ impl CatalogReader {
         let sql = "SELECT value FROM fact WHERE key = ?1";
         let kept = self.connection.query_row(sql, [super::value_key(PINNED)], |row| row.get::<_, Vec<u8>>(0)).optional();
         kept.ok()?.map_or_else(|| Some(BTreeSet::new()), |bytes| postcard::from_bytes(&bytes).ok())
+    }
+
+    /// Nodes whose content is to come by itself, in their order: at most `limit` after one.
+    #[must_use]
+    pub fn wanted(&self, after: Option<NodeId>, limit: usize) -> Vec<NodeId> {
+        let key = |node: Option<NodeId>| {
+            let node = node.map(|node| format!("{:032x}", u128::from_be_bytes(node.0)));
+            super::value_key(&format!("{WANTED}{}", node.unwrap_or_default()))
+        };
+        // The character after the last one of the prefix ends the range.
+        let end = super::value_key(&WANTED.replace(':', ";"));
+        let sql = "SELECT key FROM fact WHERE key > ?1 AND key < ?2 ORDER BY key LIMIT ?3";
+        let found = self.connection.prepare_cached(sql).and_then(|mut query| {
+            query.query_map(rusqlite::params![key(after), end, super::bounded(limit)], |row| row.get::<_, String>(0))?.collect()
+        });
+        let found: Vec<String> = found.unwrap_or_default();
+        found.iter().filter_map(|key| wanted_node(key.strip_prefix("value:")?)).collect()
     }
 
     /// The nodes whose inode this is.

@@ -123,10 +123,7 @@ pub(super) struct Spot<'a> {
 }
 
 /// Finds a path where contents may come and go.
-pub(super) fn on_guarded<'a>(
-    (overview, guarded): (&'a Overview, &GuardedVolumes),
-    path: &[u8],
-) -> Result<Spot<'a>, String> {
+pub(super) fn on_guarded<'a>((overview, guarded): (&'a Overview, &GuardedVolumes), path: &[u8]) -> Result<Spot<'a>, String> {
     let (endpoint, names) = locate(overview, path)?;
     let shown = Path::new(OsStr::from_bytes(path)).display();
     let volume = guarded.volume_of_endpoint(endpoint.endpoint);
@@ -136,7 +133,7 @@ pub(super) fn on_guarded<'a>(
     Ok(Spot { endpoint, catalog, volume, record })
 }
 
-fn catalog(overview: &Overview, endpoint: &EndpointView) -> Result<CatalogReader, String> {
+pub(super) fn catalog(overview: &Overview, endpoint: &EndpointView) -> Result<CatalogReader, String> {
     let catalog = overview.state.join("endpoints").join(endpoint.endpoint.to_string()).join(CATALOG);
     CatalogReader::open(&catalog).map_err(|failure| failure.to_string())
 }

@@ -8,8 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use isotherm_api::path::ShownPath;
+use isotherm_core::exclude::matches;
 use isotherm_core::ids::{EndpointId, NodeId};
 use isotherm_core::node::Kind;
+use isotherm_core::tiering::{Policy, Used};
 use isotherm_core::trees::{Handle, Record};
 use isotherm_gate::{ErrorKind, Root};
 use serde::{Deserialize, Serialize};
@@ -19,12 +21,13 @@ use crate::agent::Overview;
 use crate::catalog::CatalogReader;
 use crate::guarded::{GuardedVolume, GuardedVolumes};
 use crate::recall::{Candidate, Lengths, NotTiered};
+use crate::tiering::Kept;
 use crate::volume::{Volume, gate_handle};
 
 /// Files that are made stubs together.
 const TIERED_TOGETHER: usize = 256;
 /// Files that are recalled at a time.
-const RECALLED_TOGETHER: usize = 64;
+pub(super) const RECALLED_TOGETHER: usize = 64;
 /// What was written or recalled a moment ago is looked at again after this time: by then the catalog knows of it.
 const SETTLES_IN: Duration = Duration::from_millis(1_500);
 /// Why nothing is given up.
@@ -59,12 +62,31 @@ pub struct Moved {
 }
 
 /// Which way.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Way {
     Tier,
     /// What would be tiered; nothing is.
     Plan,
-    Recall(Lengths),
+    Recall(Recalling),
+}
+
+/// What is brought back, and how.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Recalling {
+    pub(super) lengths: Lengths,
+    /// Files whose name fits this alone.
+    pub(super) pattern: Option<String>,
+    /// How many at a time.
+    pub(super) together: usize,
+    /// The warmest first, and no more than fits without others having to go.
+    pub(super) by_warmth: bool,
+}
+
+impl Recalling {
+    /// As many as are of use, in the order in which they are found.
+    pub(super) fn all(lengths: Lengths) -> Self {
+        Self { lengths, pattern: None, together: RECALLED_TOGETHER, by_warmth: false }
+    }
 }
 
 /// Moves content; `progress` hears after each batch how far it is, and says whether anybody still wants to know.
@@ -79,7 +101,10 @@ pub(super) fn run(
         return Err(format!("{NOT_KNOWN}; see `isotherm status`"));
     }
     let root = Root::open(Path::new(&endpoint.path)).map_err(|error| error.to_string())?;
+    // Patterns keep contents from going by themselves; whoever names a file means it.
+    let kept = Kept::new(&catalog, Policy::default()).ok_or("It cannot be told what is pinned")?;
     let mut run = Run {
+        kept,
         endpoint: endpoint.endpoint,
         catalog,
         volume,
@@ -89,8 +114,10 @@ pub(super) fn run(
         changed: Vec::new(),
         is_last_try: false,
         batch: Vec::new(),
+        found: Vec::new(),
     };
     run.walk(top, progress);
+    run.in_order(progress);
     run.try_again();
     run.moved.done = true;
     Ok(run.moved)
@@ -125,10 +152,11 @@ pub(crate) fn count_stubs(catalog: &Path, path: &str, endpoint: EndpointId) -> R
 
 /// Brings back the content of all files of an endpoint.
 pub(crate) fn recall_all(overview: &Overview, guarded: &GuardedVolumes, path: &str) -> Result<Moved, String> {
-    run((overview, guarded), path.as_bytes(), Way::Recall(Lengths::Kept), &mut |_| true)
+    run((overview, guarded), path.as_bytes(), Way::Recall(Recalling::all(Lengths::Kept)), &mut |_| true)
 }
 
 struct Run {
+    kept: Kept,
     endpoint: EndpointId,
     catalog: CatalogReader,
     volume: Arc<GuardedVolume>,
@@ -140,6 +168,8 @@ struct Run {
     is_last_try: bool,
     /// Files, and what they become.
     batch: Vec<(Record, Option<Candidate>)>,
+    /// What is to come in the order of warmth, 64 bytes a file.
+    found: Vec<Used<NodeId>>,
 }
 
 impl Run {
@@ -151,12 +181,41 @@ impl Run {
                 Some(Kind::File) => self.take(record),
                 _ => {}
             }
-            let full = if matches!(self.way, Way::Recall(_)) { RECALLED_TOGETHER } else { TIERED_TOGETHER };
-            if self.batch.len() >= full {
-                self.move_batch();
-                if !progress(&self.moved) {
-                    return;
-                }
+            if self.batch.len() >= self.together() && !self.go_on(progress) {
+                return;
+            }
+        }
+        self.move_batch();
+    }
+
+    fn together(&self) -> usize {
+        match &self.way {
+            Way::Recall(recalling) => recalling.together,
+            Way::Tier | Way::Plan => TIERED_TOGETHER,
+        }
+    }
+
+    /// Moves what was gathered; false where nobody wants to know any more.
+    fn go_on(&mut self, progress: &mut dyn FnMut(&Moved) -> bool) -> bool {
+        self.move_batch();
+        progress(&self.moved)
+    }
+
+    /// Brings back what was found, the warmest first, while it fits.
+    fn in_order(&mut self, progress: &mut dyn FnMut(&Moved) -> bool) {
+        let mut found = std::mem::take(&mut self.found);
+        found.sort_unstable_by(|one, other| other.cmp(one));
+        let mut room = self.volume.situation().map_or(u64::MAX, |situation| situation.volume.spare_room());
+        for used in found {
+            let Some(record) = self.catalog.record(used.file) else { continue };
+            let Some(left) = room.checked_sub(used.bytes) else {
+                self.leave(&record, "it does not fit without others having to go");
+                continue;
+            };
+            room = left;
+            self.batch.push((record, None));
+            if self.batch.len() >= self.together() && !self.go_on(progress) {
+                return;
             }
         }
         self.move_batch();
@@ -182,24 +241,34 @@ impl Run {
     }
 
     fn take(&mut self, record: Record) {
-        self.moved.seen += 1;
         let Some(local) = record.here() else { return };
-        if !matches!(self.way, Way::Recall(_)) {
+        let Way::Recall(recalling) = &self.way else {
+            self.moved.seen += 1;
             if !Candidate::is_suited(local) {
                 self.moved.unsuited += 1;
                 return;
             }
             match Candidate::of(&record) {
                 None => self.leave(&record, NOT_SAFE),
+                Some(_) if self.kept.stays(&self.catalog, record.node, &local.place).is_some() => {
+                    self.leave(&record, "it is pinned; `isotherm unpin` lets it go");
+                }
                 Some(_) if self.is_stub(&local.handle) => self.moved.already += 1,
                 candidate => self.batch.push((record, candidate)),
             }
             return;
+        };
+        if recalling.pattern.as_ref().is_some_and(|pattern| !matches(pattern.as_bytes(), local.place.name.as_bytes())) {
+            return;
         }
+        self.moved.seen += 1;
         if !self.is_stub(&local.handle) {
             self.moved.already += 1;
         } else if record.live().is_none_or(|node| node.content.file().is_none()) {
             self.leave(&record, NOT_SAFE);
+        } else if recalling.by_warmth {
+            let (position, bytes) = (self.volume.last_use(&record, local).position(), local.print.size);
+            self.found.push(Used { position, bytes, file: record.node });
         } else {
             self.batch.push((record, None));
         }
@@ -217,7 +286,7 @@ impl Run {
         }
         let here = batch.iter().filter_map(|(record, _)| record.here());
         let sizes: Vec<u64> = here.clone().map(|local| local.print.size).collect();
-        let results: Vec<Result<(), NotTiered>> = match self.way {
+        let results: Vec<Result<(), NotTiered>> = match &self.way {
             // Asked for each batch: records of the service may have been put back since the first.
             Way::Tier if !self.volume.knows_share(self.endpoint) => {
                 batch.iter().for_each(|(record, _)| self.leave(record, NOT_KNOWN));
@@ -231,8 +300,8 @@ impl Run {
                 let candidates: Vec<Candidate> = batch.iter().filter_map(|(_, candidate)| candidate.clone()).collect();
                 self.volume.tier(&candidates)
             }
-            Way::Recall(lengths) => {
-                let came = self.volume.recall(here.map(|local| local.handle.clone()).collect(), lengths);
+            Way::Recall(recalling) => {
+                let came = self.volume.recall(here.map(|local| local.handle.clone()).collect(), recalling.lengths);
                 came.into_iter().map(|is_whole| is_whole.then_some(()).ok_or(NotTiered::Held)).collect()
             }
         };

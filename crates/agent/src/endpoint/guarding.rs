@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use super::{CATALOG, Input, Spec};
 use crate::catalog::CatalogReader;
 use crate::engine::Event;
-use crate::guarded::{GuardedVolumes, Membership, Part};
+use crate::guarded::{Ask, GuardedVolumes, Membership, Part};
 use crate::recall::{News, Tell};
 use crate::remote::Share;
 use crate::volume::{StubGuard, StubRules, Volume};
@@ -61,13 +61,17 @@ impl Guarding {
                 News::Came(files) | News::Went(files) => Event::Touched(files),
                 News::Failed(file, why) => Event::NotRecalled(file, why),
                 // The volume's business.
-                News::Used(_) => return,
+                News::Used(..) => return,
             };
             // Nobody listens any more only when the endpoint stops.
             let _ = inputs.send(Input::Event(event));
         });
+        let inputs = self.inputs.clone();
+        let ask: Ask = Box::new(move |command| {
+            let _ = inputs.send(Input::Event(Event::Command(command)));
+        });
         let catalog = self.catalog.clone();
-        let part = Part { share: &self.share, known: &self.known, catalog, stubs: &self.stubs, tell };
+        let part = Part { share: &self.share, known: &self.known, catalog, stubs: &self.stubs, tell, ask };
         self.membership = self.guarded.join(self.endpoint, self.volume.root(), part);
         self.stubs.set_guard(self.membership.as_ref().map(|membership| membership.volume() as Arc<dyn StubGuard>));
     }

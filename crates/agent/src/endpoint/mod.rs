@@ -227,7 +227,8 @@ impl Thread {
             Command::Pause => self.spec.assignment.paused = true,
             Command::Resume => self.spec.assignment.paused = false,
             Command::Servers(servers) => self.spec.servers = servers,
-            Command::ConfirmDeletes => {}
+            // Said again by who said it, or by the assignment.
+            Command::ConfirmDeletes | Command::Tiers(_) | Command::Pin(..) | Command::NotWanted(_) => {}
         }
     }
 
@@ -266,7 +267,8 @@ impl Thread {
                     Input::Confirmed(number) => self.confirm(opened, number)?,
                     Input::Tiering(tiering, policy) => {
                         self.keep_tiering(tiering, &policy);
-                        opened.set_tiering(tiering, policy);
+                        opened.set_tiering(tiering, policy.clone());
+                        self.turn(opened, Event::Command(Command::Tiers(tiering.then_some(policy))))?;
                     }
                     Input::Event(event) => {
                         if let Event::Command(command) = &event {
@@ -295,7 +297,8 @@ impl Thread {
         let assignment = &self.spec.assignment;
         let pause = assignment.paused.then_some(Command::Pause);
         let barrier = (assignment.barrier > 0).then_some(Command::Barrier(assignment.barrier));
-        pause.into_iter().chain(barrier).collect()
+        let tiers = Command::Tiers(assignment.tiering.then(|| assignment.policy.clone()));
+        [tiers].into_iter().chain(pause).chain(barrier).collect()
     }
 
     /// What is in the queue, with reports of changes that follow each other made one.
@@ -345,7 +348,8 @@ impl Thread {
         let transfers = opened.engine.take_transfers();
         let sizes = opened.engine.catalog().sizes();
         let traffic = opened.share.traffic().totals();
-        opened.workers.set_standing(opened.engine.knows_share(), status.counts.up_bytes);
+        let is_first = !opened.engine.has_agreed();
+        opened.workers.set_standing(opened.engine.knows_share(), status.counts.up_bytes, is_first);
         let mut published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
         let before = published.revision;
         published.update(published::Facts { status, transfers, sizes, traffic, watch: &opened.watch, notes: &opened.notes, now });

@@ -118,6 +118,7 @@ pub(super) fn open(spec: &Spec, inputs: &Sender<Input>) -> Result<Opened, End> {
     let guarding = early.unwrap_or_else(begin);
     let mut ids = Growing::default();
     let engine = Engine::new(catalog, settings, Box::new(move || ids.next()))?;
+    stubs.set_first(!engine.has_agreed());
     let parts = (Arc::clone(&volume), Arc::clone(&share));
     let workers = Workers::start(parts, readers, stubs, repairer, exclusions, watcher, inputs.clone());
     let now = Instant::now();

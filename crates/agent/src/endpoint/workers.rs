@@ -95,8 +95,10 @@ impl Workers {
         }
     }
 
-    /// Whether what the catalog calls safe in the share is so, and how many bytes the share lacks.
-    pub(super) fn set_standing(&self, knows_share: bool, unsent: u64) {
+    /// Whether what the catalog calls safe in the share is so, how many bytes the share lacks, and whether the endpoint has yet to get
+    /// everything for the first time.
+    pub(super) fn set_standing(&self, knows_share: bool, unsent: u64, is_first: bool) {
+        self.stubs.set_first(is_first);
         self.stubs.set_knows_share(knows_share);
         self.stubs.set_unsent(unsent);
     }

@@ -10,6 +10,7 @@ use isotherm_core::namespace::{Answer, History, Operation, Page, Reader};
 use isotherm_core::node::{FileContent, Metadata, Node};
 use isotherm_core::observe::{Evidence, Listing, Liveness};
 use isotherm_core::plan::Step;
+use isotherm_core::tiering::Policy;
 use isotherm_core::trees::{Handle, Print};
 
 /// Milliseconds of a clock that never goes back. Only differences mean anything.
@@ -63,6 +64,12 @@ pub enum Command {
     Resume,
     /// Names of the group's servers have changed.
     Servers(BTreeMap<ServerId, String>),
+    /// What comes and goes by itself, if anything does.
+    Tiers(Option<Policy>),
+    /// The content of a node, and of everything below it, is to stay here; or not any more.
+    Pin(NodeId, bool),
+    /// The contents of these nodes need not come by themselves any more.
+    NotWanted(Vec<NodeId>),
 }
 
 /// Something to do. Each effect but `BringBack` is answered by exactly one event of the same name, unless the agent stops.

@@ -82,6 +82,9 @@ impl<C: Catalog> Engine<C> {
             Command::Pause => self.guard.paused = true,
             Command::Resume => self.guard.paused = false,
             Command::Servers(servers) => self.settings.rules.servers = servers,
+            Command::Tiers(policy) => self.tiers = policy,
+            Command::Pin(node, pinned) => self.pin(node, pinned),
+            Command::NotWanted(nodes) => self.not_wanted(&nodes),
         }
     }
 

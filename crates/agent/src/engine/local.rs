@@ -251,6 +251,9 @@ impl<C: Catalog> Engine<C> {
         for (handle, is_tiered) in moved {
             for node in self.catalog.by_handle(&handle) {
                 self.catalog.set_tiered(node, is_tiered);
+                if !is_tiered {
+                    self.not_wanted(&[node]);
+                }
             }
         }
     }

@@ -19,6 +19,7 @@ mod remote;
 mod results;
 mod standing;
 mod status;
+mod wanted;
 mod work;
 
 pub use catalog::{Catalog, CatalogFailure, Counts, MemoryCatalog, Sent};
@@ -29,12 +30,14 @@ pub use event::{
 pub use limits::Limits;
 pub use placing::{PLACING, contents_on_the_way};
 pub use status::{EngineStatus, Held, Problem, Stop, Transfer};
+pub(crate) use wanted::{PINNED, WANTED, wanted_node};
 
 use std::collections::BTreeSet;
 
 use isotherm_core::ids::NodeId;
 use isotherm_core::node::{Content, Metadata, Place};
 use isotherm_core::plan::Rules;
+use isotherm_core::tiering::Policy;
 use isotherm_core::trees::{Handle, Local, LocalContent, Print, Record};
 
 /// What an engine needs to know beside its catalog.
@@ -71,6 +74,8 @@ pub struct Engine<C> {
     placing: placing::Placing,
     guard: guard::Guard,
     status: status::Record,
+    /// What comes by itself, if anything does.
+    tiers: Option<Policy>,
     effects: Vec<Effect>,
     /// The time of the event that is being handled.
     now: Millis,
@@ -99,6 +104,7 @@ impl<C: Catalog> Engine<C> {
             placing: placing::Placing::default(),
             guard: guard::Guard::default(),
             status: status::Record::default(),
+            tiers: None,
             effects: Vec::new(),
             now: 0,
         };

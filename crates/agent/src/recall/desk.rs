@@ -6,8 +6,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SendError, Sender};
 use std::time::Instant;
 
 use isotherm_core::stub::{self, Effect, Event, Question, QuestionId, Recalls};
+use isotherm_core::tiering::Treatment;
 use isotherm_core::trees::Handle;
-use isotherm_gate::guard::{Purpose, Refusal, Sentry, Told};
+use isotherm_gate::guard::{Purpose, Refusal, Sentry, Told, Waiting};
 
 use super::history::{Callers, History};
 use super::lanes::{Fetch, Lane};
@@ -86,15 +87,20 @@ impl Desk {
             match one {
                 Told::Asked(waiting) => {
                     let file = handle_of(&waiting.file);
+                    let treatment = self.performer.source.treatment(&file, &waiting.program);
+                    if treatment == Treatment::Deny && !waiting.let_through && self.performer.is_stub(&file) {
+                        self.deny(waiting, &file);
+                        continue;
+                    }
                     self.callers.asked(&file, waiting.program);
-                    self.is_awaited(&file);
+                    self.is_awaited(&file, treatment);
                     let (id, purpose) = (QuestionId(waiting.id), purpose(waiting.purpose));
                     asked.push(Question { id, file, purpose, let_through: waiting.let_through });
                 }
                 Told::Wanted(file) => {
                     let file = handle_of(&file);
                     self.asked_again.insert(file.clone());
-                    self.is_awaited(&file);
+                    self.is_awaited(&file, Treatment::Allow);
                     wanted.push(file);
                 }
                 Told::Left(id) => left.push(QuestionId(id)),
@@ -110,8 +116,20 @@ impl Desk {
         events.into_iter().flatten().for_each(|event| self.take(event));
     }
 
-    fn is_awaited(&self, file: &Handle) {
-        self.performer.awaits(file);
+    /// A program that is to get nothing.
+    fn deny(&self, waiting: Waiting, file: &Handle) {
+        tracing::info!(?file, program = waiting.program.name, user = waiting.program.user, "A program was denied a tiered file");
+        self.post.answer(waiting.id, Some(Refusal::NotAllowed));
+        if !self.machine.has(file) {
+            self.post.release(&[waiting.file]);
+        }
+    }
+
+    fn is_awaited(&self, file: &Handle, treatment: Treatment) {
+        self.performer.awaits(file, treatment);
+        if treatment <= Treatment::Slow {
+            return;
+        }
         [&self.fetches, &self.large].into_iter().for_each(|lane| lane.promote(file));
     }
 
@@ -184,7 +202,8 @@ impl Desk {
                 Effect::Fill(file, record) => {
                     self.performer.begin(&file);
                     self.callers.filling(&file, record.size);
-                    let is_awaited = self.asked_again.remove(&file) || self.machine.is_awaited(&file);
+                    let is_slow = self.performer.treatment(&file).is_some_and(|treatment| treatment <= Treatment::Slow);
+                    let is_awaited = (self.asked_again.remove(&file) || self.machine.is_awaited(&file)) && !is_slow;
                     let lane = if record.size >= LARGE { &self.large } else { &self.fetches };
                     lane.give(Fetch { file, record, is_awaited });
                 }

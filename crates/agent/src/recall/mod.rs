@@ -21,7 +21,7 @@ pub use tier::{Candidate, NotTiered};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -85,8 +85,8 @@ pub enum News {
     Came(Vec<Handle>),
     /// Their content has gone.
     Went(Vec<Handle>),
-    /// Somebody had its content brought back.
-    Used(Handle),
+    /// Its content was brought back; whether a program waited for it.
+    Used(Handle, bool),
     /// Its content cannot be had, and why.
     Failed(Handle, String),
 }
@@ -208,14 +208,22 @@ impl Recall {
         let _ = self.inputs.send(Input::Event(Event::Wanted(files)));
     }
 
-    /// Brings contents back and waits until each is there or will not come; whether each is whole, in order.
+    /// Brings contents back and waits until each is there or will not come, or `go_on` says no; whether each is whole, in order.
     #[must_use]
-    pub fn bring_back(&self, files: Vec<Handle>, lengths: Lengths) -> Vec<bool> {
+    pub fn bring_back(&self, files: Vec<Handle>, lengths: Lengths, go_on: &dyn Fn() -> bool) -> Vec<bool> {
         let (reply, answers) = channel();
-        let count = files.len();
         // It ends only with this.
         let _ = self.inputs.send(Input::BringBack(files.clone(), lengths, reply));
-        let ended: BTreeMap<Handle, bool> = answers.iter().take(count).collect();
+        let mut ended: BTreeMap<Handle, bool> = BTreeMap::new();
+        while ended.len() < files.len() && go_on() {
+            match answers.recv_timeout(READ) {
+                Ok((file, is_whole)) => {
+                    ended.insert(file, is_whole);
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
         files.iter().map(|file| ended.get(file).copied().unwrap_or(false)).collect()
     }
 

@@ -1,14 +1,15 @@
 //! The hands of recall: looking at files, filling them, making it durable, taking records away.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use isotherm_core::stub::{Event, Failure, Found, RecordError, StubRecord, Trouble};
+use isotherm_core::tiering::Treatment;
 use isotherm_core::trees::Handle;
-use isotherm_gate::guard::Sentry;
+use isotherm_gate::guard::{Program, Sentry};
 use isotherm_gate::{ErrorKind, GateError, Inode, Liveness, Root, StubFile};
 
 use super::lanes::{Fetch, Lane};
@@ -56,6 +57,11 @@ pub trait Source: Send + Sync + std::fmt::Debug {
 
     /// Whether clients of Samba are to see that the content of a file is away.
     fn shows_offline(&self, file: &Handle) -> bool;
+
+    /// How a program is treated that opens a file.
+    fn treatment(&self, _file: &Handle, _program: &Program) -> Treatment {
+        Treatment::Allow
+    }
 
     /// When the content that a record stands for was written, as its author's file system told, in nanoseconds since 1970; none where
     /// that is not known.
@@ -110,8 +116,8 @@ pub(super) struct Performer {
     pub(super) tell: Tell,
     /// Files whose content is wanted.
     pub(super) wanted: Mutex<BTreeSet<Handle>>,
-    /// Files that a caller waits for.
-    pub(super) awaited: Mutex<BTreeSet<Handle>>,
+    /// Files that callers wait for, and the best that any of them is treated.
+    pub(super) awaited: Mutex<BTreeMap<Handle, Treatment>>,
 }
 
 impl std::fmt::Debug for Performer {
@@ -142,21 +148,28 @@ impl Performer {
         self.wanted().insert(file.clone());
     }
 
-    /// A caller waits for a file.
-    pub(super) fn awaits(&self, file: &Handle) {
-        self.awaited().insert(file.clone());
+    /// A caller waits for a file, who is treated like this.
+    pub(super) fn awaits(&self, file: &Handle, treatment: Treatment) {
+        let mut awaited = self.awaited();
+        let best = awaited.entry(file.clone()).or_insert(treatment);
+        *best = treatment.max(*best);
     }
 
     /// Forgets who waited for files that are not worked on any more.
     pub(super) fn keep_awaited(&self, is_worked_on: impl Fn(&Handle) -> bool) {
-        self.awaited().retain(is_worked_on);
+        self.awaited().retain(|file, _| is_worked_on(file));
+    }
+
+    /// How those are treated who wait for a file; none where nobody does.
+    pub(super) fn treatment(&self, file: &Handle) -> Option<Treatment> {
+        self.awaited().get(file).copied()
     }
 
     fn is_awaited(&self, file: &Handle) -> bool {
-        self.awaited().contains(file)
+        self.treatment(file).is_some()
     }
 
-    fn awaited(&self) -> MutexGuard<'_, BTreeSet<Handle>> {
+    fn awaited(&self) -> MutexGuard<'_, BTreeMap<Handle, Treatment>> {
         self.awaited.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -237,8 +250,10 @@ impl Performer {
         progress();
         let result = self.fill(&file, &record, is_awaited, &progress);
         self.give_up(&file);
-        if result.is_ok() {
-            (self.tell)(News::Used(file.clone()));
+        // What a program reads that only looks at everything is not used by that.
+        let treatment = self.treatment(&file).or(is_awaited.then_some(Treatment::Allow));
+        if result.is_ok() && treatment.is_none_or(|treatment| treatment == Treatment::Allow) {
+            (self.tell)(News::Used(file.clone(), treatment.is_some()));
         }
         done(Event::Filled(vec![(file, result)]));
     }
@@ -381,6 +396,11 @@ impl Performer {
     /// A file that was deleted meanwhile has no record that could come back.
     fn told_of_left(&self, file: &Handle, result: Result<(), GateError>) -> Result<(), Failure> {
         if result.is_err() && self.is_gone(file) { Ok(()) } else { self.told(file, result) }
+    }
+
+    /// Whether a file has a record now. What cannot be looked at is one.
+    pub(super) fn is_stub(&self, file: &Handle) -> bool {
+        stub_to_look(&self.root, file).and_then(|opened| opened.record()).map_or(true, |record| record.is_some())
     }
 
     fn is_gone(&self, file: &Handle) -> bool {

@@ -43,7 +43,7 @@ pub(crate) fn cold_files(
     let readers: Vec<Option<CatalogReader>> = grounds.iter().map(open).collect();
     for (number, (ground, reader)) in grounds.iter().zip(&readers).enumerate() {
         let Some(reader) = reader else { continue };
-        let Some(mut kept) = Kept::new(reader, &ground.policy) else { continue };
+        let Some(mut kept) = Kept::new(reader, ground.policy.clone()) else { continue };
         let mut after = NodeId::ROOT;
         loop {
             let page = reader.whole_files(after, PAGE);
@@ -58,7 +58,7 @@ pub(crate) fn cold_files(
                 if !plan.would_take(&ground.policy, &known)
                     || record.stands_for().is_none()
                     || without.contains(&local.handle)
-                    || kept.stays(record.node, &local.place).is_some()
+                    || kept.stays(reader, record.node, &local.place).is_some()
                 {
                     continue;
                 }

@@ -14,28 +14,27 @@ use crate::catalog::CatalogReader;
 type Known = (Option<Stays>, Vec<u8>);
 
 /// Answers for the files of one endpoint; each directory is looked at once.
-pub(super) struct Kept<'a> {
-    catalog: &'a CatalogReader,
-    policy: &'a Policy,
+pub(crate) struct Kept {
+    policy: Policy,
     pinned: BTreeSet<NodeId>,
     known: HashMap<NodeId, Known>,
     asks: bool,
 }
 
-impl<'a> Kept<'a> {
-    /// None where it cannot be told what stays: then nothing goes.
-    pub(super) fn new(catalog: &'a CatalogReader, policy: &'a Policy) -> Option<Self> {
+impl Kept {
+    /// By a catalog and a policy. None where it cannot be told what stays: then nothing goes.
+    pub(crate) fn new(catalog: &CatalogReader, policy: Policy) -> Option<Self> {
         let pinned = catalog.pinned()?;
         let asks = !policy.keep.is_empty() || !pinned.is_empty();
-        Some(Self { catalog, policy, pinned, known: HashMap::new(), asks })
+        Some(Self { policy, pinned, known: HashMap::new(), asks })
     }
 
-    /// Why a node with this place stays, if it does.
-    pub(super) fn stays(&mut self, node: NodeId, place: &Place) -> Option<Stays> {
+    /// Why a node with this place stays, if it does; by the same catalog.
+    pub(crate) fn stays(&mut self, catalog: &CatalogReader, node: NodeId, place: &Place) -> Option<Stays> {
         if !self.asks {
             return None;
         }
-        let (above, path) = self.directory(place.parent);
+        let (above, path) = self.directory(catalog, place.parent);
         above.or_else(|| self.by_itself(node, place, &path))
     }
 
@@ -48,7 +47,7 @@ impl<'a> Kept<'a> {
         fits.then_some(Stays::Kept)
     }
 
-    fn directory(&mut self, directory: NodeId) -> Known {
+    fn directory(&mut self, catalog: &CatalogReader, directory: NodeId) -> Known {
         if directory.is_anchor() {
             return (self.pinned.contains(&directory).then_some(Stays::Pinned), Vec::new());
         }
@@ -57,10 +56,10 @@ impl<'a> Kept<'a> {
         }
         // A ring, which names of both sides together can make for a while, ends here.
         self.known.insert(directory, (None, Vec::new()));
-        let place = self.catalog.record(directory).and_then(|record| record.local).map(|local| local.place);
+        let place = catalog.record(directory).and_then(|record| record.local).map(|local| local.place);
         // Of one that is not known it is not known either.
         let known = place.map_or((Some(Stays::Kept), Vec::new()), |place| {
-            let (above, path) = self.directory(place.parent);
+            let (above, path) = self.directory(catalog, place.parent);
             let stays = above.or_else(|| self.by_itself(directory, &place, &path));
             let path = if self.policy.knows_paths() { joined(&path, place.name.as_bytes()) } else { Vec::new() };
             (stays, path)

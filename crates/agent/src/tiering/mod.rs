@@ -5,11 +5,13 @@
 //! and when, is decided here.
 
 mod cold;
+mod filler;
 mod kept;
 mod outlook;
 mod runner;
 mod uses;
 
 pub(crate) use cold::{Ground, by_times, cold_files};
+pub(crate) use kept::Kept;
 pub(crate) use outlook::outlook;
 pub(crate) use runner::{Runner, Situation};

@@ -24,7 +24,7 @@ pub(crate) fn outlook(
     if record.stands_for().is_none() {
         return stays(&"the share does not have it as it is here yet");
     }
-    if let Some(why) = Kept::new(catalog, policy).and_then(|mut kept| kept.stays(record.node, &local.place)) {
+    if let Some(why) = Kept::new(catalog, policy.clone()).and_then(|mut kept| kept.stays(catalog, record.node, &local.place)) {
         return stays(&why);
     }
     if let Err(why) = policy.may_go(file, now_ms, volume) {

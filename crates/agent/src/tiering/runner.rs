@@ -14,6 +14,7 @@ use isotherm_core::tiering::{Plan, Policy, Reason, Volume};
 use isotherm_core::trees::Handle;
 
 use super::cold::{Ground, cold_files};
+use super::filler::fill;
 use super::uses::listen;
 use crate::clock::wall_ms;
 use crate::guarded::GuardedVolume;
@@ -44,7 +45,7 @@ const STUCK_MAX: usize = 100_000;
 /// Files in one plan.
 const PLANNED: usize = 20_000;
 
-/// Its threads: one that lets go, and one that notes what is used.
+/// Its threads: one that lets go, one that notes what is used, and one that has come what should be here.
 #[derive(Debug)]
 pub(crate) struct Runner {
     ends: Arc<AtomicBool>,
@@ -65,7 +66,12 @@ impl Runner {
         let ends = Arc::new(AtomicBool::new(false));
         let turn = Turn { ends: Arc::clone(&ends), ..Turn::default() };
         let (heard, until) = (Weak::clone(&volume), Arc::clone(&ends));
-        let threads = vec![std::thread::spawn(move || turn.run(&volume)), std::thread::spawn(move || listen(&heard, &until))];
+        let (filled, meanwhile) = (Weak::clone(&volume), Arc::clone(&ends));
+        let threads = vec![
+            std::thread::spawn(move || turn.run(&volume)),
+            std::thread::spawn(move || listen(&heard, &until)),
+            std::thread::spawn(move || fill(&filled, &meanwhile)),
+        ];
         Self { ends, threads }
     }
 }
@@ -141,6 +147,8 @@ impl Turn {
         let is_low = space.is_low();
         if is_low != self.was_low {
             self.was_low = is_low;
+            // What had to stay a moment ago may go now.
+            self.again = None;
             let (path, free) = (volume.path().display(), space.free);
             if is_low {
                 tracing::warn!(%path, free, "A volume runs low: contents that came a moment ago go too");

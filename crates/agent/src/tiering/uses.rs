@@ -7,6 +7,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use isotherm_core::trees::Handle;
+use isotherm_gate::FileHandle;
 use isotherm_gate::watch::Uses;
 
 use crate::clock::wall_ms;
@@ -17,47 +18,6 @@ use crate::volume::handle_of;
 const SPAN: Duration = Duration::from_secs(600);
 /// Between two looks at whether to end, and whether anything tiers.
 const LOOK: Duration = Duration::from_millis(500);
-
-/// Programs that read files although nobody uses them: indexes of names and contents, previews, virus scanners, backups. As the
-/// kernel names processes: the first 15 bytes.
-const LOOK_AT_EVERYTHING: &[&str] = &[
-    "updatedb",
-    "updatedb.plocat",
-    "updatedb.mlocat",
-    "mandb",
-    "tracker-extract",
-    "tracker-miner-f",
-    "localsearch-3",
-    "localsearch-ext",
-    "baloo_file",
-    "baloo_file_extr",
-    "recollindex",
-    "tumblerd",
-    "ffmpegthumbnail",
-    "gdk-pixbuf-thum",
-    "evince-thumbnai",
-    "totem-video-thu",
-    "clamscan",
-    "clamd",
-    "clamdscan",
-    "clamonacc",
-    "freshclam",
-    "rkhunter",
-    "aide",
-    "tripwire",
-    "borg",
-    "restic",
-    "rsnapshot",
-    "rdiff-backup",
-    "duplicity",
-    "bacula-fd",
-    "bareos-fd",
-    "amandad",
-    "urbackupclientb",
-    "dsmc",
-    "kopia",
-    "bup",
-];
 
 /// Listens until it is to end.
 pub(super) fn listen(volume: &Weak<GuardedVolume>, ends: &Arc<AtomicBool>) {
@@ -88,32 +48,13 @@ pub(super) fn listen(volume: &Weak<GuardedVolume>, ends: &Arc<AtomicBool>) {
             uses.tell_all_again(volume.root());
         }
         let used = uses.read(LOOK);
-        let by_people = used.into_iter().filter(|(_, process)| is_use(*process));
-        let files: Vec<_> = by_people.map(|(file, _)| file).collect();
+        let is_own = |process: i32| u32::try_from(process) == Ok(std::process::id());
+        let is_use = |file: &FileHandle, process| !is_own(process) && volume.is_use(&handle_of(file), process);
+        let files: Vec<_> = used.into_iter().filter(|(file, process)| is_use(file, *process)).map(|(file, _)| file).collect();
         files.iter().for_each(|file| uses.rest(volume.root(), file));
         let handles: Vec<Handle> = files.iter().map(handle_of).collect();
         if !handles.is_empty() {
             volume.heat().note(handles, wall_ms());
         }
-    }
-}
-
-/// Whether what a process does counts. One that has ended does.
-fn is_use(process: i32) -> bool {
-    if u32::try_from(process) == Ok(std::process::id()) {
-        return false;
-    }
-    let name = std::fs::read_to_string(format!("/proc/{process}/comm")).unwrap_or_default();
-    !LOOK_AT_EVERYTHING.contains(&name.trim_end())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_as_the_kernel_tells_them() {
-        assert!(LOOK_AT_EVERYTHING.iter().all(|name| name.len() <= 15 && !name.is_empty()));
-        assert!(is_use(1) && is_use(0) && !is_use(i32::try_from(std::process::id()).unwrap_or(0)));
     }
 }

@@ -90,6 +90,36 @@ pub(crate) struct Recall {
     /// Also files whose length was changed while they were tiered, such as by `truncate` over NFS: that is undone
     #[arg(long)]
     pub(crate) mend: bool,
+    /// Only files whose name fits this pattern, such as *.dwg
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) pattern: Option<String>,
+    /// How many files are on their way at a time, 1 to 64; fewer leave more of the line to others
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub(crate) threads: Option<u8>,
+    /// In which order
+    #[arg(long, value_name = "ORDER", value_enum, default_value_t = RecallOrder::Tree)]
+    pub(crate) order: RecallOrder,
+}
+
+/// In which order contents come back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum RecallOrder {
+    /// Folder by folder, all of it
+    Tree,
+    /// As the endpoint's policy would keep them: the warmest first, and no more than fits without others having to go
+    Policy,
+}
+
+/// Arguments of `isotherm pin`.
+#[derive(Debug, Args)]
+pub(crate) struct Pin {
+    /// The file, or a directory for everything below it, also what comes later; without it what is pinned is listed
+    pub(crate) path: Option<PathBuf>,
+    /// State folder of the agent. Without it all agents of this machine are asked
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) format: Format,
 }
 
 /// [`Guarding`] as a word of the command line.

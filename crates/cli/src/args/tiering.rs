@@ -1,7 +1,8 @@
 //! What an administrator says of tiering at an endpoint.
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use isotherm_api::management::PolicyChange;
+use isotherm_core::tiering::{Download, Initial, ProgramRule};
 
 use super::parse_switch;
 use crate::size;
@@ -28,6 +29,14 @@ pub(crate) struct TieringSettings {
     /// A content that takes more than this part of the room for contents goes before all others, such as 50%
     #[arg(long, value_name = "PERCENT", value_parser = parse_percent, group = "setting")]
     pub(crate) largest: Option<u8>,
+    /// Which contents come by themselves: `current` keeps those current that are here, `on-demand` waits until somebody opens the file
+    /// even then, and `proactive` has all come that is new or changed, while there is room
+    #[arg(long, value_name = "MODE", value_enum, group = "setting")]
+    pub(crate) download: Option<DownloadMode>,
+    /// What comes of the files that the share has when the endpoint begins: their `namespace` alone, then their `content` too while
+    /// there is room, the warmest first, or `whole` files from the start
+    #[arg(long, value_name = "WHAT", value_enum, group = "setting")]
+    pub(crate) initial: Option<InitialMode>,
     /// Whether Windows clients see tiered files as offline, and make no thumbnails of them; for what is tiered from now on
     #[arg(long, value_name = "on|off", value_parser = parse_switch, group = "setting")]
     pub(crate) offline_attribute: Option<bool>,
@@ -35,9 +44,54 @@ pub(crate) struct TieringSettings {
     /// earlier ones
     #[arg(long, value_name = "PATTERN", group = "setting")]
     pub(crate) keep: Vec<String>,
+    /// How a program is treated that opens tiered files, as PROGRAM=TREATMENT or PROGRAM@USER=TREATMENT, with the name as the kernel shows it
+    /// and the number of a user: `deny` fails the opening, `slow` has content come when nobody else waits, `cold` counts reading for
+    /// nothing, which `slow` does too, and `allow` is for everybody else. Repeat it; the first that fits counts, and the given ones
+    /// replace the earlier ones. Known indexers, scanners and backups are slow without a rule
+    #[arg(long = "program", value_name = "RULE", group = "setting")]
+    pub(crate) programs: Vec<ProgramRule>,
+    /// No rules for programs any more
+    #[arg(long, conflicts_with = "programs", group = "setting")]
+    pub(crate) no_programs: bool,
     /// No pattern keeps anything any more
     #[arg(long, conflicts_with = "keep", group = "setting")]
     pub(crate) keep_nothing: bool,
+}
+
+/// [`Download`] as a word of the command line.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum DownloadMode {
+    Current,
+    OnDemand,
+    Proactive,
+}
+
+impl From<DownloadMode> for Download {
+    fn from(mode: DownloadMode) -> Self {
+        match mode {
+            DownloadMode::Current => Self::Current,
+            DownloadMode::OnDemand => Self::OnDemand,
+            DownloadMode::Proactive => Self::Proactive,
+        }
+    }
+}
+
+/// [`Initial`] as a word of the command line.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum InitialMode {
+    Namespace,
+    Content,
+    Whole,
+}
+
+impl From<InitialMode> for Initial {
+    fn from(mode: InitialMode) -> Self {
+        match mode {
+            InitialMode::Namespace => Self::Namespace,
+            InitialMode::Content => Self::Content,
+            InitialMode::Whole => Self::Whole,
+        }
+    }
 }
 
 impl TieringSettings {
@@ -48,7 +102,10 @@ impl TieringSettings {
             grace_s: self.grace,
             min_size: self.min_size,
             largest_percent: self.largest,
+            download: self.download.map(Into::into),
+            initial: self.initial.map(Into::into),
             offline_attribute: self.offline_attribute,
+            programs: (self.no_programs || !self.programs.is_empty()).then(|| self.programs.clone()),
             keep: (self.keep_nothing || !self.keep.is_empty()).then(|| self.keep.clone()),
         }
     }

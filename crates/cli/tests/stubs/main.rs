@@ -8,6 +8,7 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stderr, clippy::print_stdout)]
 
+mod arrivals;
 mod copies;
 #[path = "../volumes/dice.rs"]
 mod dice;
@@ -20,6 +21,7 @@ mod power;
 #[path = "../e2e/program.rs"]
 #[allow(dead_code, reason = "the other tests use all of it")]
 mod program;
+mod programs;
 mod room;
 mod sync;
 mod texts;

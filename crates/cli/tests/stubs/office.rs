@@ -85,8 +85,14 @@ impl Office {
 
     /// Makes a folder an endpoint.
     pub(crate) fn join(&self, server: &str, folder: &Path, tiering: &str) {
+        self.join_with(server, folder, &["--tiering", tiering]);
+    }
+
+    /// The same with these settings.
+    pub(crate) fn join_with(&self, server: &str, folder: &Path, settings: &[&str]) {
         let path = folder.to_str().unwrap();
-        let all = ["endpoint", "create", "--group", "plans", "--server", server, "--path", path, "--tiering", tiering];
+        let mut all = vec!["endpoint", "create", "--group", "plans", "--server", server, "--path", path];
+        all.extend(settings);
         until("an agent has come", || self.run(&all).code == Some(0));
     }
 
@@ -138,6 +144,14 @@ impl Office {
     /// Gives up or brings back content on the guarded server.
     pub(crate) fn residency(&self, command: &str, path: &Path) -> Ended {
         isotherm(&[command, path.to_str().unwrap(), "--state", self.state(Part::Munich).to_str().unwrap(), "--json"])
+    }
+
+    /// Asks the guarded server's agent.
+    pub(crate) fn ask_munich(&self, arguments: &[&str]) -> Ended {
+        let state = self.state(Part::Munich);
+        let mut all = arguments.to_vec();
+        all.extend(["--state", state.to_str().unwrap()]);
+        isotherm(&all)
     }
 
     /// How warm a folder of the guarded server is.

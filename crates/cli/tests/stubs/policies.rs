@@ -25,7 +25,7 @@ fn tiered<'a>(folder: &Path, names: &[&'a str]) -> Vec<&'a str> {
 }
 
 /// A file that was changed and made so many days ago at the plain server: how old it is everybody knows from there.
-fn old(folder: &Path, name: &str, number: u64, mib: u64, days: u64) {
+pub(crate) fn old(folder: &Path, name: &str, number: u64, mib: u64, days: u64) {
     let path = folder.join(name);
     fs::write(&path, text(number, (mib * MIB) as usize)).unwrap();
     let then = SystemTime::now() - Duration::from_secs(days * 24 * 3_600);

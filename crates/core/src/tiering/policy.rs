@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::arrival::{Download, Initial};
 use super::heat::{Heat, Position};
+use super::programs::ProgramRule;
 use crate::exclude;
 
 /// Smaller files are worth no stub: two blocks are the least that is gained (DESIGN 7.5).
@@ -21,7 +23,8 @@ const LARGEST_PERCENT: u8 = 50;
 
 /// What is asked for at one endpoint.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+// What a newer release says beside is not for this one.
+#[serde(default)]
 pub struct Policy {
     /// Part of the volume that is to stay free, in percent, below 100. The largest of a volume's endpoints counts.
     pub free_percent: u8,
@@ -34,11 +37,17 @@ pub struct Policy {
     /// A content that takes more than this part of the room for contents goes before all others, so that whoever opens it once does
     /// not push out what everybody else uses. In percent; with 100 there is no such content.
     pub largest_percent: u8,
+    /// Which contents come by themselves.
+    pub download: Download,
+    /// What comes of the files that the share has when the endpoint begins.
+    pub initial: Initial,
     /// Clients of Samba see tiered files as offline.
     pub offline_attribute: bool,
     /// Patterns of what stays. One without `/` fits names of files and directories, one with `/` a path below the endpoint, and with
     /// a directory stays what lies below it.
     pub keep: Vec<String>,
+    /// How programs are treated; the first that fits counts.
+    pub programs: Vec<ProgramRule>,
 }
 
 impl Default for Policy {
@@ -49,8 +58,11 @@ impl Default for Policy {
             grace_s: GRACE_S,
             min_size: STUB_MIN,
             largest_percent: LARGEST_PERCENT,
+            download: Download::default(),
+            initial: Initial::default(),
             offline_attribute: true,
             keep: Vec::new(),
+            programs: Vec::new(),
         }
     }
 }
@@ -212,6 +224,18 @@ impl Volume {
         if self.free < levels.goal { levels.enough - self.free } else { 0 }
     }
 
+    /// Bytes that may come by themselves: nothing goes to make room for them.
+    #[must_use]
+    pub fn spare_room(&self) -> u64 {
+        self.free.saturating_sub(self.levels().enough)
+    }
+
+    /// Bytes of what is pinned that may come by themselves: others go for them, and the volume must not run low.
+    #[must_use]
+    pub fn room_for_pinned(&self) -> u64 {
+        self.free.saturating_sub(self.levels().low)
+    }
+
     /// Where a file of an endpoint with this policy stands in the order in which contents go.
     #[must_use]
     pub fn position(&self, policy: &Policy, file: &File) -> Position {
@@ -253,6 +277,15 @@ mod tests {
         let low = |total, free_percent| Volume { free_percent, ..volume(total, 0, 0) }.levels().low / GIB;
         assert_eq!((low(1_000, 20), low(100, 20), low(100, 5), low(100, 0)), (20, 10, 5, 0));
         assert!(volume(100, 9, 0).is_low() && !volume(100, 10, 0).is_low());
+    }
+
+    #[test]
+    fn what_comes_by_itself_leaves_the_room_that_is_asked_for() {
+        let spare = 4;
+        assert_eq!(volume(1_000, 300, 0).spare_room(), (100 - spare) * GIB);
+        assert_eq!(volume(1_000, 300, 50).spare_room(), (50 - spare) * GIB, "what is not sent yet may be written again");
+        assert_eq!((volume(1_000, 203, 0).spare_room(), volume(1_000, 203, 0).room_for_pinned()), (0, 183 * GIB));
+        assert_eq!(volume(1_000, 10, 0).room_for_pinned(), 0);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use isotherm_core::ids::Version;
 use isotherm_core::node::FileContent;
 use isotherm_core::plan::{Action, Step};
 use isotherm_core::stub::{Bound, ContentPrefix, StubRecord};
-use isotherm_core::tiering::{Policy, STUB_MIN};
+use isotherm_core::tiering::{Arrival, Comes, Policy, STUB_MIN, Treatment, treatment};
 use isotherm_core::trees::Handle;
 use isotherm_gate::{ErrorKind, GateError, StagedFile};
 
@@ -41,6 +41,8 @@ pub struct StubRules {
     guard: Mutex<Option<Arc<dyn StubGuard>>>,
     /// Whether new files come as stubs too, not only new contents of stubs, and which contents go.
     tiering: Mutex<(bool, Policy)>,
+    /// The endpoint has not had everything of its share yet.
+    is_first: AtomicBool,
     /// What the catalog calls safe in the share is so.
     knows_share: AtomicBool,
     /// Bytes here that the share lacks.
@@ -73,6 +75,27 @@ impl StubRules {
     pub fn lets_go(&self) -> Option<Policy> {
         let (tiering, policy) = self.tiering.lock().unwrap_or_else(PoisonError::into_inner).clone();
         (tiering && self.knows_share()).then_some(policy)
+    }
+
+    /// How a content comes that others bring.
+    fn comes(&self, arrival: Arrival) -> Comes {
+        let (tiering, policy) = &*self.tiering.lock().unwrap_or_else(PoisonError::into_inner);
+        match arrival {
+            _ if *tiering => policy.comes(arrival),
+            // What is tiered stays so until somebody opens it.
+            Arrival::Changed { is_stub: true } => Comes::Stub,
+            _ => Comes::Whole,
+        }
+    }
+
+    /// Whether the endpoint has yet to get everything of its share for the first time.
+    pub fn set_first(&self, is_first: bool) {
+        self.is_first.store(is_first, Ordering::Relaxed);
+    }
+
+    /// How a program is treated that opens its tiered files.
+    pub fn treatment(&self, program: &str, user: Option<u32>) -> Treatment {
+        treatment(&self.tiering.lock().unwrap_or_else(PoisonError::into_inner).1.programs, program, user)
     }
 
     /// Whether it tiers and what is safe cannot be told now.
@@ -136,19 +159,22 @@ pub(super) fn is_awaited(performer: &Performer, step: &Step) -> bool {
     performer.stubs.guard().is_some_and(|guard| guard.is_awaited(&expected.handle))
 }
 
-/// Whether what a step brings comes as a stub: a new file where the endpoint tiers, a new content where the file is a stub.
+/// Whether what a step brings comes as a stub.
 /// Names of one inode come whole, since each of them may be opened while the others are made.
 pub(super) fn comes_as_stub(performer: &Performer, step: &Step, content: &FileContent) -> bool {
     let rules = &performer.stubs;
     if rules.guard().is_none() || content.size < STUB_MIN || content.link.is_some() {
         return false;
     }
-    match &step.action {
-        Action::Create { .. } => rules.is_tiering(),
-        // Where it cannot be looked at, the step itself will say so.
-        Action::Replace { expected, .. } => performer.volume.inode(&expected.handle).is_ok_and(|inode| inode.is_stub()),
-        _ => false,
-    }
+    let arrival = match &step.action {
+        Action::Create { .. } => Arrival::New { first: rules.is_first.load(Ordering::Relaxed) },
+        Action::Replace { expected, .. } => {
+            // Where it cannot be looked at, the step itself will say so.
+            Arrival::Changed { is_stub: performer.volume.inode(&expected.handle).is_ok_and(|inode| inode.is_stub()) }
+        }
+        _ => return false,
+    };
+    rules.comes(arrival) != Comes::Whole
 }
 
 /// Makes a stub in staging.

@@ -4,27 +4,28 @@
 //! **Invariants:** the agent touches a guarded volume only through mounts about which nobody is asked; while an endpoint works
 //! on it somebody answers for its stubs.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod members;
+
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 
 use isotherm_core::ids::EndpointId;
-use isotherm_core::stub::StubRecord;
-use isotherm_core::tiering::{Heat, Plan, Volume};
+use isotherm_core::tiering::{Heat, Treatment, Volume};
 use isotherm_core::trees::{Handle, Local, Record};
-use isotherm_gate::guard::{GuardUnavailable, Sentry};
+use isotherm_gate::guard::{GuardUnavailable, Sentry, program};
 use isotherm_gate::link::{AgentTurn, GateClient, RemotePost, VolumeId, VolumeState};
-use isotherm_gate::{ErrorKind, FileHandle, GateError, Isolation, Ledger, Root, StagedFile};
+use isotherm_gate::{ErrorKind, GateError, Isolation, Ledger, Root, StagedFile};
 
 use crate::catalog::{CatalogReader, HeatStore};
 use crate::clock::wall_ms;
-use crate::recall::{
-    Candidate, Cold, FetchFailure, FromShare, Lengths, News, NotTiered, Recall, Recalled, Room, Source, Take, Tell,
-};
+use crate::engine::Command;
+use crate::recall::{Candidate, Cold, FromShare, Lengths, News, NotTiered, Recall, Recalled, Source as _, Tell};
 use crate::remote::Share;
-use crate::tiering::{Ground, Runner, Situation, by_times, cold_files, outlook};
-use crate::volume::{StubGuard, StubRules, gate_handle};
+use crate::tiering::{Ground, Runner, Situation, by_times, outlook};
+use crate::volume::{StubGuard, StubRules};
+use members::{Member, Members};
 
 /// The guarded volumes that the agent works on.
 #[derive(Debug)]
@@ -59,12 +60,8 @@ pub(crate) struct Membership {
     _spared: Arc<OwnedFd>,
 }
 
-struct Members {
-    top: Arc<Root>,
-    ledger: Arc<Ledger>,
-    heat: HeatStore,
-    endpoints: Mutex<BTreeMap<EndpointId, Member>>,
-}
+/// Has an endpoint's engine do something.
+pub(crate) type Ask = Box<dyn Fn(Command) + Send + Sync>;
 
 /// What an endpoint brings along when it joins.
 pub(crate) struct Part<'a> {
@@ -73,13 +70,7 @@ pub(crate) struct Part<'a> {
     pub(crate) catalog: PathBuf,
     pub(crate) stubs: &'a Arc<StubRules>,
     pub(crate) tell: Tell,
-}
-
-struct Member {
-    source: Arc<FromShare>,
-    catalog: PathBuf,
-    stubs: Arc<StubRules>,
-    tell: Tell,
+    pub(crate) ask: Ask,
 }
 
 impl GuardedVolumes {
@@ -93,9 +84,9 @@ impl GuardedVolumes {
         let state = self.volume_of(root)?;
         match self.open(&state, root) {
             Ok((volume, spared)) => {
-                let Part { share, known, catalog, stubs, tell } = part;
+                let Part { share, known, catalog, stubs, tell, ask } = part;
                 let source = Arc::new(FromShare::of(share, known));
-                let member = Member { source: Arc::clone(&source), catalog, stubs: Arc::clone(stubs), tell };
+                let member = Member { source: Arc::clone(&source), catalog, stubs: Arc::clone(stubs), tell, ask };
                 // Under one lock: whoever leaves at the same moment ends what nobody needs.
                 let mut runner = volume.runner();
                 volume.members.endpoints().insert(endpoint, member);
@@ -147,9 +138,9 @@ impl GuardedVolumes {
         top.sync().map_err(|error| error.to_string())?;
         let post = Arc::new(RemotePost::attend(&self.run, turn, own).map_err(|error| error.to_string())?);
         let spared = post.spare(mount).map_err(|error| error.to_string())?;
-        let (held, endpoints) = (Arc::clone(&ledger), Mutex::default());
+        let (held, endpoints, coming) = (Arc::clone(&ledger), Mutex::default(), Mutex::default());
         let heat = HeatStore::open(&self.heat_file(state.id)?);
-        let members = Arc::new(Members { top: Arc::clone(&top), ledger: held, heat, endpoints });
+        let members = Arc::new(Members { top: Arc::clone(&top), ledger: held, heat, endpoints, coming });
         let told = Arc::clone(&members);
         let tell: Tell = Box::new(move |news| told.tell(&news));
         let recall = Recall::start(top, post.clone(), members.clone(), Some(members.clone()), tell);
@@ -237,6 +228,16 @@ impl GuardedVolume {
         outlook((policy.as_ref(), &volume), catalog, (record, local, &file), wall_ms())
     }
 
+    /// Whether it is a use of a file that a process has read it. One that has ended is known if it waited for the content; any
+    /// other counts.
+    pub(crate) fn is_use(&self, file: &Handle, process: i32) -> bool {
+        let now = program(process);
+        let ended = now.name.is_empty();
+        let waited = || self.last_recall(file)?.program.filter(|program| program.process == process);
+        let program = if ended { waited().unwrap_or(now) } else { now };
+        self.members.treatment(file, &program) == Treatment::Allow
+    }
+
     /// Where users see it.
     pub(crate) fn path(&self) -> &Path {
         &self.path
@@ -248,6 +249,11 @@ impl GuardedVolume {
 
     pub(crate) fn heat(&self) -> &HeatStore {
         &self.members.heat
+    }
+
+    /// Has an endpoint's engine do something; false where the endpoint does not take part any more.
+    pub(crate) fn ask(&self, endpoint: EndpointId, command: Command) -> bool {
+        self.members.endpoints().get(&endpoint).map(|member| (member.ask)(command)).is_some()
     }
 
     fn runner(&self) -> MutexGuard<'_, Option<Runner>> {
@@ -266,7 +272,18 @@ impl GuardedVolume {
 
     /// Brings contents back; whether each is whole, in order.
     pub(crate) fn recall(&self, files: Vec<Handle>, lengths: Lengths) -> Vec<bool> {
-        self.recall.bring_back(files, lengths)
+        self.recall.bring_back(files, lengths, &|| true)
+    }
+
+    /// Has contents come that nobody has asked for, while `go_on` says so; whether each is whole, in order.
+    pub(crate) fn prefetch(&self, files: Vec<Handle>, go_on: &dyn Fn() -> bool) -> Vec<bool> {
+        self.members.coming().extend(files.iter().cloned());
+        let came = self.recall.bring_back(files.clone(), Lengths::Kept, go_on);
+        let mut coming = self.members.coming();
+        files.iter().for_each(|file| {
+            coming.remove(file);
+        });
+        came
     }
 }
 
@@ -321,106 +338,5 @@ impl Drop for Membership {
         drop(runner);
         // Waited for: what it holds of the volume goes with the last endpoint.
         drop(last);
-    }
-}
-
-impl Members {
-    fn endpoints(&self) -> MutexGuard<'_, BTreeMap<EndpointId, Member>> {
-        self.endpoints.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Puts files on the list of those that may be stubs.
-    fn note(&self, candidates: &[Candidate]) -> Result<(), GateError> {
-        let handles: Vec<FileHandle> = candidates.iter().filter_map(|candidate| gate_handle(&candidate.file).ok()).collect();
-        self.ledger.add(&handles)
-    }
-
-    /// Endpoints whose contents may go.
-    fn grounds(&self) -> Vec<Ground> {
-        let endpoints = self.endpoints();
-        let of = |(endpoint, member): (&EndpointId, &Member)| {
-            Some(Ground { endpoint: *endpoint, catalog: member.catalog.clone(), policy: member.stubs.lets_go()? })
-        };
-        endpoints.iter().filter_map(of).collect()
-    }
-
-    /// Whether what is safe in the share cannot be told at some endpoint that tiers.
-    fn is_unsure(&self) -> bool {
-        self.endpoints().values().any(|member| member.stubs.is_unsure())
-    }
-
-    fn tell(&self, news: &News) {
-        if let News::Used(file) = news {
-            self.heat.note([file.clone()], wall_ms());
-            return;
-        }
-        // Whose a file is the engines know.
-        self.endpoints().values().for_each(|member| (member.tell)(news.clone()));
-    }
-}
-
-impl std::fmt::Debug for Members {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Members").finish_non_exhaustive()
-    }
-}
-
-impl Room for Members {
-    fn coldest(&self, bytes: u64, without: &BTreeSet<Handle>, go_on: &dyn Fn() -> bool) -> Vec<Cold> {
-        let grounds = self.grounds();
-        let Ok(space) = self.top.space() else { return Vec::new() };
-        let free_percent = grounds.iter().map(|ground| ground.policy.free_percent).max().unwrap_or(0);
-        let volume = Volume { total: space.total, free: space.free, unsent: 0, free_percent };
-        let plan = Plan::for_room(volume, bytes, wall_ms(), usize::MAX);
-        cold_files((&self.top, &grounds), &self.heat, plan, without, go_on)
-    }
-
-    fn note(&self, cold: &[Cold]) -> bool {
-        // Asked for each batch: looking took time, and records may have been put back since.
-        let grounds = self.grounds();
-        let stands = |cold: &Cold| grounds.iter().any(|ground| ground.endpoint == cold.endpoint);
-        if self.is_unsure() || !cold.iter().all(stands) {
-            return false;
-        }
-        let files: Vec<Candidate> = cold.iter().map(|cold| cold.candidate.clone()).collect();
-        let noted = Members::note(self, &files);
-        if let Err(error) = &noted {
-            tracing::warn!(%error, "No room can be made");
-        }
-        noted.is_ok()
-    }
-}
-
-impl Source for Members {
-    fn fetch(
-        &self,
-        file: &Handle,
-        record: &StubRecord,
-        take: &mut Take<'_>,
-        go_on: &dyn Fn() -> bool,
-        heard: &(dyn Fn() + Sync),
-    ) -> Result<(), FetchFailure> {
-        let sources: Vec<Arc<FromShare>> = self.endpoints().values().map(|member| Arc::clone(&member.source)).collect();
-        let mut failure = FetchFailure::Content("No endpoint on the volume knows the file".to_owned());
-        for source in sources {
-            match source.fetch(file, record, take, go_on, heard) {
-                Err(FetchFailure::Unknown(text)) => failure = FetchFailure::Unknown(text),
-                answered => return answered,
-            }
-        }
-        Err(failure)
-    }
-
-    fn shows_offline(&self, file: &Handle) -> bool {
-        let silent: Vec<Arc<FromShare>> = {
-            let endpoints = self.endpoints();
-            endpoints.values().filter(|member| !member.stubs.shows_offline()).map(|member| Arc::clone(&member.source)).collect()
-        };
-        !silent.iter().any(|source| source.has(file))
-    }
-
-    fn modified(&self, file: &Handle, record: &StubRecord) -> Option<i64> {
-        let sources: Vec<Arc<FromShare>> = self.endpoints().values().map(|member| Arc::clone(&member.source)).collect();
-        sources.iter().find_map(|source| source.modified(file, record))
     }
 }

@@ -1,0 +1,158 @@
+//! The endpoints of a guarded volume together: whose a file is, where its content is, and what may go.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use isotherm_core::ids::EndpointId;
+use isotherm_core::stub::StubRecord;
+use isotherm_core::tiering::{Plan, Treatment, Volume};
+use isotherm_core::trees::Handle;
+use isotherm_gate::guard::Program;
+use isotherm_gate::{FileHandle, GateError, Ledger, Root};
+
+use super::Ask;
+use crate::catalog::HeatStore;
+use crate::clock::wall_ms;
+use crate::recall::{Candidate, Cold, FetchFailure, FromShare, News, Room, Source, Take, Tell};
+use crate::tiering::{Ground, cold_files};
+use crate::volume::{StubRules, gate_handle};
+
+/// What all of a volume share.
+pub(super) struct Members {
+    pub(super) top: Arc<Root>,
+    pub(super) ledger: Arc<Ledger>,
+    pub(super) heat: HeatStore,
+    pub(super) endpoints: Mutex<BTreeMap<EndpointId, Member>>,
+    /// Files whose content comes by itself now.
+    pub(super) coming: Mutex<BTreeSet<Handle>>,
+}
+
+/// One of them.
+pub(super) struct Member {
+    pub(super) source: Arc<FromShare>,
+    pub(super) catalog: PathBuf,
+    pub(super) stubs: Arc<StubRules>,
+    pub(super) tell: Tell,
+    pub(super) ask: Ask,
+}
+
+impl Members {
+    pub(super) fn endpoints(&self) -> MutexGuard<'_, BTreeMap<EndpointId, Member>> {
+        self.endpoints.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn coming(&self) -> MutexGuard<'_, BTreeSet<Handle>> {
+        self.coming.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts files on the list of those that may be stubs.
+    pub(super) fn note(&self, candidates: &[Candidate]) -> Result<(), GateError> {
+        let handles: Vec<FileHandle> = candidates.iter().filter_map(|candidate| gate_handle(&candidate.file).ok()).collect();
+        self.ledger.add(&handles)
+    }
+
+    /// Endpoints whose contents may go.
+    pub(super) fn grounds(&self) -> Vec<Ground> {
+        let endpoints = self.endpoints();
+        let of = |(endpoint, member): (&EndpointId, &Member)| {
+            Some(Ground { endpoint: *endpoint, catalog: member.catalog.clone(), policy: member.stubs.lets_go()? })
+        };
+        endpoints.iter().filter_map(of).collect()
+    }
+
+    /// Whether what is safe in the share cannot be told at some endpoint that tiers.
+    pub(super) fn is_unsure(&self) -> bool {
+        self.endpoints().values().any(|member| member.stubs.is_unsure())
+    }
+
+    pub(super) fn tell(&self, news: &News) {
+        if let News::Used(file, is_awaited) = news {
+            // What comes by itself is not used by that.
+            if *is_awaited || !self.coming().contains(file) {
+                self.heat.note([file.clone()], wall_ms());
+            }
+            return;
+        }
+        // Whose a file is the engines know.
+        self.endpoints().values().for_each(|member| (member.tell)(news.clone()));
+    }
+}
+
+impl std::fmt::Debug for Members {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Members").finish_non_exhaustive()
+    }
+}
+
+impl Room for Members {
+    fn coldest(&self, bytes: u64, without: &BTreeSet<Handle>, go_on: &dyn Fn() -> bool) -> Vec<Cold> {
+        let grounds = self.grounds();
+        let Ok(space) = self.top.space() else { return Vec::new() };
+        let free_percent = grounds.iter().map(|ground| ground.policy.free_percent).max().unwrap_or(0);
+        let volume = Volume { total: space.total, free: space.free, unsent: 0, free_percent };
+        let plan = Plan::for_room(volume, bytes, wall_ms(), usize::MAX);
+        cold_files((&self.top, &grounds), &self.heat, plan, without, go_on)
+    }
+
+    fn note(&self, cold: &[Cold]) -> bool {
+        // Asked for each batch: looking took time, and records may have been put back since.
+        let grounds = self.grounds();
+        let stands = |cold: &Cold| grounds.iter().any(|ground| ground.endpoint == cold.endpoint);
+        if self.is_unsure() || !cold.iter().all(stands) {
+            return false;
+        }
+        let files: Vec<Candidate> = cold.iter().map(|cold| cold.candidate.clone()).collect();
+        let noted = Members::note(self, &files);
+        if let Err(error) = &noted {
+            tracing::warn!(%error, "No room can be made");
+        }
+        noted.is_ok()
+    }
+}
+
+impl Source for Members {
+    fn fetch(
+        &self,
+        file: &Handle,
+        record: &StubRecord,
+        take: &mut Take<'_>,
+        go_on: &dyn Fn() -> bool,
+        heard: &(dyn Fn() + Sync),
+    ) -> Result<(), FetchFailure> {
+        let sources: Vec<Arc<FromShare>> = self.endpoints().values().map(|member| Arc::clone(&member.source)).collect();
+        let mut failure = FetchFailure::Content("No endpoint on the volume knows the file".to_owned());
+        for source in sources {
+            match source.fetch(file, record, take, go_on, heard) {
+                Err(FetchFailure::Unknown(text)) => failure = FetchFailure::Unknown(text),
+                answered => return answered,
+            }
+        }
+        Err(failure)
+    }
+
+    fn treatment(&self, file: &Handle, program: &Program) -> Treatment {
+        let members: Vec<(Arc<StubRules>, Arc<FromShare>)> =
+            self.endpoints().values().map(|member| (Arc::clone(&member.stubs), Arc::clone(&member.source))).collect();
+        // Without the lock: whose a file is, is asked of a catalog.
+        let its = match &members[..] {
+            [(only, _)] => Some(only),
+            all => all.iter().find(|(_, source)| source.has(file)).map(|(stubs, _)| stubs),
+        };
+        let user = (!program.name.is_empty()).then_some(program.user);
+        its.map_or(Treatment::Allow, |stubs| stubs.treatment(&program.name, user))
+    }
+
+    fn shows_offline(&self, file: &Handle) -> bool {
+        let silent: Vec<Arc<FromShare>> = {
+            let endpoints = self.endpoints();
+            endpoints.values().filter(|member| !member.stubs.shows_offline()).map(|member| Arc::clone(&member.source)).collect()
+        };
+        !silent.iter().any(|source| source.has(file))
+    }
+
+    fn modified(&self, file: &Handle, record: &StubRecord) -> Option<i64> {
+        let sources: Vec<Arc<FromShare>> = self.endpoints().values().map(|member| Arc::clone(&member.source)).collect();
+        sources.iter().find_map(|source| source.modified(file, record))
+    }
+}

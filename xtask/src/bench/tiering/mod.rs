@@ -1,0 +1,111 @@
+//! `cargo xtask bench tiering`: what a guard costs those who work with files that are here, and how fast contents come and go.
+//!
+//! Each round makes, for each file system, a guarded volume and one like it that nobody guards, on loop devices. Work on files that are
+//! here is done on both in turn, and what is shown is the ratio of pairs; so a busy machine slows both.
+
+mod native;
+mod office;
+mod stubs;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use super::rows::Rows;
+use super::{file_system, load};
+use crate::{packages, product};
+use office::Office;
+
+pub(super) const HELP: &str = "\
+cargo xtask bench tiering [--rounds N] [--files N] [--fs ext4|xfs]... [--native] [--dir DIR]
+
+  --rounds N   worlds that are measured, one after the other (3)
+  --files N    files that come as stubs in each (20000)
+  --fs NAME    one file system; repeat it for more (ext4 and xfs)
+  --native     only what is done with files that are here
+  --dir DIR    where images and service are; the disk that is measured (target/bench)
+
+Needs root. Writes a table to standard output, and it and JSON to bench/results/tiering.
+";
+
+/// What to run.
+struct Options {
+    rounds: usize,
+    files: usize,
+    file_systems: Vec<String>,
+    native_only: bool,
+    dir: PathBuf,
+}
+
+/// How a volume is guarded, in the order in which it is measured.
+const GUARDS: [&str; 2] = ["inode", "filesystem"];
+
+pub(super) fn run(root: &Path, arguments: &[String]) -> Result<()> {
+    let options = parse(root, arguments)?;
+    if !packages::is_root() {
+        bail!("A guarded volume needs root");
+    }
+    packages::ensure(packages::FOR_TESTS)?;
+    let binary = product::released(root)?;
+    let title = format!("tiering: {} stubs, {} rounds", options.files, options.rounds);
+    let mut rows = Rows::default();
+    rows.note(format!("images on {}", file_system(&options.dir)));
+    for round in 1..=options.rounds {
+        eprintln!("round {round} of {}", options.rounds);
+        rows.note(format!("round {round} began at a load of {}", load()));
+        for fs in &options.file_systems {
+            for guard in GUARDS {
+                let folder = options.dir.join(format!("tiering-{}-{round}-{fs}-{guard}", std::process::id()));
+                let outcome = measure(&binary, &folder, (fs, guard), &options, &mut rows);
+                if let Err(error) = &outcome {
+                    rows.note(format!("round {round}, {fs}, {guard} broke off: {error:#}"));
+                }
+                let kept = rows.keep(root, options.result_name(), &title);
+                std::fs::remove_dir_all(&folder).ok();
+                outcome.and(kept).with_context(|| format!("Round {round}, {fs}, {guard}"))?;
+            }
+        }
+    }
+    rows.show(&title);
+    Ok(())
+}
+
+fn measure(binary: &Path, folder: &Path, (fs, guard): (&str, &str), options: &Options, rows: &mut Rows) -> Result<()> {
+    let mut office = Office::open(binary, folder, fs, guard)?;
+    native::measure(&office, rows)?;
+    // How contents come and go does not depend on how files are asked about.
+    if guard == GUARDS[0] && !options.native_only {
+        stubs::measure(&mut office, options.files, rows)?;
+    }
+    Ok(())
+}
+
+impl Options {
+    fn result_name(&self) -> &'static str {
+        if self.native_only { "tiering-native" } else { "tiering" }
+    }
+}
+
+fn parse(root: &Path, arguments: &[String]) -> Result<Options> {
+    let mut options =
+        Options { rounds: 3, files: 20_000, file_systems: Vec::new(), native_only: false, dir: root.join("target/bench") };
+    let mut arguments = arguments.iter();
+    while let Some(flag) = arguments.next() {
+        let mut value = || arguments.next().with_context(|| format!("{flag} needs a value\n\n{HELP}"));
+        match flag.as_str() {
+            "--rounds" => options.rounds = value()?.parse()?,
+            "--files" => options.files = value()?.parse()?,
+            "--fs" => options.file_systems.push(value()?.clone()),
+            "--native" => options.native_only = true,
+            "--dir" => options.dir = PathBuf::from(value()?),
+            other => bail!("Nothing is called {other:?} here\n\n{HELP}"),
+        }
+    }
+    if options.file_systems.is_empty() {
+        options.file_systems = ["ext4", "xfs"].map(str::to_owned).to_vec();
+    }
+    match options.file_systems.iter().find(|fs| !["ext4", "xfs", "btrfs"].contains(&fs.as_str())) {
+        Some(other) => bail!("No file system {other:?} here\n\n{HELP}"),
+        None => Ok(options),
+    }
+}

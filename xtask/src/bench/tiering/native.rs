@@ -1,0 +1,159 @@
+//! Work on files that are here, on the guarded volume and on the bare one in turn.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+use super::super::data::{Noise, large_file};
+use super::super::rows::Rows;
+use super::office::{Office, done};
+
+/// Pairs of runs of each work; what is shown of a round is their median.
+const PAIRS: usize = 9;
+/// Small files that are opened, looked at and read.
+const SMALL: usize = 2_000;
+/// The large file, in MiB: it stays in memory, so that disks are not what is measured.
+const LARGE_MIB: u64 = 256;
+/// What the guarded side takes part in.
+const GROUP: &str = "native";
+const PAGE: usize = 4 << 10;
+const PIECE: usize = 1 << 20;
+/// How long one run of one work is, about.
+const RUN: Duration = Duration::from_millis(250);
+
+/// A kind of work: what it is called, what is asked for with each guard, and one turn of it, given the folder and the turn's number.
+type Work = (&'static str, [&'static str; 2], fn(&Place, u64) -> Result<()>);
+
+const WORKS: [Work; 7] = [
+    ("read 4 KiB", [">= 0.95", ">= 0.7"], |place, turn| {
+        let mut page = [0; PAGE];
+        Ok(place.large.read_exact_at(&mut page, place.page(turn))?)
+    }),
+    ("read in sequence", [">= 0.95", ">= 0.7"], |place, turn| {
+        let mut piece = place.piece();
+        Ok(place.large.read_exact_at(&mut piece, turn % LARGE_MIB * PIECE as u64)?)
+    }),
+    ("write 4 KiB", [">= 0.95", ">= 0.7"], |place, turn| Ok(place.large.write_all_at(&[7; PAGE], place.page(turn))?)),
+    ("write in sequence", [">= 0.95", ">= 0.7"], |place, turn| {
+        Ok(place.large.write_all_at(&place.piece(), turn % LARGE_MIB * PIECE as u64)?)
+    }),
+    ("open, read, close", [">= 0.9", ">= 0.8"], |place, turn| {
+        let mut page = [0; PAGE];
+        let file = File::open(&place.small[turn as usize % SMALL])?;
+        Ok(file.read_exact_at(&mut page, 0)?)
+    }),
+    ("stat", [">= 0.97", ">= 0.97"], |place, turn| Ok(fs::metadata(&place.small[turn as usize % SMALL]).map(drop)?)),
+    ("create, write, close, unlink", [">= 0.5", ">= 0.25"], |place, turn| {
+        let path = place.folder.join(format!("new-{}", turn % 64));
+        fs::write(&path, [7; PAGE])?;
+        Ok(fs::remove_file(&path)?)
+    }),
+];
+
+struct Place {
+    folder: PathBuf,
+    large: File,
+    small: Vec<PathBuf>,
+}
+
+impl Place {
+    fn new(folder: &Path) -> Result<Self> {
+        let folder = folder.join("native");
+        fs::create_dir_all(&folder)?;
+        large_file(&folder.join("large"), LARGE_MIB, 3)?;
+        let small: Vec<PathBuf> = (0..SMALL).map(|at| folder.join(format!("small-{at}"))).collect();
+        small.iter().try_for_each(|path| fs::write(path, [5; PAGE]))?;
+        let large = File::options().read(true).write(true).open(folder.join("large"))?;
+        Ok(Self { folder, large, small })
+    }
+
+    fn page(&self, turn: u64) -> u64 {
+        Noise::new(turn).next() % (LARGE_MIB << 20 >> 12) * PAGE as u64
+    }
+
+    fn piece(&self) -> Vec<u8> {
+        vec![0; PIECE]
+    }
+}
+
+/// A thousand stubs.
+fn stubs(office: &Office) -> Result<()> {
+    let folder = office.plain(GROUP).join("stubs");
+    fs::create_dir_all(&folder)?;
+    (0..1_000).try_for_each(|at| fs::write(folder.join(format!("stub-{at}")), [1; 3 * PAGE]))?;
+    office.synced()
+}
+
+pub(super) fn measure(office: &Office, rows: &mut Rows) -> Result<()> {
+    office.share(GROUP)?;
+    office.guard(GROUP)?;
+    let folders = [office.bare().join(GROUP), office.guarded(GROUP)];
+    let places = [Place::new(&folders[0])?, Place::new(&folders[1])?];
+    // Some are stubs there, as on any such volume.
+    stubs(office)?;
+    let guard = usize::from(office.guard == "filesystem");
+    for (name, targets, work) in WORKS {
+        let ratio = ratio(|side, turns| {
+            for turn in 0..turns {
+                work(&places[side], turn)?;
+            }
+            Ok(())
+        })?;
+        rows.add(format!("{name}, {} by {}", office.fs, office.guard), "of bare", targets[guard], ratio);
+    }
+    // Else the agent reads what was written while the next is measured.
+    office.synced()?;
+    let source = Path::new("/usr/share/doc");
+    let [bare, guarded] = folders.map(|folder| folder.join("copied"));
+    let mut ratios = Vec::new();
+    for _ in 0..3 {
+        let mut took = [0.0; 2];
+        for (at, to) in [&bare, &guarded].into_iter().enumerate() {
+            let begun = Instant::now();
+            done(Command::new("cp").arg("-a").arg(source).arg(to))?;
+            took[at] = begun.elapsed().as_secs_f64();
+        }
+        ratios.push(took[0] / took[1]);
+        fs::remove_dir_all(&bare)?;
+        fs::remove_dir_all(&guarded)?;
+        office.synced()?;
+    }
+    rows.add(format!("cp -a of documents, {} by {}", office.fs, office.guard), "of bare", "", middle(ratios));
+    Ok(())
+}
+
+/// How fast the guarded side (1) is, of the bare one (0): the median of pairs.
+fn ratio(mut run: impl FnMut(usize, u64) -> Result<()>) -> Result<f64> {
+    let mut time = |side, turns| -> Result<f64> {
+        let begun = Instant::now();
+        run(side, turns)?;
+        Ok(begun.elapsed().as_secs_f64())
+    };
+    // So many turns that a run is long enough, and everything is in memory.
+    let mut turns = 64;
+    while time(0, turns)? < RUN.as_secs_f64() / 2.0 {
+        turns *= 2;
+        if turns > 1 << 32 {
+            bail!("Nothing takes no time");
+        }
+    }
+    time(1, turns)?;
+    let mut ratios = Vec::with_capacity(PAIRS);
+    for pair in 0..PAIRS {
+        // Whoever is first has another cache.
+        let first = pair % 2;
+        let one = time(first, turns)?;
+        let other = time(1 - first, turns)?;
+        ratios.push(if first == 0 { one / other } else { other / one });
+    }
+    Ok(middle(ratios))
+}
+
+fn middle(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
