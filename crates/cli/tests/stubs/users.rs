@@ -25,8 +25,9 @@ const PACE: std::time::Duration = std::time::Duration::from_millis(4);
 /// Largest text, in bytes.
 const TEXT_MAX: usize = 200_000;
 
-/// What a caller may be told while parts of the product die: the content cannot be had, did not come in time, or ask again.
-const EXCUSES: [Errno; 3] = [Errno::IO, Errno::BUSY, Errno::AGAIN];
+/// What a caller may be told while parts of the product die: the content cannot be had, did not come in time, or ask again; and what
+/// the kernel says by itself whose question dies with the gate.
+const EXCUSES: [Errno; 4] = [Errno::IO, Errno::BUSY, Errno::AGAIN, Errno::PERM];
 
 /// A file and what it has to hold.
 #[derive(Debug)]

@@ -127,6 +127,10 @@ impl Guarded {
 
     /// Answers the kernel until the volume is detached, or others do.
     fn answer(&self, reader: u64) {
+        // A signal ends the wait for a lease, and the kernel refuses the caller then.
+        if !crate::sys::signals::keep_away() {
+            tracing::warn!("Signals reach those who read the kernel's questions: one may refuse a caller");
+        }
         while !self.ends.load(Ordering::Relaxed) {
             if !self.post.wait(IDLE) {
                 continue;

@@ -16,6 +16,7 @@ pub(crate) mod lease;
 pub(crate) mod mapping;
 pub(crate) mod mount;
 pub(crate) mod project;
+pub(crate) mod signals;
 
 use rustix::io::Errno;
 
