@@ -147,6 +147,8 @@ impl Agent {
         let ended = runtime.block_on(agent.work(shutdown));
         drop(control);
         tracing::info!("Agent stops");
+        // First: an endpoint that has stopped knows no content, and whoever waits would be told that there is none.
+        agent.guarded.stop_answering();
         agent.slots.clear();
         agent.report_last(&runtime);
         ended

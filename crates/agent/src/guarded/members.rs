@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use isotherm_core::ids::EndpointId;
 use isotherm_core::stub::StubRecord;
@@ -17,6 +18,9 @@ use crate::clock::wall_ms;
 use crate::recall::{Candidate, Cold, FetchFailure, FromShare, News, Room, Source, Take, Tell};
 use crate::tiering::{Ground, cold_files};
 use crate::volume::{StubRules, gate_handle};
+
+/// Between two looks whether a content is still wanted where no endpoint is left.
+const LEFT_AGAIN: Duration = Duration::from_millis(20);
 
 /// What all of a volume share.
 pub(super) struct Members {
@@ -121,6 +125,13 @@ impl Source for Members {
         heard: &(dyn Fn() + Sync),
     ) -> Result<(), FetchFailure> {
         let sources: Vec<Arc<FromShare>> = self.endpoints().values().map(|member| Arc::clone(&member.source)).collect();
+        if sources.is_empty() {
+            // The last endpoint has just left, to begin anew or because the agent stops: somebody else will know.
+            while go_on() {
+                std::thread::sleep(LEFT_AGAIN);
+            }
+            return Err(FetchFailure::NotWanted);
+        }
         let mut failure = FetchFailure::Content("No endpoint on the volume knows the file".to_owned());
         for source in sources {
             match source.fetch(file, record, take, go_on, heard) {

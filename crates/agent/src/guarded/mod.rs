@@ -101,6 +101,12 @@ impl GuardedVolumes {
         }
     }
 
+    /// Answers nobody any more, for the agent stops: whoever waits for a content is for the next one.
+    pub(crate) fn stop_answering(&self) {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.values().filter_map(Weak::upgrade).for_each(|volume| volume.recall.stop());
+    }
+
     /// The volume of an endpoint that takes part.
     pub(crate) fn volume_of_endpoint(&self, endpoint: EndpointId) -> Option<Arc<GuardedVolume>> {
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);

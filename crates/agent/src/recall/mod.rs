@@ -45,8 +45,9 @@ const FETCHING: usize = 8;
 const FETCHING_LARGE: usize = 4;
 /// A file from this size on is large, in bytes.
 const LARGE: u64 = 64 << 20;
-/// Threads for everything else, so that it does not wait for contents that do not come.
-const OTHERS: usize = 2;
+/// Threads for everything else, so that it does not wait for contents that do not come. They wait for the disk, and file systems make what
+/// several of them flush durable together.
+const OTHERS: usize = 16;
 /// Threads that look at what is asked about. They write nothing: while a volume is about to be frozen every writer waits, and the
 /// freeze for somebody who waits for an answer.
 const LOOKING: usize = 2;
@@ -202,6 +203,13 @@ impl Recall {
         Ok(Self { inputs, threads, problems, performer, history, ends })
     }
 
+    /// Answers nobody any more: whoever waits is for the next run. What is under way ends without an answer.
+    pub fn stop(&self) {
+        self.ends.store(true, Ordering::Relaxed);
+        // It ends only with this.
+        let _ = self.inputs.send(Input::Stop);
+    }
+
     /// Wants files whole that nobody waits for.
     pub fn want(&self, files: Vec<Handle>) {
         // It ends only with this.
@@ -257,8 +265,7 @@ impl Recall {
 
 impl Drop for Recall {
     fn drop(&mut self) {
-        self.ends.store(true, Ordering::Relaxed);
-        let _ = self.inputs.send(Input::Stop);
+        self.stop();
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
                 tracing::error!("A thread of recall ended with a panic");

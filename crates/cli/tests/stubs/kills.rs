@@ -161,3 +161,35 @@ fn who_opened_a_stub_without_guard_reads_its_content_after_the_next_start() {
         assert_eq!(office.problems(), [] as [serde_json::Value; 0]);
     }
 }
+
+// semantics.md#parts-that-die
+/// An agent that is stopped and started again, as for an upgrade, leaves whoever waits to the next one: everybody gets his content.
+#[test]
+fn an_agent_that_is_stopped_refuses_nobody() {
+    for fs in [Fs::Ext4, Fs::Xfs] {
+        let Some(mut office) = Office::open(fs) else { return };
+        let (plain, guarded) = (office.plain(), office.guarded());
+        let names: Vec<String> = (0..FILES as u64).map(|at| format!("plan-{at}")).collect();
+        (0..).zip(&names).for_each(|(number, name)| fs::write(plain.join(name), text(number, 300_000)).unwrap());
+        office.settle();
+        for _ in 0..4 {
+            office.tier_all();
+            std::thread::scope(|scope| {
+                for reader in 0..4 {
+                    let (names, guarded) = (&names, &guarded);
+                    scope.spawn(move || {
+                        for (number, name) in (0..).zip(names).skip(reader).step_by(4) {
+                            let bytes =
+                                fs::read(guarded.join(name)).unwrap_or_else(|error| panic!("{name}: {error} on {}", fs.name()));
+                            assert_eq!(number_of(&bytes), Ok(number), "{name} on {}", fs.name());
+                        }
+                    });
+                }
+                office.stop(Part::Munich);
+                office.start(Part::Munich);
+            });
+            office.settle();
+        }
+        assert_eq!(office.problems(), [] as [serde_json::Value; 0]);
+    }
+}

@@ -255,6 +255,14 @@ impl Office {
         }
     }
 
+    /// Ends a part as administrators do.
+    pub(crate) fn stop(&mut self, part: Part) {
+        for (_, mut child) in self.processes.extract_if(.., |(one, _)| *one == part) {
+            kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+            child.wait().unwrap();
+        }
+    }
+
     /// The keepers of this office, of which there should be one.
     pub(crate) fn keepers(&self) -> Vec<Pid> {
         let run = self.run_folder();
