@@ -7,21 +7,27 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use isotherm_core::name::Name;
 use isotherm_core::trees::Handle;
-use isotherm_gate::{Batch, Change, Root, Waker, Watch, WatchUnavailable};
+use isotherm_gate::{Batch, Change, FileHandle, Stat, Waker, Watch, WatchUnavailable};
 
 use crate::catalog::CatalogReader;
 use crate::engine::{Changed, Event};
-use crate::volume::handle_of;
+use crate::volume::{Volume, handle_of, print_of};
 
 /// Wait after a failure of the watch, so that one that lasts does not take a processor.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
 /// What happens within this time is handed on together. A small part of the quiet time: a change is seen that much later.
 const GATHER: Duration = Duration::from_millis(10);
+
+/// For so long a file that was written to is not told of again: telling of a small write costs as much as the write. Shorter than the
+/// quiet time, so that nobody looks at a file before it is told whether it was written to meanwhile.
+const HUSHED: Duration = Duration::from_millis(200);
+/// Files that are hushed at a time; others are told of with each write.
+const HUSHED_MAX: usize = 512;
 
 /// A running watch.
 #[derive(Debug)]
@@ -38,18 +44,23 @@ struct Signals {
 }
 
 impl Watcher {
-    /// Begins to watch the volume of `root`. Events go to `sink`; `catalog` tells the names of inodes that are written
+    /// Begins to watch the volume of an endpoint. Events go to `sink`; `catalog` tells the names of inodes that are written
     /// to without one (by a file server that opens by handle).
     ///
     /// # Errors
     /// The volume cannot be watched, and why.
-    pub fn start(root: &Root, catalog: CatalogReader, sink: impl Fn(Event) + Send + 'static) -> Result<Self, WatchUnavailable> {
-        let watch = Watch::new(root)?;
+    pub fn start(
+        volume: &Arc<Volume>,
+        catalog: CatalogReader,
+        sink: impl Fn(Event) + Send + 'static,
+    ) -> Result<Self, WatchUnavailable> {
+        let watch = Watch::new(volume.root())?;
         let waker = watch.waker();
         let signals = Arc::new(Signals::default());
         let seen = Arc::clone(&signals);
         let own_pid = std::process::id().cast_signed();
-        let thread = std::thread::spawn(move || Listener { watch, catalog, own_pid, sink }.run(&seen));
+        let (volume, hushed) = (Arc::clone(volume), Vec::new());
+        let thread = std::thread::spawn(move || Listener { watch, volume, catalog, own_pid, sink, hushed }.run(&seen));
         Ok(Self { waker, signals, thread: Some(thread) })
     }
 
@@ -74,9 +85,22 @@ impl Drop for Watcher {
 
 struct Listener<F> {
     watch: Watch,
+    volume: Arc<Volume>,
     catalog: CatalogReader,
     own_pid: i32,
     sink: F,
+    /// Files whose writes are not told now, the longest first.
+    hushed: Vec<Hushed>,
+}
+
+/// A file whose writes are not told for a while.
+struct Hushed {
+    file: FileHandle,
+    since: Instant,
+    /// What was told of it last.
+    change: Change,
+    /// How it looked just before.
+    before: Stat,
 }
 
 /// Names and inodes that something happened to, and whether bytes may have changed.
@@ -85,9 +109,11 @@ type Folded = BTreeMap<(Handle, Option<Name>, Option<Handle>), bool>;
 impl<F: Fn(Event)> Listener<F> {
     fn run(mut self, signals: &Signals) {
         loop {
-            match self.watch.read_batch(None) {
+            let rest = self.hushed.first().map(|first| HUSHED.saturating_sub(first.since.elapsed()));
+            match self.watch.read_batch(rest) {
                 Ok(batch) => {
                     self.hand_on(&batch);
+                    self.hush(&batch);
                     if !batch.changes.is_empty() {
                         // A watch that fails says so when it is read.
                         let _ = self.watch.gather(GATHER);
@@ -99,6 +125,7 @@ impl<F: Fn(Event)> Listener<F> {
                     std::thread::sleep(AFTER_FAILURE);
                 }
             }
+            self.tell_again(HUSHED);
             if signals.stop.load(Ordering::Acquire) {
                 return;
             }
@@ -108,7 +135,46 @@ impl<F: Fn(Event)> Listener<F> {
         }
     }
 
+    /// Files that are being written to need not be told of with each write.
+    fn hush(&mut self, batch: &Batch) {
+        for change in batch.changes.iter().filter(|change| change.kinds.modified && change.pid != self.own_pid) {
+            let Some(file) = change.target.as_ref().filter(|_| self.hushed.len() < HUSHED_MAX) else { continue };
+            if change.kinds.closed_write || self.hushed.iter().any(|hushed| hushed.file == *file) {
+                continue;
+            }
+            // Before the mark: what is written in between is told.
+            let Ok(before) = self.volume.root().inode(file).and_then(|inode| inode.stat()) else { continue };
+            if self.watch.hush_writes(self.volume.root(), file) {
+                let (file, since) = (file.clone(), Instant::now());
+                self.hushed.push(Hushed { file, since, change: change.clone(), before });
+            }
+        }
+    }
+
+    /// Tells of writes to files that have been hushed for so long, if there were any.
+    fn tell_again(&mut self, after: Duration) {
+        let ended = self.hushed.iter().take_while(|hushed| hushed.since.elapsed() >= after).count();
+        if ended == 0 {
+            return;
+        }
+        let mut folded = Folded::new();
+        for hushed in self.hushed.drain(..ended).collect::<Vec<_>>() {
+            // First: what is written after the look is told by the kernel.
+            self.watch.tell_writes(self.volume.root(), &hushed.file);
+            let now = self.volume.root().inode(&hushed.file).and_then(|inode| inode.stat());
+            if now.is_ok_and(|now| print_of(&now) == print_of(&hushed.before)) {
+                continue;
+            }
+            self.fold(&hushed.change, &mut folded);
+            // Where it has another name by now.
+            self.fold_nameless(&handle_of(&hushed.file), true, &mut folded);
+        }
+        self.say(folded);
+    }
+
     fn drain(&mut self) {
+        // All that was written before has to be told.
+        self.tell_again(Duration::ZERO);
         let mut batches = Vec::new();
         if let Err(error) = self.watch.drain(|batch| batches.push(batch)) {
             tracing::warn!(%error, "Changes may have been missed; everything is looked at");
@@ -126,6 +192,10 @@ impl<F: Fn(Event)> Listener<F> {
         for change in batch.changes.iter().filter(|change| change.pid != self.own_pid) {
             self.fold(change, &mut folded);
         }
+        self.say(folded);
+    }
+
+    fn say(&self, folded: Folded) {
         if !folded.is_empty() {
             let changed = folded.into_iter();
             let changed = changed.map(|((directory, name, target), written)| Changed { directory, name, target, written });

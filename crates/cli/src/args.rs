@@ -97,7 +97,7 @@ pub(crate) enum Command {
     Recall(Recall),
     /// Keeps content on this server: brings it here, and lets nothing of it go, whatever the volume needs
     ///
-    /// Of a directory also what comes later. Exit code 3 if the content of a file did not come; it is tried again by itself.
+    /// Of a directory also what comes later. Exit code 3 if the content of a file did not come; with tiering on it is tried again by itself.
     Pin(Pin),
     /// Lets pinned content go again when a policy says so; until then it stays
     Unpin(Residency),

@@ -179,9 +179,9 @@ fn show(shown: &EndpointStatus, now_ms: u64) -> String {
         ("folder", text(&endpoint.path)),
         ("initial upload", initial_upload(endpoint.initial_upload).to_owned()),
         ("tiering", if endpoint.tiering { "on" } else { "off" }.to_owned()),
-        ("contents that come", comes(&endpoint.policy)),
+        ("contents that come", if endpoint.tiering { comes(&endpoint.policy) } else { "all".to_owned() }),
+        ("contents that go", if endpoint.tiering { policy(&endpoint.policy) } else { "none".to_owned() }),
         ("programs", programs(&endpoint.policy)),
-        ("contents that go", policy(&endpoint.policy)),
         ("state", status::state_in_full(shown)),
         ("last report", reported),
     ];

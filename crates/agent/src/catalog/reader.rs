@@ -14,7 +14,7 @@ use isotherm_core::trees::{Handle, Record};
 use rusqlite::{Connection, OptionalExtension as _, Row, params_from_iter};
 
 use super::{RecordedState, row, schema, states};
-use crate::engine::{CatalogFailure, PINNED, PLACING, WANTED, contents_on_the_way, wanted_node};
+use crate::engine::{CatalogFailure, PINNED, PLACING, WANTED, contents_on_the_way, wanted_name, wanted_node};
 use crate::volume::KnownContent;
 
 /// What the looker wants to know of a directory before it reads metadata.
@@ -100,10 +100,7 @@ impl CatalogReader {
     /// Nodes whose content is to come by itself, in their order: at most `limit` after one.
     #[must_use]
     pub fn wanted(&self, after: Option<NodeId>, limit: usize) -> Vec<NodeId> {
-        let key = |node: Option<NodeId>| {
-            let node = node.map(|node| format!("{:032x}", u128::from_be_bytes(node.0)));
-            super::value_key(&format!("{WANTED}{}", node.unwrap_or_default()))
-        };
+        let key = |node: Option<NodeId>| super::value_key(&node.map_or_else(|| WANTED.to_owned(), wanted_name));
         // The character after the last one of the prefix ends the range.
         let end = super::value_key(&WANTED.replace(':', ";"));
         let sql = "SELECT key FROM fact WHERE key > ?1 AND key < ?2 ORDER BY key LIMIT ?3";
@@ -112,6 +109,14 @@ impl CatalogReader {
         });
         let found: Vec<String> = found.unwrap_or_default();
         found.iter().filter_map(|key| wanted_node(key.strip_prefix("value:")?)).collect()
+    }
+
+    /// Whether the content of a node is to come by itself.
+    #[must_use]
+    pub fn is_wanted(&self, node: NodeId) -> bool {
+        let key = super::value_key(&wanted_name(node));
+        let found = self.connection.query_row("SELECT 1 FROM fact WHERE key = ?1", [key], |_| Ok(())).optional();
+        found.is_ok_and(|found| found.is_some())
     }
 
     /// The nodes whose inode this is.

@@ -26,6 +26,8 @@ use crate::volume::{Volume, gate_handle};
 
 /// Files that are made stubs together.
 const TIERED_TOGETHER: usize = 256;
+/// Files that are looked at before somebody hears of it, at least.
+const TOLD_EVERY: u64 = 5_000;
 /// Files that are recalled at a time.
 pub(super) const RECALLED_TOGETHER: usize = 64;
 /// What was written or recalled a moment ago is looked at again after this time: by then the catalog knows of it.
@@ -34,6 +36,8 @@ const SETTLES_IN: Duration = Duration::from_millis(1_500);
 const NOT_KNOWN: &str = "What the share holds is not known now, so nothing is given up";
 /// Why a file stays as it is.
 const NOT_SAFE: &str = "it is not safe in the share yet";
+/// The same.
+const PINNED: &str = "it is pinned; `isotherm unpin` lets it go";
 /// Files that were left alone are named up to this number.
 const NAMED_MAX: usize = 100;
 
@@ -99,6 +103,9 @@ pub(super) fn run(
     let Spot { endpoint, catalog, volume, record: top } = file::on_guarded((overview, guarded), path)?;
     if way == Way::Tier && !volume.knows_share(endpoint.endpoint) {
         return Err(format!("{NOT_KNOWN}; see `isotherm status`"));
+    }
+    if matches!(&way, Way::Recall(recalling) if recalling.by_warmth) && volume.situation().is_none() {
+        return Err("No policy says now what fits: tiering is off, or the share is not known; see `isotherm status`".to_owned());
     }
     let root = Root::open(Path::new(&endpoint.path)).map_err(|error| error.to_string())?;
     // Patterns keep contents from going by themselves; whoever names a file means it.
@@ -181,7 +188,10 @@ impl Run {
                 Some(Kind::File) => self.take(record),
                 _ => {}
             }
-            if self.batch.len() >= self.together() && !self.go_on(progress) {
+            let is_told = self.moved.seen.is_multiple_of(TOLD_EVERY) && self.moved.seen > 0;
+            if (self.batch.len() >= self.together() || is_told) && !self.go_on(progress) {
+                // Nobody waits for what was only found.
+                self.found.clear();
                 return;
             }
         }
@@ -205,20 +215,23 @@ impl Run {
     fn in_order(&mut self, progress: &mut dyn FnMut(&Moved) -> bool) {
         let mut found = std::mem::take(&mut self.found);
         found.sort_unstable_by(|one, other| other.cmp(one));
-        let mut room = self.volume.situation().map_or(u64::MAX, |situation| situation.volume.spare_room());
-        for used in found {
-            let Some(record) = self.catalog.record(used.file) else { continue };
-            let Some(left) = room.checked_sub(used.bytes) else {
-                self.leave(&record, "it does not fit without others having to go");
-                continue;
-            };
-            room = left;
-            self.batch.push((record, None));
-            if self.batch.len() >= self.together() && !self.go_on(progress) {
+        for part in found.chunks(self.together()) {
+            // Asked for each: others write meanwhile, and may have switched tiering off.
+            let mut room = self.volume.situation().map_or(0, |situation| situation.volume.spare_room());
+            for used in part {
+                let Some(record) = self.catalog.record(used.file).filter(|record| record.here().is_some()) else { continue };
+                match room.checked_sub(used.bytes) {
+                    Some(left) => {
+                        room = left;
+                        self.batch.push((record, None));
+                    }
+                    None => self.leave(&record, "it does not fit without others having to go"),
+                }
+            }
+            if !self.go_on(progress) {
                 return;
             }
         }
-        self.move_batch();
     }
 
     fn try_again(&mut self) {
@@ -251,7 +264,7 @@ impl Run {
             match Candidate::of(&record) {
                 None => self.leave(&record, NOT_SAFE),
                 Some(_) if self.kept.stays(&self.catalog, record.node, &local.place).is_some() => {
-                    self.leave(&record, "it is pinned; `isotherm unpin` lets it go");
+                    self.leave(&record, PINNED);
                 }
                 Some(_) if self.is_stub(&local.handle) => self.moved.already += 1,
                 candidate => self.batch.push((record, candidate)),
@@ -274,13 +287,30 @@ impl Run {
         }
     }
 
+    /// What was pinned since the run began stays too.
+    fn leave_pinned(&mut self, batch: &mut Vec<(Record, Option<Candidate>)>) {
+        if let Some(kept) = Kept::new(&self.catalog, Policy::default()) {
+            self.kept = kept;
+        }
+        for (record, candidate) in std::mem::take(batch) {
+            let place = record.here().map(|local| local.place.clone());
+            match place.and_then(|place| self.kept.stays(&self.catalog, record.node, &place)) {
+                Some(_) => self.leave(&record, PINNED),
+                None => batch.push((record, candidate)),
+            }
+        }
+    }
+
     fn is_stub(&self, file: &Handle) -> bool {
         let inode = gate_handle(file).and_then(|handle| self.root.inode(&handle));
         inode.is_ok_and(|inode| inode.is_stub())
     }
 
     fn move_batch(&mut self) {
-        let batch = std::mem::take(&mut self.batch);
+        let mut batch = std::mem::take(&mut self.batch);
+        if self.way == Way::Tier && !batch.is_empty() {
+            self.leave_pinned(&mut batch);
+        }
         if batch.is_empty() {
             return;
         }

@@ -5,13 +5,14 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use isotherm_api::Code;
-use isotherm_api::sync::{InitialUpload, Problem, Watch};
+use isotherm_api::sync::{Assignment, InitialUpload, Problem, Watch};
 use isotherm_core::exclude::Exclusions;
 use isotherm_core::ids::EndpointId;
+use isotherm_core::node::Place;
 use isotherm_core::plan::{Authority, Rules};
 use isotherm_core::tiering::Policy;
 use isotherm_gate::ErrorKind;
@@ -24,6 +25,7 @@ use crate::catalog::SqlCatalog;
 use crate::chance::{Growing, fresh_text};
 use crate::engine::{Catalog as _, Engine, Limits, ROLLED_BACK, Settings};
 use crate::remote::Share;
+use crate::tiering::Kept;
 use crate::volume::{MarkerProblem, StubRules, Volume, is_rolled_back, recover, renew_nonce};
 use crate::watcher::Watcher;
 
@@ -93,7 +95,7 @@ pub(super) fn open(spec: &Spec, inputs: &Sender<Input>) -> Result<Opened, End> {
     catalog.commit()?;
     let share = Arc::new(Share::new(Arc::clone(&spec.attachment), assignment.group, spec.runtime.clone()));
     volume.show_offline(assignment.policy.offline_attribute);
-    let stubs = Arc::new(StubRules::new(assignment.tiering, assignment.policy.clone()));
+    let stubs = stub_rules(assignment, &catalog)?;
     let known_here = Arc::new(Mutex::new(catalog.reader()?));
     let begin = || Guarding::begin(spec, &volume, (&share, &known_here), &stubs, inputs);
     // Before anything is written here: who waits for an answer may hold up a freeze of the volume, and that every write.
@@ -139,9 +141,21 @@ pub(super) fn open(spec: &Spec, inputs: &Sender<Input>) -> Result<Opened, End> {
     })
 }
 
-fn watch(volume: &Volume, catalog: &SqlCatalog, inputs: &Sender<Input>) -> Result<(Option<Watcher>, Watch), End> {
+/// What administrators say of tiering, and who knows what is to stay here.
+fn stub_rules(assignment: &Assignment, catalog: &SqlCatalog) -> Result<Arc<StubRules>, End> {
+    let reader = Mutex::new(catalog.reader()?);
+    let keeps = move |policy: &Policy, node, place: &Place| {
+        let reader = reader.lock().unwrap_or_else(PoisonError::into_inner);
+        // What cannot be told stays.
+        Kept::new(&reader, policy.clone()).is_none_or(|mut kept| kept.stays(&reader, node, place).is_some())
+    };
+    let rules = StubRules::new(assignment.tiering, assignment.policy.clone());
+    Ok(Arc::new(rules.with_keeps(Box::new(keeps))))
+}
+
+fn watch(volume: &Arc<Volume>, catalog: &SqlCatalog, inputs: &Sender<Input>) -> Result<(Option<Watcher>, Watch), End> {
     let events = inputs.clone();
-    let watcher = Watcher::start(volume.root(), catalog.reader()?, move |event| {
+    let watcher = Watcher::start(volume, catalog.reader()?, move |event| {
         // Nobody listens any more only when the endpoint is about to stop.
         let _ = events.send(Input::Event(event));
     });

@@ -68,8 +68,9 @@ pub enum Command {
     Tiers(Option<Policy>),
     /// The content of a node, and of everything below it, is to stay here; or not any more.
     Pin(NodeId, bool),
-    /// The contents of these nodes need not come by themselves any more.
-    NotWanted(Vec<NodeId>),
+    /// The contents of these nodes need not come by themselves any more, as long as their inodes are these (none: as long as they are
+    /// not here).
+    NotWanted(Vec<(NodeId, Option<Handle>)>),
 }
 
 /// Something to do. Each effect but `BringBack` is answered by exactly one event of the same name, unless the agent stops.

@@ -30,7 +30,7 @@ pub use event::{
 pub use limits::Limits;
 pub use placing::{PLACING, contents_on_the_way};
 pub use status::{EngineStatus, Held, Problem, Stop, Transfer};
-pub(crate) use wanted::{PINNED, WANTED, wanted_node};
+pub(crate) use wanted::{PINNED, WANTED, wanted_name, wanted_node};
 
 use std::collections::BTreeSet;
 

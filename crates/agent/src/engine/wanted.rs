@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use isotherm_core::ids::NodeId;
 use isotherm_core::plan::{Action, Step};
 use isotherm_core::tiering::{Arrival, Comes};
+use isotherm_core::trees::Handle;
 
 use super::{Catalog, Engine};
 
@@ -20,7 +21,8 @@ pub(crate) fn wanted_node(name: &str) -> Option<NodeId> {
     u128::from_str_radix(name.strip_prefix(WANTED)?, 16).ok().map(|number| NodeId(number.to_be_bytes()))
 }
 
-fn name_of(node: NodeId) -> String {
+/// The name of a node's value.
+pub(crate) fn wanted_name(node: NodeId) -> String {
     format!("{WANTED}{:032x}", u128::from_be_bytes(node.0))
 }
 
@@ -34,13 +36,22 @@ impl<C: Catalog> Engine<C> {
             _ => return,
         };
         if policy.comes(arrival) == Comes::StubFirst {
-            self.catalog.set_value(&name_of(step.node), Some(b""));
+            self.catalog.set_value(&wanted_name(step.node), Some(b""));
         }
+    }
+
+    /// Whoever looked at them saw these inodes; others may have come since.
+    pub(super) fn not_wanted_as(&mut self, files: &[(NodeId, Option<Handle>)]) {
+        let is_it = |(node, file): &&(NodeId, Option<Handle>)| {
+            self.catalog.record(*node).and_then(|record| record.here().map(|local| local.handle.clone())) == *file
+        };
+        let nodes: Vec<NodeId> = files.iter().filter(is_it).map(|(node, _)| *node).collect();
+        self.not_wanted(&nodes);
     }
 
     /// They are here, or not to come.
     pub(super) fn not_wanted(&mut self, nodes: &[NodeId]) {
-        for name in nodes.iter().map(|node| name_of(*node)) {
+        for name in nodes.iter().map(|node| wanted_name(*node)) {
             if self.catalog.value(&name).is_some() {
                 self.catalog.set_value(&name, None);
             }

@@ -7,16 +7,16 @@ use std::time::Duration;
 
 use isotherm_core::ids::EndpointId;
 use isotherm_core::stub::StubRecord;
-use isotherm_core::tiering::{Plan, Treatment, Volume};
+use isotherm_core::tiering::{Plan, Policy, Treatment, Volume};
 use isotherm_core::trees::Handle;
 use isotherm_gate::guard::Program;
 use isotherm_gate::{FileHandle, GateError, Ledger, Root};
 
 use super::Ask;
-use crate::catalog::HeatStore;
+use crate::catalog::{CatalogReader, HeatStore};
 use crate::clock::wall_ms;
 use crate::recall::{Candidate, Cold, FetchFailure, FromShare, News, Room, Source, Take, Tell};
-use crate::tiering::{Ground, cold_files};
+use crate::tiering::{Ground, Kept, cold_files};
 use crate::volume::{StubRules, gate_handle};
 
 /// Between two looks whether a content is still wanted where no endpoint is left.
@@ -30,6 +30,18 @@ pub(super) struct Members {
     pub(super) endpoints: Mutex<BTreeMap<EndpointId, Member>>,
     /// Files whose content comes by itself now.
     pub(super) coming: Mutex<BTreeSet<Handle>>,
+}
+
+/// What is pinned at each endpoint, as of a moment ago.
+pub(super) struct Pins(BTreeMap<EndpointId, (CatalogReader, Kept)>);
+
+impl Pins {
+    /// Whether a content stays because of that; also where it cannot be told.
+    pub(super) fn stays(&mut self, cold: &Cold) -> bool {
+        let Some((reader, kept)) = self.0.get_mut(&cold.endpoint) else { return true };
+        let place = reader.record(cold.candidate.record.node).and_then(|record| record.here().map(|local| local.place.clone()));
+        place.is_some_and(|place| kept.stays(reader, cold.candidate.record.node, &place).is_some())
+    }
 }
 
 /// One of them.
@@ -63,6 +75,16 @@ impl Members {
             Some(Ground { endpoint: *endpoint, catalog: member.catalog.clone(), policy: member.stubs.lets_go()? })
         };
         endpoints.iter().filter_map(of).collect()
+    }
+
+    /// What is pinned now.
+    pub(super) fn pins(&self) -> Pins {
+        let read = |(endpoint, member): (&EndpointId, &Member)| {
+            let reader = CatalogReader::open(&member.catalog).ok()?;
+            let kept = Kept::new(&reader, Policy::default())?;
+            Some((*endpoint, (reader, kept)))
+        };
+        Pins(self.endpoints().iter().filter_map(read).collect())
     }
 
     /// Whether what is safe in the share cannot be told at some endpoint that tiers.
@@ -102,7 +124,8 @@ impl Room for Members {
     fn note(&self, cold: &[Cold]) -> bool {
         // Asked for each batch: looking took time, and records may have been put back since.
         let grounds = self.grounds();
-        let stands = |cold: &Cold| grounds.iter().any(|ground| ground.endpoint == cold.endpoint);
+        let mut pins = self.pins();
+        let stands = |cold: &Cold| grounds.iter().any(|ground| ground.endpoint == cold.endpoint) && !pins.stays(cold);
         if self.is_unsure() || !cold.iter().all(stands) {
             return false;
         }

@@ -184,7 +184,9 @@ impl GuardedVolume {
         // Asked for each batch: looking took time, and records may have been put back since.
         let now = self.members.grounds();
         let stands = |endpoint: EndpointId| grounds.iter().any(|ground| ground.endpoint == endpoint && now.contains(ground));
-        let stands: Vec<bool> = cold.iter().map(|cold| !self.members.is_unsure() && stands(cold.endpoint)).collect();
+        let mut pins = self.members.pins();
+        let mut stands = |cold: &Cold| !self.members.is_unsure() && stands(cold.endpoint) && !pins.stays(cold);
+        let stands: Vec<bool> = cold.iter().map(&mut stands).collect();
         let wanted = cold.iter().zip(&stands).filter(|(_, stands)| **stands);
         let candidates: Vec<Candidate> = wanted.map(|(cold, _)| cold.candidate.clone()).collect();
         let mut results = self.tier(&candidates).into_iter();

@@ -203,9 +203,9 @@ impl Recall {
         Ok(Self { inputs, threads, problems, performer, history, ends })
     }
 
-    /// Answers nobody any more: whoever waits is for the next run. What is under way ends without an answer.
+    /// Answers nobody any more: whoever waits is for the next run. What is under way ends without an answer. The gate goes on being
+    /// heard until this is dropped: others may still have files held there, and it would take the agent for dead.
     pub fn stop(&self) {
-        self.ends.store(true, Ordering::Relaxed);
         // It ends only with this.
         let _ = self.inputs.send(Input::Stop);
     }
@@ -265,6 +265,7 @@ impl Recall {
 
 impl Drop for Recall {
     fn drop(&mut self) {
+        self.ends.store(true, Ordering::Relaxed);
         self.stop();
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {

@@ -3,17 +3,18 @@
 //! It asks for them as anybody could who opens the files, but nobody waits for it, and so those who do come first.
 //! **Invariant:** nothing goes for what comes by itself, unless that is pinned.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use isotherm_core::ids::{EndpointId, NodeId};
 use isotherm_core::node::Kind;
-use isotherm_core::tiering::{Used, Warmest};
+use isotherm_core::tiering::{Policy, Used, Warmest};
 use isotherm_core::trees::{Handle, Record};
 
-use super::cold::Ground;
+use super::kept::Kept;
+use super::runner::Situation;
 use crate::catalog::CatalogReader;
 use crate::engine::Command;
 use crate::guarded::GuardedVolume;
@@ -21,8 +22,11 @@ use crate::volume::gate_handle;
 
 /// Between two looks at what is wanted.
 const LOOK: Duration = Duration::from_millis(500);
-/// Between two looks at all that is pinned, or so many times as long as one takes: what others bring below it comes then.
-const PINS: (Duration, u32) = (Duration::from_secs(10), 20);
+/// Between two looks at all that is pinned, or so many times as long as one takes: what others bring below it comes then. The same for
+/// what is wanted and does not fit.
+const AGAIN: (Duration, u32) = (Duration::from_secs(10), 20);
+/// For how long contents are brought before it is looked whether others are more urgent.
+const BRINGS: Duration = Duration::from_secs(10);
 /// Files that are chosen together, the warmest of all that are wanted.
 const CHOSEN: usize = 50_000;
 /// Files and bytes that come together; before each such part it is asked again how much room there is.
@@ -30,8 +34,6 @@ const TOGETHER: usize = 64;
 const TOGETHER_BYTES: u64 = 256 << 20;
 /// For how long a file is left alone whose content did not come.
 const STUCK: Duration = Duration::from_secs(300);
-/// Between two tries where nothing fits.
-const FULL: Duration = Duration::from_secs(10);
 /// Nodes that are read from a catalog together.
 const PAGE: usize = 1_000;
 
@@ -58,83 +60,104 @@ pub(super) fn fill(volume: &Weak<GuardedVolume>, ends: &Arc<AtomicBool>) {
 #[derive(Default)]
 struct Filler {
     readers: BTreeMap<EndpointId, CatalogReader>,
-    /// What was pinned when all of it was looked at, when that was, and how long it took.
-    pins: Option<(Pins, Instant, Duration)>,
+    /// What was pinned when all of it was looked at.
+    pins: Pins,
+    /// When that, and what is wanted, is looked at again.
+    pins_again: Option<Instant>,
+    wanted_again: Option<Instant>,
+    /// What is wanted and has yet to come, the warmest first.
+    chosen: VecDeque<Used<Coming>>,
     /// Contents that did not come, and until when they are left alone.
     stuck: BTreeMap<Handle, Instant>,
-    /// Nothing that is wanted fits before this time.
-    full_until: Option<Instant>,
+}
+
+/// Why a content comes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Why {
+    Pinned,
+    Wanted,
 }
 
 impl Filler {
-    /// Has come what should; whether there may be more.
+    /// Has come what should; whether there may be more at once.
     fn turn(&mut self, volume: &Arc<GuardedVolume>, ends: &AtomicBool) -> bool {
-        let Some(situation) = volume.situation() else { return false };
+        let Some(Situation { grounds, volume: space }) = volume.situation() else { return false };
         self.stuck.retain(|_, until| Instant::now() < *until);
-        self.readers.retain(|endpoint, _| situation.grounds.iter().any(|ground| ground.endpoint == *endpoint));
-        for ground in &situation.grounds {
+        self.readers.retain(|endpoint, _| grounds.iter().any(|ground| ground.endpoint == *endpoint));
+        for ground in &grounds {
             if !self.readers.contains_key(&ground.endpoint)
                 && let Ok(reader) = CatalogReader::open(&ground.catalog)
             {
                 self.readers.insert(ground.endpoint, reader);
             }
         }
-        let pinned = self.pinned(volume, &situation.grounds).into_room(situation.volume.room_for_pinned());
-        let mut came = self.bring(volume, &pinned, true, ends);
-        if self.full_until.is_none_or(|until| Instant::now() >= until) {
-            let (wanted, is_any) = self.wanted(volume);
-            let wanted = wanted.into_room(situation.volume.spare_room());
-            let more = self.bring(volume, &wanted, false, ends);
-            self.full_until = (is_any && more == 0).then(|| Instant::now() + FULL);
-            came += more;
+        let pins: Pins = self
+            .readers
+            .iter()
+            .filter_map(|(endpoint, reader)| Some((*endpoint, reader.pinned()?)))
+            .filter(|(_, pins)| !pins.is_empty())
+            .collect();
+        let is_due = |again: Option<Instant>| again.is_none_or(|again| Instant::now() >= again);
+        let mut came = 0;
+        if !pins.is_empty() && (is_due(self.pins_again) || pins != self.pins) && space.room_for_pinned() > 0 {
+            let begun = Instant::now();
+            let pinned = self.pinned(volume, &pins, ends).into_room(space.room_for_pinned());
+            self.pins_again = Some(Instant::now() + AGAIN.0.max(begun.elapsed() * AGAIN.1));
+            self.pins = pins;
+            came += self.bring(volume, &mut pinned.into(), Why::Pinned, ends);
         }
+        if self.chosen.is_empty() && is_due(self.wanted_again) && space.spare_room() > 0 {
+            let begun = Instant::now();
+            let (wanted, is_any) = self.wanted(volume, ends);
+            self.chosen = wanted.into_room(space.spare_room()).into();
+            // Soon again where little had to be looked at; not where much is wanted and nothing of it fits, or comes.
+            let least = if is_any && self.chosen.is_empty() { AGAIN.0 } else { LOOK };
+            self.wanted_again = Some(Instant::now() + least.max(begun.elapsed() * AGAIN.1));
+        }
+        let mut chosen = std::mem::take(&mut self.chosen);
+        came += self.bring(volume, &mut chosen, Why::Wanted, ends);
+        self.chosen = chosen;
         came > 0
     }
 
-    /// Files below what is pinned whose content is not here; none where it is not the time to look.
-    fn pinned(&mut self, volume: &GuardedVolume, grounds: &[Ground]) -> Warmest<Coming> {
+    /// Files below what is pinned whose content is not here.
+    fn pinned(&self, volume: &GuardedVolume, pins: &Pins, ends: &AtomicBool) -> Warmest<Coming> {
         let mut warmest = Warmest::new(CHOSEN);
-        let pins_of = |ground: &Ground| Some((ground.endpoint, self.readers.get(&ground.endpoint)?.pinned()?));
-        let pins: Pins = grounds.iter().filter_map(pins_of).filter(|(_, pins)| !pins.is_empty()).collect();
-        let is_seen = |(seen, at, took): &(Pins, Instant, Duration)| *seen == pins && at.elapsed() < PINS.0.max(*took * PINS.1);
-        if pins.is_empty() || self.pins.as_ref().is_some_and(is_seen) {
-            return warmest;
-        }
-        let begun = Instant::now();
-        let mut found = 0;
-        for (endpoint, nodes) in &pins {
+        for (endpoint, nodes) in pins {
             let Some(reader) = self.readers.get(endpoint) else { continue };
             let mut open: Vec<Record> = nodes.iter().filter_map(|node| reader.record(*node)).collect();
-            while let Some(record) = open.pop() {
+            while let Some(record) = open.pop().filter(|_| !ends.load(Ordering::Relaxed)) {
                 match record.here().map(|local| local.kind()) {
                     Some(Kind::Directory) => open.extend(reader.children(record.node)),
-                    Some(Kind::File) if self.offer(volume, (*endpoint, &record), &mut warmest) => found += 1,
+                    Some(Kind::File) => {
+                        self.offer(volume, (*endpoint, &record), &mut warmest);
+                    }
                     _ => {}
                 }
             }
         }
-        // What was more than is chosen at a time comes with the next look.
-        self.pins = (found <= CHOSEN).then(|| (pins, begun, begun.elapsed()));
         warmest
     }
 
     /// Files that endpoints want whole, and whether there are any.
-    fn wanted(&mut self, volume: &GuardedVolume) -> (Warmest<Coming>, bool) {
+    fn wanted(&self, volume: &GuardedVolume, ends: &AtomicBool) -> (Warmest<Coming>, bool) {
         let (mut warmest, mut is_any) = (Warmest::new(CHOSEN), false);
         for (endpoint, reader) in &self.readers {
             let mut after = None;
             loop {
                 let page = reader.wanted(after, PAGE);
-                let Some(last) = page.last() else { break };
+                let Some(last) = page.last().filter(|_| !ends.load(Ordering::Relaxed)) else { break };
                 after = Some(*last);
                 let mut done = Vec::new();
                 for node in page {
                     let record = reader.record(node);
-                    let file = record.as_ref().filter(|record| record.here().is_some());
-                    match file {
-                        Some(record) if self.offer(volume, (*endpoint, record), &mut warmest) => is_any = true,
-                        Some(record) if record.here().is_some_and(|local| self.stuck.contains_key(&local.handle)) => {}
-                        _ => done.push(node),
+                    match record.as_ref().and_then(|record| Some((record, record.here()?))) {
+                        None => done.push((node, None)),
+                        Some((record, local)) => match self.offer(volume, (*endpoint, record), &mut warmest) {
+                            Some(false) => done.push((node, Some(local.handle.clone()))),
+                            // What cannot be looked at now is wanted as before.
+                            Some(true) | None => is_any = true,
+                        },
                     }
                 }
                 if !done.is_empty() {
@@ -145,61 +168,80 @@ impl Filler {
         (warmest, is_any)
     }
 
-    /// Whether a file is a stub whose content may come.
-    fn offer(&self, volume: &GuardedVolume, (endpoint, record): (EndpointId, &Record), warmest: &mut Warmest<Coming>) -> bool {
-        let Some(local) = record.here().filter(|local| !self.stuck.contains_key(&local.handle)) else { return false };
-        let inode = gate_handle(&local.handle).and_then(|handle| volume.root().inode(&handle));
-        if !inode.is_ok_and(|inode| inode.is_stub()) {
-            return false;
+    /// Whether a file is a stub whose content may come; none where that cannot be told now, or it did not come a while ago.
+    fn offer(
+        &self,
+        volume: &GuardedVolume,
+        (endpoint, record): (EndpointId, &Record),
+        warmest: &mut Warmest<Coming>,
+    ) -> Option<bool> {
+        let local = record.here().filter(|local| !self.stuck.contains_key(&local.handle))?;
+        let inode = gate_handle(&local.handle).and_then(|handle| volume.root().inode(&handle)).ok()?;
+        if inode.stub_record().ok()?.is_none() {
+            return Some(false);
         }
         let position = volume.last_use(record, local).position();
         warmest.offer(Used { position, bytes: local.print.size, file: (endpoint, record.node, local.handle.clone()) });
-        true
+        Some(true)
     }
 
-    /// Brings contents back in parts; how many came.
-    fn bring(&mut self, volume: &Arc<GuardedVolume>, coming: &[Used<Coming>], is_pinned: bool, ends: &AtomicBool) -> usize {
-        let mut came = 0;
+    /// Brings contents back in parts, for a while; how many came. Those that have come, or shall not any more, are taken out.
+    fn bring(&mut self, volume: &Arc<GuardedVolume>, coming: &mut VecDeque<Used<Coming>>, why: Why, ends: &AtomicBool) -> usize {
+        let (mut came, begun) = (0, Instant::now());
         let go_on = || !ends.load(Ordering::Relaxed);
-        for part in parts(coming) {
-            let Some(situation) = volume.situation().filter(|_| go_on()) else { break };
-            let room = if is_pinned { situation.volume.room_for_pinned() } else { situation.volume.spare_room() };
+        while !coming.is_empty() && go_on() && begun.elapsed() < BRINGS {
+            let Some(situation) = volume.situation() else { break };
+            let room = if why == Why::Pinned { situation.volume.room_for_pinned() } else { situation.volume.spare_room() };
+            let mut part = take_part(coming);
+            // It was chosen a while ago.
+            part.retain(|used| self.still(why, &used.file));
             if part.iter().map(|used| used.bytes).sum::<u64>() > room {
+                coming.clear();
                 break;
             }
             let files: Vec<Handle> = part.iter().map(|used| used.file.2.clone()).collect();
-            let mut done: BTreeMap<EndpointId, Vec<NodeId>> = BTreeMap::new();
-            for (used, is_whole) in part.iter().zip(volume.prefetch(files, &go_on)) {
-                let (endpoint, node, file) = &used.file;
+            let mut done: BTreeMap<EndpointId, Vec<(NodeId, Option<Handle>)>> = BTreeMap::new();
+            for (used, is_whole) in part.into_iter().zip(volume.prefetch(files, &go_on)) {
+                let (endpoint, node, file) = used.file;
                 if is_whole {
                     came += 1;
-                    done.entry(*endpoint).or_default().push(*node);
+                    done.entry(endpoint).or_default().push((node, Some(file)));
                 } else {
-                    self.stuck.insert(file.clone(), Instant::now() + STUCK);
+                    self.stuck.insert(file, Instant::now() + STUCK);
                 }
             }
-            for (endpoint, nodes) in done {
-                volume.ask(endpoint, Command::NotWanted(nodes));
+            for (endpoint, files) in done {
+                volume.ask(endpoint, Command::NotWanted(files));
             }
         }
         if came > 0 {
-            tracing::info!(path = %volume.path().display(), files = came, is_pinned, "Contents came by themselves");
+            tracing::info!(path = %volume.path().display(), files = came, ?why, "Contents came by themselves");
         }
         came
     }
+
+    /// Whether a file is still the one that was chosen, and is still to come.
+    fn still(&self, why: Why, (endpoint, node, file): &Coming) -> bool {
+        let Some(reader) = self.readers.get(endpoint) else { return false };
+        let Some(record) = reader.record(*node) else { return false };
+        let Some(local) = record.here().filter(|local| local.handle == *file) else { return false };
+        match why {
+            Why::Wanted => reader.is_wanted(*node),
+            Why::Pinned => {
+                Kept::new(reader, Policy::default()).is_some_and(|mut kept| kept.stays(reader, *node, &local.place).is_some())
+            }
+        }
+    }
 }
 
-/// What is to come in pieces.
-fn parts(mut coming: &[Used<Coming>]) -> impl Iterator<Item = &[Used<Coming>]> {
-    std::iter::from_fn(move || {
-        let mut bytes = 0;
-        let fits = coming.iter().take(TOGETHER).take_while(|used| {
-            let is_first = bytes == 0;
-            bytes += used.bytes.max(1);
-            is_first || bytes <= TOGETHER_BYTES
-        });
-        let (part, rest) = coming.split_at(fits.count());
-        coming = rest;
-        (!part.is_empty()).then_some(part)
-    })
+/// The next files and bytes that come together.
+fn take_part(coming: &mut VecDeque<Used<Coming>>) -> Vec<Used<Coming>> {
+    let mut bytes = 0;
+    let fits = coming.iter().take(TOGETHER).take_while(|used| {
+        let is_first = bytes == 0;
+        bytes += used.bytes.max(1);
+        is_first || bytes <= TOGETHER_BYTES
+    });
+    let count = fits.count();
+    coming.drain(..count).collect()
 }

@@ -15,7 +15,7 @@ mod search;
 
 pub use look::look;
 pub use marker::{Marker, MarkerProblem, Renewed, is_rolled_back, renew_nonce};
-pub use perform::{ContentSource, Performer, StubGuard, StubRules};
+pub use perform::{ContentSource, Keeps, Performer, StubGuard, StubRules};
 pub use recover::{KnownContent, Recovered, recover};
 
 use std::collections::BTreeMap;

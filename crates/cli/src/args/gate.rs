@@ -93,7 +93,8 @@ pub(crate) struct Recall {
     /// Only files whose name fits this pattern, such as *.dwg
     #[arg(long, value_name = "PATTERN")]
     pub(crate) pattern: Option<String>,
-    /// How many files are on their way at a time, 1 to 64; fewer leave more of the line to others
+    /// How many files are asked for at a time, 1 to 64, each such part when the one before has come; fewer leave more of the line to
+    /// others. At most nine are fetched at once while nobody waits for them
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u8).range(1..=64))]
     pub(crate) threads: Option<u8>,
     /// In which order

@@ -154,13 +154,22 @@ fn what_is_pinned_stays() {
         assert!(office.shown(&guarded.join("moved/a"))["outlook"].as_str().unwrap().contains("pinned"));
         assert!(!is_here(&guarded.join("site/old")));
 
+        // Not even by another content from elsewhere, where nothing comes that nobody opens.
+        office.set(&["--download", "on-demand"]);
+        office.settle();
+        write(&plain, "moved/a", 10);
+        write(&plain, "top", 13);
+        office.settle();
+        for (name, number) in [("moved/a", 10), ("top", 13)] {
+            assert!(is_here(&guarded.join(name)) && holds(&guarded, name, number), "{name} on {}", fs.name());
+        }
         let unpin = |name: &str| office.ask_munich(&["unpin", guarded.join(name).to_str().unwrap()]).expect(0).out;
         assert!(unpin("moved").contains("not pinned any more") && unpin("site/old").contains("was not pinned"));
         until("it goes like any other", || {
             ["moved/a", "moved/deep/b", "moved/later"].iter().all(|name| !is_here(&guarded.join(name)))
         });
         assert!(is_here(&guarded.join("top")));
-        for (name, number) in [("moved/a", 0), ("moved/deep/b", 1), ("site/old", 2), ("top", 3), ("moved/later", 7)] {
+        for (name, number) in [("moved/a", 10), ("moved/deep/b", 1), ("site/old", 2), ("top", 13), ("moved/later", 7)] {
             assert!(holds(&guarded, name, number), "{name} on {}", fs.name());
         }
         assert_eq!(office.problems(), [] as [serde_json::Value; 0]);

@@ -193,3 +193,25 @@ fn an_agent_that_is_stopped_refuses_nobody() {
         assert_eq!(office.problems(), [] as [serde_json::Value; 0]);
     }
 }
+
+// semantics.md#parts-that-die
+/// It ends soon also while others bring thousands of files, each of which is made known to the gate.
+#[test]
+fn an_agent_stops_while_stubs_arrive() {
+    let Some(mut office) = Office::open(Fs::Xfs) else { return };
+    let (plain, guarded) = (office.plain(), office.guarded());
+    let count = || fs::read_dir(&guarded).unwrap().count();
+    for round in 0..3_u64 {
+        (0..1_500).for_each(|at| fs::write(plain.join(format!("plan-{round}-{at}")), text(round << 16 | at, 9_000)).unwrap());
+        let before = count();
+        until("the first have come", || count() > before + 50);
+        office.stop(Part::Munich);
+        office.start(Part::Munich);
+    }
+    office.settle();
+    for name in ["plan-0-0", "plan-1-700", "plan-2-1499"] {
+        assert_eq!(blocks(&guarded.join(name)), 0, "{name}");
+        assert!(number_of(&fs::read(guarded.join(name)).unwrap()).is_ok(), "{name}");
+    }
+    assert_eq!(office.problems(), [] as [serde_json::Value; 0]);
+}

@@ -259,7 +259,8 @@ impl Office {
     pub(crate) fn stop(&mut self, part: Part) {
         for (_, mut child) in self.processes.extract_if(.., |(one, _)| *one == part) {
             kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
-            child.wait().unwrap();
+            // Who waits at the gate is refused after a minute.
+            until("it has ended, before anybody is refused", || child.try_wait().unwrap().is_some());
         }
     }
 

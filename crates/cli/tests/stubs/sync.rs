@@ -222,3 +222,35 @@ fn a_recall_is_attributed_to_the_program_that_asked_for_it() {
     assert!(brought["program"].is_null() && brought["bytes"] == 60_000, "{brought}");
     assert!(recalled("never").is_null());
 }
+
+/// A program that keeps its file open and writes now and then: each write arrives although the file is never closed, also those of which
+/// nobody was told because one was told of a moment before.
+#[test]
+fn writes_to_a_file_that_stays_open_arrive() {
+    use std::os::unix::fs::FileExt;
+    let Some(office) = Office::open(Fs::Xfs) else { return };
+    let (plain, guarded) = (office.plain(), office.guarded());
+    let open = fs::File::create(plain.join("log")).unwrap();
+    let mut expected = vec![0_u8; 64 << 10];
+    open.write_all_at(&expected, 0).unwrap();
+    office.settle();
+    for round in 1..=10_u8 {
+        for (at, pause) in [0, 1, 3, 40, 90, 150, 210].into_iter().enumerate() {
+            std::thread::sleep(std::time::Duration::from_millis(pause)); // tidy: wait as a program does between writes
+            let offset = at * 4_096 + usize::from(round);
+            expected[offset] = round;
+            open.write_all_at(&[round], offset as u64).unwrap();
+        }
+        until("the last write arrives", || fs::read(guarded.join("log")).is_ok_and(|bytes| bytes == expected));
+    }
+    // A barrier knows of writes of a moment ago.
+    for round in 11..=16_u8 {
+        expected[usize::from(round)] = round;
+        open.write_all_at(&[0, round], u64::from(round) - 1).unwrap();
+        expected[usize::from(round) - 1] = 0;
+        open.write_all_at(&[round], 5).unwrap();
+        expected[5] = round;
+        office.settle();
+        assert!(fs::read(guarded.join("log")).unwrap() == expected, "round {round}");
+    }
+}

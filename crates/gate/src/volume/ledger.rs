@@ -234,8 +234,10 @@ fn go_on(home: &Dir, old: &Old) -> Result<(OwnedFd, u64)> {
     let file = open_beneath(home.as_fd(), OsStr::new(FILE), OFlags::RDWR | OFlags::NOFOLLOW, Mode::empty());
     let file = file.map_err(|errno| fail(errno, "write"))?;
     if !old.is_whole() {
-        let cut = rustix::fs::ftruncate(&file, old.whole).and_then(|()| rustix::fs::fsync(&file));
-        cut.map_err(|errno| fail(errno, "write"))?;
+        // Zeros rather than a cut, which would give away the room that is kept behind the list; where even that has no room, a cut.
+        let zeros = vec![0; (old.len - old.whole) as usize];
+        let ended = put(&file, &zeros, old.whole).or_else(|_| rustix::fs::ftruncate(&file, old.whole));
+        ended.and_then(|()| rustix::fs::fsync(&file)).map_err(|errno| fail(errno, "write"))?;
     }
     Ok((file, old.whole))
 }

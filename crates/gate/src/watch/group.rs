@@ -14,7 +14,7 @@ use super::Batch;
 use super::parse::{ParseError, parse_events};
 use crate::error::ErrorKind;
 use crate::volume::{Isolation, Root};
-use crate::{FsKind, sys};
+use crate::{FileHandle, FsKind, sys};
 
 /// Size of the buffer for one read, in bytes: some three thousand events.
 const READ_BUFFER_BYTES: usize = 256 * 1024;
@@ -139,6 +139,18 @@ impl Watch {
     /// What can end a wait.
     pub fn waker(&self) -> Waker {
         Waker { wake: Arc::clone(&self.wake) }
+    }
+
+    /// Writes to this file are not told any more until [`Self::tell_writes`]; that it is closed is. False where that cannot be.
+    pub fn hush_writes(&self, root: &Root, file: &FileHandle) -> bool {
+        let place = libc::FAN_MARK_ADD | libc::FAN_MARK_IGNORE_SURV | libc::FAN_MARK_EVICTABLE;
+        super::mark_file(&self.group, place, libc::FAN_MODIFY, root, file).is_ok()
+    }
+
+    /// Writes to this file are told again. Nothing is left to do for one that is gone.
+    pub fn tell_writes(&self, root: &Root, file: &FileHandle) {
+        let place = libc::FAN_MARK_REMOVE | libc::FAN_MARK_IGNORE_SURV;
+        let _ = super::mark_file(&self.group, place, libc::FAN_MODIFY, root, file);
     }
 
     /// Waits for changes and reads some. Empty after `timeout` (`None`: no limit) or when woken.

@@ -12,7 +12,13 @@ mod uses;
 pub use group::{UnavailableReason, Waker, Watch, WatchError, WatchUnavailable};
 pub use uses::Uses;
 
-use crate::FileHandle;
+use std::ffi::CString;
+use std::os::fd::{AsFd, AsRawFd};
+
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+
+use crate::{FileHandle, Root, sys};
 use parse::{InfoKind, RawEvent};
 
 /// Something happened to this name, or to this inode.
@@ -61,6 +67,14 @@ pub struct Batch {
     pub overflow: bool,
     /// A [`Waker`] ended the wait.
     pub woken: bool,
+}
+
+/// Adds or removes a mark on a file that is known by its handle. It is not opened: that would ask whoever has a lease on it to give it
+/// back.
+fn mark_file(group: impl AsFd, place: u32, mask: u64, root: &Root, file: &FileHandle) -> Result<(), Errno> {
+    let found = root.open_handle(file, OFlags::PATH | OFlags::CLOEXEC)?;
+    let path = CString::new(format!("/proc/self/fd/{}", found.as_raw_fd())).map_err(|_| Errno::INVAL)?;
+    sys::fanotify::mark_at(group, place, mask, &path)
 }
 
 impl Batch {

@@ -4,12 +4,10 @@
 //! and all such marks go together. **Invariant:** nothing waits for this, and nothing that is lost does harm: files look colder then.
 
 use std::collections::BTreeMap;
-use std::ffi::CString;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::OFlags;
 use rustix::io::{Errno, retry_on_intr};
 
 use super::group::{UnavailableReason, WatchUnavailable};
@@ -83,12 +81,8 @@ impl Uses {
 
     /// This one need not be told again until [`Self::tell_all_again`].
     pub fn rest(&self, root: &Root, file: &FileHandle) {
-        // Not opened: that would ask whoever has a lease on it to give it back.
-        let Ok(found) = root.open_handle(file, OFlags::PATH | OFlags::CLOEXEC) else { return };
         let place = libc::FAN_MARK_ADD | libc::FAN_MARK_IGNORE_SURV | libc::FAN_MARK_EVICTABLE;
-        if let Ok(path) = CString::new(format!("/proc/self/fd/{}", found.as_raw_fd())) {
-            let _ = sys::fanotify::mark_at(&self.group, place, MASK, &path);
-        }
+        let _ = super::mark_file(&self.group, place, MASK, root, file);
     }
 
     /// A new span begins.

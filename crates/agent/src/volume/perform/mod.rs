@@ -15,7 +15,7 @@ mod refusal;
 mod stubs;
 
 pub use fetch::ContentSource;
-pub use stubs::{StubGuard, StubRules};
+pub use stubs::{Keeps, StubGuard, StubRules};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -5,8 +5,8 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use isotherm_core::ids::Version;
-use isotherm_core::node::FileContent;
+use isotherm_core::ids::{NodeId, Version};
+use isotherm_core::node::{FileContent, Place};
 use isotherm_core::plan::{Action, Step};
 use isotherm_core::stub::{Bound, ContentPrefix, StubRecord};
 use isotherm_core::tiering::{Arrival, Comes, Policy, STUB_MIN, Treatment, treatment};
@@ -34,9 +34,14 @@ pub trait StubGuard: Send + Sync + std::fmt::Debug {
     fn is_awaited(&self, file: &Handle) -> bool;
 }
 
+/// Whether the content of a node with this place is to stay here, by this policy and by what is pinned.
+pub type Keeps = dyn Fn(&Policy, NodeId, &Place) -> bool + Send + Sync;
+
 /// Whether contents may come as stubs, and which do. Shared by whoever knows and whoever performs.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct StubRules {
+    /// Who knows what is to stay here; nothing is where nobody does.
+    keeps: Option<Box<Keeps>>,
     /// Who makes programs wait for the content of stubs, if there is anybody.
     guard: Mutex<Option<Arc<dyn StubGuard>>>,
     /// Whether new files come as stubs too, not only new contents of stubs, and which contents go.
@@ -75,6 +80,18 @@ impl StubRules {
     pub fn lets_go(&self) -> Option<Policy> {
         let (tiering, policy) = self.tiering.lock().unwrap_or_else(PoisonError::into_inner).clone();
         (tiering && self.knows_share()).then_some(policy)
+    }
+
+    /// The same, with somebody who knows what is to stay here.
+    #[must_use]
+    pub fn with_keeps(self, keeps: Box<Keeps>) -> Self {
+        Self { keeps: Some(keeps), ..self }
+    }
+
+    /// Whether the content of a file that is here and whole stays so when it is changed elsewhere.
+    fn keeps(&self, node: NodeId, place: &Place) -> bool {
+        let policy = self.tiering.lock().unwrap_or_else(PoisonError::into_inner).1.clone();
+        self.keeps.as_ref().is_some_and(|keeps| keeps(&policy, node, place))
     }
 
     /// How a content comes that others bring.
@@ -153,6 +170,12 @@ impl StubRules {
     }
 }
 
+impl std::fmt::Debug for StubRules {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StubRules").field("tiering", &self.tiering).finish_non_exhaustive()
+    }
+}
+
 /// Whether a step would take away a file that somebody is about to read: he would be told to try again.
 pub(super) fn is_awaited(performer: &Performer, step: &Step) -> bool {
     let (Action::Replace { expected, .. } | Action::Remove { expected, .. }) = &step.action else { return false };
@@ -174,7 +197,11 @@ pub(super) fn comes_as_stub(performer: &Performer, step: &Step, content: &FileCo
         }
         _ => return false,
     };
-    rules.comes(arrival) != Comes::Whole
+    let kept = || match &step.action {
+        Action::Replace { expected, .. } => rules.keeps(step.node, &expected.spot.place()),
+        _ => false,
+    };
+    rules.comes(arrival) != Comes::Whole && !(arrival == Arrival::Changed { is_stub: false } && kept())
 }
 
 /// Makes a stub in staging.
