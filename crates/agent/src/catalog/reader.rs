@@ -14,7 +14,7 @@ use isotherm_core::trees::{Handle, Record};
 use rusqlite::{Connection, OptionalExtension as _, Row, params_from_iter};
 
 use super::{RecordedState, row, schema, states};
-use crate::engine::{CatalogFailure, PINNED, PLACING, WANTED, contents_on_the_way, wanted_name, wanted_node};
+use crate::engine::{COMING, CatalogFailure, PINNED, PLACING, coming_name, coming_node, contents_on_the_way};
 use crate::volume::KnownContent;
 
 /// What the looker wants to know of a directory before it reads metadata.
@@ -99,22 +99,22 @@ impl CatalogReader {
 
     /// Nodes whose content is to come by itself, in their order: at most `limit` after one.
     #[must_use]
-    pub fn wanted(&self, after: Option<NodeId>, limit: usize) -> Vec<NodeId> {
-        let key = |node: Option<NodeId>| super::value_key(&node.map_or_else(|| WANTED.to_owned(), wanted_name));
+    pub fn coming(&self, after: Option<NodeId>, limit: usize) -> Vec<NodeId> {
+        let key = |node: Option<NodeId>| super::value_key(&node.map_or_else(|| COMING.to_owned(), coming_name));
         // The character after the last one of the prefix ends the range.
-        let end = super::value_key(&WANTED.replace(':', ";"));
+        let end = super::value_key(&COMING.replace(':', ";"));
         let sql = "SELECT key FROM fact WHERE key > ?1 AND key < ?2 ORDER BY key LIMIT ?3";
         let found = self.connection.prepare_cached(sql).and_then(|mut query| {
             query.query_map(rusqlite::params![key(after), end, super::bounded(limit)], |row| row.get::<_, String>(0))?.collect()
         });
         let found: Vec<String> = found.unwrap_or_default();
-        found.iter().filter_map(|key| wanted_node(key.strip_prefix("value:")?)).collect()
+        found.iter().filter_map(|key| coming_node(key.strip_prefix("value:")?)).collect()
     }
 
     /// Whether the content of a node is to come by itself.
     #[must_use]
-    pub fn is_wanted(&self, node: NodeId) -> bool {
-        let key = super::value_key(&wanted_name(node));
+    pub fn is_coming(&self, node: NodeId) -> bool {
+        let key = super::value_key(&coming_name(node));
         let found = self.connection.query_row("SELECT 1 FROM fact WHERE key = ?1", [key], |_| Ok(())).optional();
         found.is_ok_and(|found| found.is_some())
     }

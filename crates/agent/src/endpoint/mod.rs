@@ -228,7 +228,7 @@ impl Thread {
             Command::Resume => self.spec.assignment.paused = false,
             Command::Servers(servers) => self.spec.servers = servers,
             // Said again by who said it, or by the assignment.
-            Command::ConfirmDeletes | Command::Tiers(_) | Command::Pin(..) | Command::NotWanted(_) => {}
+            Command::ConfirmDeletes | Command::Tiers(_) | Command::Pin(..) | Command::NotComing(_) => {}
         }
     }
 

@@ -70,7 +70,7 @@ pub enum Command {
     Pin(NodeId, bool),
     /// The contents of these nodes need not come by themselves any more, as long as their inodes are these (none: as long as they are
     /// not here).
-    NotWanted(Vec<(NodeId, Option<Handle>)>),
+    NotComing(Vec<(NodeId, Option<Handle>)>),
 }
 
 /// Something to do. Each effect but `BringBack` is answered by exactly one event of the same name, unless the agent stops.

@@ -84,7 +84,7 @@ impl<C: Catalog> Engine<C> {
             Command::Servers(servers) => self.settings.rules.servers = servers,
             Command::Tiers(policy) => self.tiers = policy,
             Command::Pin(node, pinned) => self.pin(node, pinned),
-            Command::NotWanted(files) => self.not_wanted_as(&files),
+            Command::NotComing(files) => self.not_coming_as(&files),
         }
     }
 

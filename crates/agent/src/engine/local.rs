@@ -252,7 +252,7 @@ impl<C: Catalog> Engine<C> {
             for node in self.catalog.by_handle(&handle) {
                 self.catalog.set_tiered(node, is_tiered);
                 if !is_tiered {
-                    self.not_wanted(&[node]);
+                    self.not_coming(&[node]);
                 }
             }
         }

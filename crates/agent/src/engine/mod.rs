@@ -9,6 +9,7 @@
 
 mod answers;
 mod catalog;
+mod coming;
 mod deletes;
 mod event;
 mod guard;
@@ -19,10 +20,10 @@ mod remote;
 mod results;
 mod standing;
 mod status;
-mod wanted;
 mod work;
 
 pub use catalog::{Catalog, CatalogFailure, Counts, MemoryCatalog, Sent};
+pub(crate) use coming::{COMING, PINNED, coming_name, coming_node};
 pub use event::{
     After, Away, Changed, Command, Effect, Event, Look, LookRequest, Millis, Names, ReadRequest, ReadResult, SnapshotPart,
     StepResult, Unfit,
@@ -30,7 +31,6 @@ pub use event::{
 pub use limits::Limits;
 pub use placing::{PLACING, contents_on_the_way};
 pub use status::{EngineStatus, Held, Problem, Stop, Transfer};
-pub(crate) use wanted::{PINNED, WANTED, wanted_name, wanted_node};
 
 use std::collections::BTreeSet;
 

@@ -192,8 +192,8 @@ impl<C: Catalog> Engine<C> {
             self.catalog.put(record);
         }
         strays.into_iter().for_each(|stray| self.around(stray));
-        // Whether it was made without its content is not known here; if not, it is found not to be wanted.
-        self.note_wanted(step, true);
+        // Whether it was made without its content is not known here; if not, it is found here.
+        self.note_coming(step, true);
         self.mirrored(step.node);
     }
 

@@ -230,7 +230,7 @@ impl<C: Catalog> Engine<C> {
         strays.into_iter().for_each(|stray| self.around(stray));
         if let Some((handle, is_tiered)) = moved {
             self.made_file(step.node, &handle);
-            self.note_wanted(step, is_tiered);
+            self.note_coming(step, is_tiered);
             self.note_moved([(handle, is_tiered)]);
         }
         self.mirrored(step.node);

@@ -16,7 +16,7 @@ use isotherm_core::tiering::{Heat, Treatment, Volume};
 use isotherm_core::trees::{Handle, Local, Record};
 use isotherm_gate::guard::{GuardUnavailable, Sentry, program};
 use isotherm_gate::link::{AgentTurn, GateClient, RemotePost, VolumeId, VolumeState};
-use isotherm_gate::{ErrorKind, GateError, Isolation, Ledger, Root, StagedFile};
+use isotherm_gate::{ErrorKind, FileHandle, GateError, Isolation, Ledger, Root, StagedFile};
 
 use crate::catalog::{CatalogReader, HeatStore};
 use crate::clock::wall_ms;
@@ -284,7 +284,7 @@ impl GuardedVolume {
     }
 
     /// Has contents come that nobody has asked for, while `go_on` says so; whether each is whole, in order.
-    pub(crate) fn prefetch(&self, files: Vec<Handle>, go_on: &dyn Fn() -> bool) -> Vec<bool> {
+    pub(crate) fn have_come(&self, files: Vec<Handle>, go_on: &dyn Fn() -> bool) -> Vec<bool> {
         self.members.coming().extend(files.iter().cloned());
         let came = self.recall.bring_back(files.clone(), Lengths::Kept, go_on);
         let mut coming = self.members.coming();
@@ -296,25 +296,32 @@ impl GuardedVolume {
 }
 
 impl StubGuard for GuardedVolume {
-    fn begin_stub(&self, file: &StagedFile) -> Result<(), GateError> {
-        let inode = file.inode();
-        self.ledger.add_staged(&[inode.handle()?])?;
-        let refused = |why: GuardUnavailable| {
-            tracing::error!(%why, "A file cannot be guarded, and so it comes whole");
-            GateError::new(ErrorKind::Unsupported, "guard", inode.name())
-        };
-        // Only a gate that knows of it marks what is on the list, or is given the mark: without it a file that is marked at the
-        // last moment of one gate would have none at the next.
-        if !self.post.hold(&[inode.handle()?]) {
-            return Err(GateError::new(ErrorKind::Busy, "guard", inode.name()));
+    fn begin_stubs(&self, files: &[&StagedFile]) -> Vec<Result<(), GateError>> {
+        let handles: Vec<Result<FileHandle, GateError>> = files.iter().map(|file| file.inode().handle()).collect();
+        let known: Vec<FileHandle> = handles.iter().flatten().cloned().collect();
+        if let Err(error) = self.ledger.add_staged(&known) {
+            return files.iter().map(|_| Err(error.clone())).collect();
         }
-        self.post.guard(inode.as_fd()).map_err(refused)
+        // Only a gate that knows of them marks what is on the list, or is given the mark: without it a file that is marked at the
+        // last moment of one gate would have none at the next.
+        let are_held = self.post.hold(&known);
+        let guard = |(file, handle): (&&StagedFile, Result<FileHandle, GateError>)| {
+            let inode = file.inode();
+            handle?;
+            if !are_held {
+                return Err(GateError::new(ErrorKind::Busy, "guard", inode.name()));
+            }
+            self.post.guard(inode.as_fd()).map_err(|why: GuardUnavailable| {
+                tracing::error!(%why, "A file cannot be guarded, and so it comes whole");
+                GateError::new(ErrorKind::Unsupported, "guard", inode.name())
+            })
+        };
+        files.iter().zip(handles).map(guard).collect()
     }
 
-    fn end_stub(&self, file: &StagedFile) {
-        if let Ok(handle) = file.inode().handle() {
-            self.post.release(&[handle]);
-        }
+    fn end_stubs(&self, files: &[&StagedFile]) {
+        let handles: Vec<FileHandle> = files.iter().filter_map(|file| file.inode().handle().ok()).collect();
+        self.post.release(&handles);
     }
 
     fn bring_back(&self, files: Vec<Handle>) {

@@ -20,14 +20,14 @@ use crate::engine::Command;
 use crate::guarded::GuardedVolume;
 use crate::volume::gate_handle;
 
-/// Between two looks at what is wanted.
+/// Between two looks at what is to come.
 const LOOK: Duration = Duration::from_millis(500);
 /// Between two looks at all that is pinned, or so many times as long as one takes: what others bring below it comes then. The same for
-/// what is wanted and does not fit.
+/// what is to come and does not fit.
 const AGAIN: (Duration, u32) = (Duration::from_secs(10), 20);
 /// For how long contents are brought before it is looked whether others are more urgent.
 const BRINGS: Duration = Duration::from_secs(10);
-/// Files that are chosen together, the warmest of all that are wanted.
+/// Files that are chosen together, the warmest of all that are to come.
 const CHOSEN: usize = 50_000;
 /// Files and bytes that come together; before each such part it is asked again how much room there is.
 const TOGETHER: usize = 64;
@@ -62,10 +62,10 @@ struct Filler {
     readers: BTreeMap<EndpointId, CatalogReader>,
     /// What was pinned when all of it was looked at.
     pins: Pins,
-    /// When that, and what is wanted, is looked at again.
+    /// When that, and what is to come, is looked at again.
     pins_again: Option<Instant>,
-    wanted_again: Option<Instant>,
-    /// What is wanted and has yet to come, the warmest first.
+    coming_again: Option<Instant>,
+    /// What is to come, the warmest first.
     chosen: VecDeque<Used<Coming>>,
     /// Contents that did not come, and until when they are left alone.
     stuck: BTreeMap<Handle, Instant>,
@@ -75,7 +75,7 @@ struct Filler {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Why {
     Pinned,
-    Wanted,
+    Coming,
 }
 
 impl Filler {
@@ -106,16 +106,16 @@ impl Filler {
             self.pins = pins;
             came += self.bring(volume, &mut pinned.into(), Why::Pinned, ends);
         }
-        if self.chosen.is_empty() && is_due(self.wanted_again) && space.spare_room() > 0 {
+        if self.chosen.is_empty() && is_due(self.coming_again) && space.spare_room() > 0 {
             let begun = Instant::now();
-            let (wanted, is_any) = self.wanted(volume, ends);
-            self.chosen = wanted.into_room(space.spare_room()).into();
-            // Soon again where little had to be looked at; not where much is wanted and nothing of it fits, or comes.
+            let (found, is_any) = self.coming(volume, ends);
+            self.chosen = found.into_room(space.spare_room()).into();
+            // Soon again where little had to be looked at; not where much is to come and nothing of it fits, or comes.
             let least = if is_any && self.chosen.is_empty() { AGAIN.0 } else { LOOK };
-            self.wanted_again = Some(Instant::now() + least.max(begun.elapsed() * AGAIN.1));
+            self.coming_again = Some(Instant::now() + least.max(begun.elapsed() * AGAIN.1));
         }
         let mut chosen = std::mem::take(&mut self.chosen);
-        came += self.bring(volume, &mut chosen, Why::Wanted, ends);
+        came += self.bring(volume, &mut chosen, Why::Coming, ends);
         self.chosen = chosen;
         came > 0
     }
@@ -140,12 +140,12 @@ impl Filler {
     }
 
     /// Files that endpoints want whole, and whether there are any.
-    fn wanted(&self, volume: &GuardedVolume, ends: &AtomicBool) -> (Warmest<Coming>, bool) {
+    fn coming(&self, volume: &GuardedVolume, ends: &AtomicBool) -> (Warmest<Coming>, bool) {
         let (mut warmest, mut is_any) = (Warmest::new(CHOSEN), false);
         for (endpoint, reader) in &self.readers {
             let mut after = None;
             loop {
-                let page = reader.wanted(after, PAGE);
+                let page = reader.coming(after, PAGE);
                 let Some(last) = page.last().filter(|_| !ends.load(Ordering::Relaxed)) else { break };
                 after = Some(*last);
                 let mut done = Vec::new();
@@ -155,13 +155,13 @@ impl Filler {
                         None => done.push((node, None)),
                         Some((record, local)) => match self.offer(volume, (*endpoint, record), &mut warmest) {
                             Some(false) => done.push((node, Some(local.handle.clone()))),
-                            // What cannot be looked at now is wanted as before.
+                            // What cannot be looked at now is to come as before.
                             Some(true) | None => is_any = true,
                         },
                     }
                 }
                 if !done.is_empty() {
-                    volume.ask(*endpoint, Command::NotWanted(done));
+                    volume.ask(*endpoint, Command::NotComing(done));
                 }
             }
         }
@@ -201,7 +201,7 @@ impl Filler {
             }
             let files: Vec<Handle> = part.iter().map(|used| used.file.2.clone()).collect();
             let mut done: BTreeMap<EndpointId, Vec<(NodeId, Option<Handle>)>> = BTreeMap::new();
-            for (used, is_whole) in part.into_iter().zip(volume.prefetch(files, &go_on)) {
+            for (used, is_whole) in part.into_iter().zip(volume.have_come(files, &go_on)) {
                 let (endpoint, node, file) = used.file;
                 if is_whole {
                     came += 1;
@@ -211,7 +211,7 @@ impl Filler {
                 }
             }
             for (endpoint, files) in done {
-                volume.ask(endpoint, Command::NotWanted(files));
+                volume.ask(endpoint, Command::NotComing(files));
             }
         }
         if came > 0 {
@@ -226,7 +226,7 @@ impl Filler {
         let Some(record) = reader.record(*node) else { return false };
         let Some(local) = record.here().filter(|local| local.handle == *file) else { return false };
         match why {
-            Why::Wanted => reader.is_wanted(*node),
+            Why::Coming => reader.is_coming(*node),
             Why::Pinned => {
                 Kept::new(reader, Policy::default()).is_some_and(|mut kept| kept.stays(reader, *node, &local.place).is_some())
             }

@@ -136,12 +136,19 @@ fn files_that_are_read_are_warm() {
         let before = ["read", "scanned", "cold"].map(last_use);
         let scanner = office.beside().join("clamscan");
         fs::copy("/bin/cat", &scanner).unwrap();
-        assert!(Command::new(&scanner).arg(guarded.join("scanned")).stdout(Stdio::null()).status().unwrap().success());
+        // It goes on with its input: who it is can be told while it runs.
+        let mut scan = Command::new(&scanner);
+        let scan = scan.arg(guarded.join("scanned")).arg("-").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        let mut scan = scan.unwrap();
+        let mut scanned = vec![0; MIB as usize];
+        std::io::Read::read_exact(scan.stdout.as_mut().unwrap(), &mut scanned).unwrap();
         until("the use is noted", || {
             assert!(fs::read(guarded.join("read")).is_ok());
             last_use("read") > before[0]
         });
         assert_eq!([last_use("scanned"), last_use("cold")], before[1..], "on {}", fs.name());
+        drop(scan.stdin.take());
+        assert!(scan.wait().unwrap().success());
     }
 }
 

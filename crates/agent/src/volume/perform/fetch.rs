@@ -103,14 +103,16 @@ fn manifests(performer: &Performer, files: &[File<'_>]) -> Result<BTreeMap<Manif
 
 fn fetch(performer: &Performer, files: &mut [File<'_>], manifests: &BTreeMap<ManifestId, Manifest>) {
     let mut wanted: BTreeMap<ChunkId, Wanted> = BTreeMap::new();
-    for (at, file) in files.iter_mut().enumerate() {
-        if file.as_stub {
-            match stubs::make(performer, file.step, file.content) {
-                Ok(staged) => file.file = Some(staged),
-                Err(error) => file.failed = Some(refused(step_name(file.step), &error)),
-            }
-            continue;
+    let stubs: Vec<(&Step, &FileContent)> =
+        files.iter().filter(|file| file.as_stub).map(|file| (file.step, file.content)).collect();
+    let made = stubs::make(performer, &stubs);
+    for (file, made) in files.iter_mut().filter(|file| file.as_stub).zip(made) {
+        match made {
+            Ok(staged) => file.file = Some(staged),
+            Err(error) => file.failed = Some(refused(step_name(file.step), &error)),
         }
+    }
+    for (at, file) in files.iter_mut().enumerate().filter(|(_, file)| !file.as_stub) {
         let Some(manifest) = manifests.get(&file.content.manifest).filter(|found| found.len() == file.content.size) else {
             file.failed = Some(missing(file.step, "Its content is not in the share"));
             continue;

@@ -18,14 +18,12 @@ use super::{PART, Performer};
 
 /// Makes programs wait for the content of stubs.
 pub trait StubGuard: Send + Sync + std::fmt::Debug {
-    /// A file in staging is about to become a stub: from now on whoever opens it is asked about.
-    ///
-    /// # Errors
-    /// It cannot be guarded, and must not become one.
-    fn begin_stub(&self, file: &StagedFile) -> Result<(), GateError>;
+    /// Files in staging are about to become stubs: from now on whoever opens one is asked about. An error for each that cannot be
+    /// guarded, and must not become one.
+    fn begin_stubs(&self, files: &[&StagedFile]) -> Vec<Result<(), GateError>>;
 
-    /// It has its record, or will not get one.
-    fn end_stub(&self, file: &StagedFile);
+    /// They have their records, or will not get one.
+    fn end_stubs(&self, files: &[&StagedFile]);
 
     /// Asks for the contents of these files, whoever waits for them.
     fn bring_back(&self, files: Vec<Handle>);
@@ -204,29 +202,46 @@ pub(super) fn comes_as_stub(performer: &Performer, step: &Step, content: &FileCo
     rules.comes(arrival) != Comes::Whole && !(arrival == Arrival::Changed { is_stub: false } && kept())
 }
 
-/// Makes a stub in staging.
-pub(super) fn make(performer: &Performer, step: &Step, content: &FileContent) -> Result<StagedFile, GateError> {
-    let name = performer.staged_name(PART, step.node);
-    let file = performer.volume.staging().create(&name)?;
-    let guard = performer.stubs.guard();
-    let nobody = || GateError::new(ErrorKind::Unsupported, "guard", file.name());
-    let record = || {
-        let bound = Bound::to(&handle_of(&file.inode().handle()?));
-        let (node, size, content) = (step.node, content.size, ContentPrefix::of(&content.manifest));
-        // A step does not say at which version the content was made, and nothing rests on it.
-        let record = StubRecord { node, version: Version::default(), content, size, bound };
-        file.set_stub_record(&record.encode())
-    };
-    let made = guard.ok_or_else(nobody).and_then(|guard| {
+/// Makes stubs in staging, all of them known to the gate by one message; one answer for each, in order.
+pub(super) fn make(performer: &Performer, files: &[(&Step, &FileContent)]) -> Vec<Result<StagedFile, GateError>> {
+    let staging = performer.volume.staging();
+    let create = |(step, content): &(&Step, &FileContent)| {
+        let file = staging.create(&performer.staged_name(PART, step.node))?;
         // First: a gate that has just begun may ask about it, and this would wait for itself.
-        file.set_len(content.size)?;
-        let made = guard.begin_stub(&file).and_then(|()| record());
-        guard.end_stub(&file);
-        made
-    });
-    if let Err(error) = made {
-        let _ = performer.volume.staging().remove(file.name());
-        return Err(error);
+        file.set_len(content.size).inspect_err(|_| staging.remove(file.name()).unwrap_or_default())?;
+        Ok(file)
+    };
+    let created: Vec<Result<StagedFile, GateError>> = files.iter().map(create).collect();
+    let begun: Vec<&StagedFile> = created.iter().flatten().collect();
+    let guard = performer.stubs.guard();
+    let nobody = |file: &StagedFile| GateError::new(ErrorKind::Unsupported, "guard", file.name());
+    let mut guarded = match &guard {
+        Some(guard) => guard.begin_stubs(&begun),
+        None => begun.iter().map(|file| Err(nobody(file))).collect(),
     }
-    Ok(file)
+    .into_iter();
+    let mut record = |(step, content): &(&Step, &FileContent), file: &StagedFile| {
+        guarded.next().unwrap_or_else(|| Err(nobody(file)))?;
+        set_record(file, step, content)
+    };
+    let recorded: Vec<Result<(), GateError>> =
+        files.iter().zip(&created).map(|(one, created)| created.as_ref().map_or(Ok(()), |file| record(one, file))).collect();
+    guard.iter().for_each(|guard| guard.end_stubs(&begun));
+    let made = created.into_iter().zip(recorded).map(|(created, recorded)| {
+        let file = created?;
+        if let Err(error) = recorded {
+            let _ = staging.remove(file.name());
+            return Err(error);
+        }
+        Ok(file)
+    });
+    made.collect()
+}
+
+fn set_record(file: &StagedFile, step: &Step, content: &FileContent) -> Result<(), GateError> {
+    let bound = Bound::to(&handle_of(&file.inode().handle()?));
+    let (node, size, content) = (step.node, content.size, ContentPrefix::of(&content.manifest));
+    // A step does not say at which version the content was made, and nothing rests on it.
+    let record = StubRecord { node, version: Version::default(), content, size, bound };
+    file.set_stub_record(&record.encode())
 }

@@ -14,21 +14,21 @@ use super::{Catalog, Engine};
 /// Name of the value with all nodes whose content is to stay.
 pub(crate) const PINNED: &str = "pinned";
 /// Names of values, one for each node whose content is to come by itself, begin like this; the node follows.
-pub(crate) const WANTED: &str = "wanted:";
+pub(crate) const COMING: &str = "coming:";
 
 /// The node in the name of such a value.
-pub(crate) fn wanted_node(name: &str) -> Option<NodeId> {
-    u128::from_str_radix(name.strip_prefix(WANTED)?, 16).ok().map(|number| NodeId(number.to_be_bytes()))
+pub(crate) fn coming_node(name: &str) -> Option<NodeId> {
+    u128::from_str_radix(name.strip_prefix(COMING)?, 16).ok().map(|number| NodeId(number.to_be_bytes()))
 }
 
 /// The name of a node's value.
-pub(crate) fn wanted_name(node: NodeId) -> String {
-    format!("{WANTED}{:032x}", u128::from_be_bytes(node.0))
+pub(crate) fn coming_name(node: NodeId) -> String {
+    format!("{COMING}{:032x}", u128::from_be_bytes(node.0))
 }
 
 impl<C: Catalog> Engine<C> {
     /// A step has made a file, perhaps without its content.
-    pub(super) fn note_wanted(&mut self, step: &Step, is_tiered: bool) {
+    pub(super) fn note_coming(&mut self, step: &Step, is_tiered: bool) {
         let Some(policy) = self.tiers.as_ref().filter(|_| is_tiered) else { return };
         let arrival = match &step.action {
             Action::Create { .. } => Arrival::New { first: !self.has_agreed() },
@@ -36,22 +36,22 @@ impl<C: Catalog> Engine<C> {
             _ => return,
         };
         if policy.comes(arrival) == Comes::StubFirst {
-            self.catalog.set_value(&wanted_name(step.node), Some(b""));
+            self.catalog.set_value(&coming_name(step.node), Some(b""));
         }
     }
 
     /// Whoever looked at them saw these inodes; others may have come since.
-    pub(super) fn not_wanted_as(&mut self, files: &[(NodeId, Option<Handle>)]) {
+    pub(super) fn not_coming_as(&mut self, files: &[(NodeId, Option<Handle>)]) {
         let is_it = |(node, file): &&(NodeId, Option<Handle>)| {
             self.catalog.record(*node).and_then(|record| record.here().map(|local| local.handle.clone())) == *file
         };
         let nodes: Vec<NodeId> = files.iter().filter(is_it).map(|(node, _)| *node).collect();
-        self.not_wanted(&nodes);
+        self.not_coming(&nodes);
     }
 
     /// They are here, or not to come.
-    pub(super) fn not_wanted(&mut self, nodes: &[NodeId]) {
-        for name in nodes.iter().map(|node| wanted_name(*node)) {
+    pub(super) fn not_coming(&mut self, nodes: &[NodeId]) {
+        for name in nodes.iter().map(|node| coming_name(*node)) {
             if self.catalog.value(&name).is_some() {
                 self.catalog.set_value(&name, None);
             }
