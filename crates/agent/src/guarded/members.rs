@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use isotherm_core::ids::EndpointId;
 use isotherm_core::stub::StubRecord;
@@ -19,8 +19,10 @@ use crate::recall::{Candidate, Cold, FetchFailure, FromShare, News, Room, Source
 use crate::tiering::{Ground, Kept, cold_files};
 use crate::volume::{StubRules, gate_handle};
 
-/// Between two looks whether a content is still wanted where no endpoint is left.
-const LEFT_AGAIN: Duration = Duration::from_millis(20);
+/// Between two looks for an endpoint that knows a content.
+const ASKED_AGAIN: Duration = Duration::from_millis(50);
+/// How long the endpoints of a volume may take to begin.
+const STARTS: Duration = Duration::from_secs(20);
 
 /// What all of a volume share.
 pub(super) struct Members {
@@ -30,6 +32,8 @@ pub(super) struct Members {
     pub(super) endpoints: Mutex<BTreeMap<EndpointId, Member>>,
     /// Files whose content comes by itself now.
     pub(super) coming: Mutex<BTreeSet<Handle>>,
+    /// When the agent began to answer for the volume.
+    pub(super) opened: Instant,
 }
 
 /// What is pinned at each endpoint, as of a moment ago.
@@ -147,22 +151,23 @@ impl Source for Members {
         go_on: &dyn Fn() -> bool,
         heard: &(dyn Fn() + Sync),
     ) -> Result<(), FetchFailure> {
-        let sources: Vec<Arc<FromShare>> = self.endpoints().values().map(|member| Arc::clone(&member.source)).collect();
-        if sources.is_empty() {
-            // The last endpoint has just left, to begin anew or because the agent stops: somebody else will know.
-            while go_on() {
-                std::thread::sleep(LEFT_AGAIN);
+        loop {
+            let sources: Vec<Arc<FromShare>> = self.endpoints().values().map(|member| Arc::clone(&member.source)).collect();
+            let mut failure = None;
+            for source in &sources {
+                match source.fetch(file, record, take, go_on, heard) {
+                    Err(FetchFailure::Unknown(text)) => failure = Some(FetchFailure::Unknown(text)),
+                    answered => return answered,
+                }
             }
-            return Err(FetchFailure::NotWanted);
-        }
-        let mut failure = FetchFailure::Content("No endpoint on the volume knows the file".to_owned());
-        for source in sources {
-            match source.fetch(file, record, take, go_on, heard) {
-                Err(FetchFailure::Unknown(text)) => failure = FetchFailure::Unknown(text),
-                answered => return answered,
+            // An agent that starts has some endpoints before others, and one that stops, or begins an endpoint anew, has none for a while:
+            // somebody else will know.
+            match failure {
+                Some(failure) if self.opened.elapsed() >= STARTS => return Err(failure),
+                _ if !go_on() => return Err(FetchFailure::NotWanted),
+                _ => std::thread::sleep(ASKED_AGAIN),
             }
         }
-        Err(failure)
     }
 
     fn treatment(&self, file: &Handle, program: &Program) -> Treatment {

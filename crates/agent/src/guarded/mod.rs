@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::time::Instant;
 
 use isotherm_core::ids::EndpointId;
 use isotherm_core::tiering::{Heat, Treatment, Volume};
@@ -146,7 +147,8 @@ impl GuardedVolumes {
         let spared = post.spare(mount).map_err(|error| error.to_string())?;
         let (held, endpoints, coming) = (Arc::clone(&ledger), Mutex::default(), Mutex::default());
         let heat = HeatStore::open(&self.heat_file(state.id)?);
-        let members = Arc::new(Members { top: Arc::clone(&top), ledger: held, heat, endpoints, coming });
+        let opened = Instant::now();
+        let members = Arc::new(Members { top: Arc::clone(&top), ledger: held, heat, endpoints, coming, opened });
         let told = Arc::clone(&members);
         let tell: Tell = Box::new(move |news| told.tell(&news));
         let recall = Recall::start(top, post.clone(), members.clone(), Some(members.clone()), tell);
