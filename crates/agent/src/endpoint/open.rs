@@ -5,7 +5,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use isotherm_api::Code;
@@ -21,7 +21,7 @@ use super::guarding::Guarding;
 use super::repair::Repairer;
 use super::workers::Workers;
 use super::{End, Input, Spec};
-use crate::catalog::SqlCatalog;
+use crate::catalog::{CatalogReader, SqlCatalog};
 use crate::chance::{Growing, fresh_text};
 use crate::engine::{Catalog as _, Engine, Limits, ROLLED_BACK, Settings};
 use crate::remote::Share;
@@ -95,7 +95,7 @@ pub(super) fn open(spec: &Spec, inputs: &Sender<Input>) -> Result<Opened, End> {
     catalog.commit()?;
     let share = Arc::new(Share::new(Arc::clone(&spec.attachment), assignment.group, spec.runtime.clone()));
     volume.show_offline(assignment.policy.offline_attribute);
-    let stubs = stub_rules(assignment, &catalog)?;
+    let stubs = stub_rules(assignment, &catalog);
     let known_here = Arc::new(Mutex::new(catalog.reader()?));
     let begin = || Guarding::begin(spec, &volume, (&share, &known_here), &stubs, inputs);
     // Before anything is written here: who waits for an answer may hold up a freeze of the volume, and that every write.
@@ -142,15 +142,16 @@ pub(super) fn open(spec: &Spec, inputs: &Sender<Input>) -> Result<Opened, End> {
 }
 
 /// What administrators say of tiering, and who knows what is to stay here.
-fn stub_rules(assignment: &Assignment, catalog: &SqlCatalog) -> Result<Arc<StubRules>, End> {
-    let reader = Mutex::new(catalog.reader()?);
+fn stub_rules(assignment: &Assignment, catalog: &SqlCatalog) -> Arc<StubRules> {
+    let catalog = catalog.path().to_owned();
     let keeps = move |policy: &Policy, node, place: &Place| {
-        let reader = reader.lock().unwrap_or_else(PoisonError::into_inner);
+        // Opened for each question, which are few: a connection that stays would keep the catalog from taking its log into itself.
+        let Ok(reader) = CatalogReader::open(&catalog) else { return true };
         // What cannot be told stays.
         Kept::new(&reader, policy.clone()).is_none_or(|mut kept| kept.stays(&reader, node, place).is_some())
     };
     let rules = StubRules::new(assignment.tiering, assignment.policy.clone());
-    Ok(Arc::new(rules.with_keeps(Box::new(keeps))))
+    Arc::new(rules.with_keeps(Box::new(keeps)))
 }
 
 fn watch(volume: &Arc<Volume>, catalog: &SqlCatalog, inputs: &Sender<Input>) -> Result<(Option<Watcher>, Watch), End> {
