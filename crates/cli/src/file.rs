@@ -88,7 +88,7 @@ fn show(Shown { server, view }: &Shown) -> String {
         ("kind", or_nothing(view.kind.map(kind))),
         ("size", or_nothing(view.size.map(size::bytes))),
         ("size on disk", or_nothing(view.size_on_disk.map(size::bytes))),
-        ("content", content(view).to_owned()),
+        ("content", content(view)),
         ("mode", or_nothing(view.mode.map(|mode| format!("{mode:04o}")))),
         ("owner", or_nothing(view.owner.map(|(user, group)| format!("{user}:{group}")))),
         ("modified", or_nothing(view.modified_ms.map(moment))),
@@ -110,14 +110,19 @@ fn show(Shown { server, view }: &Shown) -> String {
 }
 
 /// Where the content is.
-fn content(view: &FileView) -> &'static str {
-    match (view.kind, view.size_on_disk, view.state) {
+fn content(view: &FileView) -> String {
+    if let Some(resident) = view.resident.filter(|_| view.tiered) {
+        let (here, all) = (crate::size::bytes(resident), crate::size::bytes(view.size.unwrap_or_default()));
+        return format!("partially tiered: {here} of {all} are here, the rest in the share only");
+    }
+    let where_it_is = match (view.kind, view.size_on_disk, view.state) {
         (Some(Kind::File), Some(_), _) if view.tiered => "tiered: in the share only, comes when somebody opens it",
         (Some(Kind::File), Some(_), FileState::Synced) => "here and in the share",
         (Some(Kind::File), Some(_), _) => "here",
         (Some(Kind::File), None, _) => "in the share only",
         _ => NOTHING,
-    }
+    };
+    where_it_is.to_owned()
 }
 
 /// When its content came back, who asked for it, and what it cost him.

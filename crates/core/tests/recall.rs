@@ -4,8 +4,8 @@
 use isotherm_core::content::ManifestId;
 use isotherm_core::ids::{NodeId, Version};
 use isotherm_core::stub::{
-    Answer, Bound, ContentPrefix, Effect, Event, Failure, Found, Purpose, Question, QuestionId, Recalls, RecordError, StubRecord,
-    Trouble,
+    Answer, Bound, ContentPrefix, Effect, Event, Failure, Found, Parted, Purpose, Question, QuestionId, Recalls, RecordError,
+    StubRecord, Trouble, UNIT, Units,
 };
 use isotherm_core::trees::Handle;
 
@@ -25,7 +25,7 @@ fn asks(id: u64, purpose: Purpose) -> Event {
 }
 
 fn looked(record: Option<Result<StubRecord, RecordError>>, size: u64, has_blocks: bool) -> Event {
-    Event::Looked(vec![(file(1), Found { record, size, has_blocks })])
+    Event::Looked(vec![(file(1), Found { record, size, has_blocks, resident: None, streams: true })])
 }
 
 fn stub() -> Event {
@@ -40,7 +40,7 @@ fn answer(id: u64, answer: Answer) -> Effect {
 fn filling() -> Recalls {
     let mut machine = Recalls::new(PATIENCE);
     assert_eq!(machine.handle(asks(1, Purpose::Read), 0), [Effect::Look(file(1))]);
-    assert_eq!(machine.handle(stub(), 0), [Effect::Fill(file(1), record(9))]);
+    assert_eq!(machine.handle(stub(), 0), [Effect::Fill(file(1), record(9), Units::none())]);
     machine
 }
 
@@ -105,7 +105,11 @@ fn case_02_who_empties_a_file_in_vain_waits_for_its_content_the_next_time() {
     machine.handle(asks(2, Purpose::Read), 0);
     assert_eq!(machine.handle(Event::Returned(vec![QuestionId(1)]), 0), [Effect::Look(file(1))]);
     machine.handle(asks(3, Purpose::Empty), 0);
-    assert_eq!(machine.handle(stub(), 0), [Effect::Fill(file(1), record(9))], "nobody can hold up the reader for ever");
+    assert_eq!(
+        machine.handle(stub(), 0),
+        [Effect::Fill(file(1), record(9), Units::none())],
+        "nobody can hold up the reader for ever"
+    );
 }
 
 #[test]
@@ -174,7 +178,7 @@ fn a_length_that_was_changed_is_put_right_only_for_who_asks_for_that() {
     assert!(!machine.hold(&file(1), 0));
     let ok = || vec![(file(1), Ok(()))];
     assert_eq!(machine.handle(Event::Mended(ok()), 0), [Effect::Look(file(1))]);
-    assert_eq!(machine.handle(stub(), 0), [Effect::Fill(file(1), record(9))]);
+    assert_eq!(machine.handle(stub(), 0), [Effect::Fill(file(1), record(9), Units::none())]);
     machine.handle(Event::Filled(ok()), 0);
     machine.handle(Event::Flushed(ok()), 0);
     machine.handle(Event::Forgotten(ok()), 0);
@@ -198,4 +202,85 @@ fn a_length_that_does_not_stay_right_is_given_up() {
     let failed = Event::Mended(vec![(file(1), Err(Failure::NoSpace))]);
     assert_eq!(machine.handle(failed, 0), [answer(1, Answer::NoSpace), Effect::Ended(file(1), Answer::NoSpace)]);
     assert!(machine.is_empty());
+}
+
+/// Someone of a streaming file of ten units.
+fn film() -> Event {
+    let record = StubRecord { size: 10 * UNIT, ..record(9) };
+    Event::Looked(vec![(
+        file(1),
+        Found { record: Some(Ok(record)), size: 10 * UNIT, has_blocks: false, resident: None, streams: true },
+    )])
+}
+
+fn streamed() -> (Recalls, StubRecord) {
+    let mut machine = Recalls::new(PATIENCE).with_streams(10 * UNIT, 1_000);
+    let record = StubRecord { size: 10 * UNIT, ..record(9) };
+    machine.handle(asks(1, Purpose::Stream), 0);
+    assert_eq!(machine.handle(film(), 0), [Effect::Mask(file(1), record, Units::none())]);
+    let ends = Units::from_iter([0..1, 9..10]);
+    assert_eq!(machine.handle(Event::Masked(vec![(file(1), Ok(()))]), 0), [Effect::Bring(file(1), record, ends.clone())]);
+    assert_eq!(machine.handle(Event::Came(vec![(file(1), Units::of(9..10))]), 0), [answer(1, Answer::Allow)], "its end is here");
+    assert_eq!(machine.handle(Event::Brought(vec![(file(1), ends, Ok(()))]), 0), []);
+    (machine, record)
+}
+
+#[test]
+fn whoever_streams_waits_for_what_he_reads() {
+    let (mut machine, record) = streamed();
+    assert!(machine.is_streamed(&file(1)) && !machine.hold(&file(1), 0));
+    assert_eq!(machine.handle(asks(2, Purpose::Range(9 * UNIT, 5)), 0), [answer(2, Answer::Allow)], "that is here");
+    let wanted = Units::of(5..6);
+    assert_eq!(machine.handle(asks(3, Purpose::Range(5 * UNIT, 5)), 0), [Effect::Bring(file(1), record, wanted.clone())]);
+    let failed = Event::Brought(vec![(file(1), wanted, Err(Failure::NoSpace))]);
+    assert_eq!(machine.handle(failed, 0), [answer(3, Answer::NoSpace)], "the others go on");
+    let again = machine.handle(asks(4, Purpose::Range(5 * UNIT, 5)), 0);
+    assert!(matches!(again[..], [Effect::Bring(..)]), "{again:?}");
+    assert_eq!(machine.handle(Event::Tick, PATIENCE), [answer(4, Answer::Late), Effect::GiveUp(file(1))]);
+}
+
+#[test]
+fn whoever_needs_all_waits_for_what_is_on_its_way_and_then_for_the_rest() {
+    let (mut machine, record) = streamed();
+    let on_its_way = Units::of(5..6);
+    machine.handle(asks(2, Purpose::Range(5 * UNIT, 5)), 0);
+    assert_eq!(machine.handle(asks(3, Purpose::Read), 0), []);
+    assert!(!machine.is_streamed(&file(1)));
+    let came = machine.handle(Event::Brought(vec![(file(1), on_its_way, Ok(()))]), 0);
+    let here = Units::from_iter([0..1, 5..6, 9..10]);
+    assert_eq!(came, [answer(2, Answer::Allow), Effect::Fill(file(1), record, here)]);
+    assert_eq!(machine.handle(Event::Came(vec![(file(1), Units::of(6..7))]), 0), []);
+    assert_eq!(machine.handle(asks(4, Purpose::Range(6 * UNIT, 5)), 0), [answer(4, Answer::Allow)], "that has come since");
+    // It fails: who reads parts goes on, who needs all is told.
+    let failed = machine.handle(Event::Filled(vec![(file(1), Err(Failure::Other))]), 0);
+    assert_eq!(failed, [answer(3, Answer::Failed)]);
+    assert!(machine.is_streamed(&file(1)));
+}
+
+#[test]
+fn what_nobody_asks_anything_of_is_given_up() {
+    let (mut machine, record) = streamed();
+    let here = Units::from_iter([0..1, 9..10]);
+    assert_eq!(machine.handle(Event::Tick, 999), []);
+    assert_eq!(machine.handle(Event::Tick, 1_000), [Effect::Part(file(1), record, here.clone())]);
+    assert_eq!(machine.handle(asks(2, Purpose::Range(9 * UNIT, 5)), 1_000), [], "it may just be going");
+    let in_use = Event::Parted(vec![(file(1), Parted::InUse)]);
+    assert_eq!(machine.handle(in_use, 1_001), [answer(2, Answer::Allow)]);
+    assert_eq!(machine.handle(Event::Tick, 2_001), [Effect::Part(file(1), record, here)]);
+    assert_eq!(machine.handle(Event::Parted(vec![(file(1), Parted::Over)]), 2_002), []);
+    assert!(machine.is_empty());
+}
+
+#[test]
+fn what_cannot_be_masked_comes_whole() {
+    let mut machine = Recalls::new(PATIENCE).with_streams(10 * UNIT, 1_000);
+    let record = StubRecord { size: 10 * UNIT, ..record(9) };
+    machine.handle(asks(1, Purpose::Stream), 0);
+    machine.handle(film(), 0);
+    assert_eq!(machine.handle(Event::Masked(vec![(file(1), Err(Failure::NoSpace))]), 0), [Effect::Look(file(1))]);
+    assert_eq!(machine.handle(film(), 0), [Effect::Fill(file(1), record, Units::none())]);
+    // Smaller ones are never streamed.
+    let mut machine = Recalls::new(PATIENCE);
+    machine.handle(asks(1, Purpose::Stream), 0);
+    assert_eq!(machine.handle(film(), 0), [Effect::Fill(file(1), record, Units::none())]);
 }

@@ -10,6 +10,9 @@ use rustix::io::Errno;
 
 use crate::FileHandle;
 
+/// `STATX_MNT_ID_UNIQUE` of `linux/stat.h`, since Linux 6.8.
+const STATX_MNT_ID_UNIQUE: u32 = 0x4000;
+
 /// What an inode is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
@@ -56,6 +59,13 @@ pub struct Stat {
     pub ino: u64,
     /// Whether it is marked immutable or append-only.
     pub immutable: bool,
+}
+
+/// The kernel's number of the mount that a descriptor came through, never given twice; none where the kernel does not tell.
+pub(crate) fn mount_number(fd: impl AsFd) -> Option<u64> {
+    let unique = StatxFlags::from_bits_retain(STATX_MNT_ID_UNIQUE);
+    let found = rustix::fs::statx(fd, "", AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC, unique).ok()?;
+    (found.stx_mask & STATX_MNT_ID_UNIQUE != 0).then_some(found.stx_mnt_id)
 }
 
 impl Stat {

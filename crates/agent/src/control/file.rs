@@ -13,8 +13,9 @@ use isotherm_core::exclude::Exclusions;
 use isotherm_core::ids::{EndpointId, NodeId, Version};
 use isotherm_core::name::Name;
 use isotherm_core::node::{Content, Kind};
+use isotherm_core::stub::StubRecord;
 use isotherm_core::trees::{Handle, LocalContent, Record, State};
-use isotherm_gate::{Dir, GateError, Root, Stat};
+use isotherm_gate::{Dir, GateError, Root, Stat, StubFile};
 use serde::{Deserialize, Serialize};
 
 use crate::agent::{EndpointView, Overview};
@@ -69,6 +70,9 @@ pub struct FileView {
     pub size_on_disk: Option<u64>,
     /// Whether its content is in the share only, and comes when somebody opens it.
     pub tiered: bool,
+    /// Of a partially tiered file: how many bytes of its content are here by its record.
+    #[serde(default)]
+    pub resident: Option<u64>,
     /// Permission bits.
     pub mode: Option<u32>,
     /// Numbers of owner and group.
@@ -143,8 +147,8 @@ pub(super) fn show((overview, guarded): (&Overview, &GuardedVolumes), path: &[u8
     let (endpoint, names) = locate(overview, path)?;
     let catalog = catalog(overview, endpoint)?;
     let record = find(&catalog, &names, endpoint);
-    let stat = look(Path::new(&endpoint.path), &names).map_err(|error| error.to_string())?;
-    let mut view = view(endpoint, &catalog, &names, record.clone(), stat);
+    let found = look(Path::new(&endpoint.path), &names).map_err(|error| error.to_string())?;
+    let mut view = view(endpoint, &catalog, &names, record.clone(), found);
     let volume = guarded.volume_of_endpoint(endpoint.endpoint);
     if let (Some(volume), Some(record)) = (volume, record)
         && let Some(local) = record.here().filter(|local| local.kind() == Kind::File)
@@ -168,10 +172,20 @@ fn find(catalog: &CatalogReader, names: &[Name], endpoint: &EndpointView) -> Opt
     Some(record)
 }
 
-/// The state of a path, and whether it is a stub.
-fn look(root: &Path, names: &[Name]) -> Result<Option<(Stat, bool)>, GateError> {
+/// What the disk shows of a path.
+struct Found {
+    stat: Stat,
+    is_stub: bool,
+    /// Bytes that are here, where its record tells.
+    resident: Option<u64>,
+}
+
+/// The state of a path.
+fn look(root: &Path, names: &[Name]) -> Result<Option<Found>, GateError> {
     let root = Root::open(root)?;
-    let Some((last, parents)) = names.split_last() else { return root.dir().stat_self().map(|stat| Some((stat, false))) };
+    let Some((last, parents)) = names.split_last() else {
+        return root.dir().stat_self().map(|stat| Some(Found { stat, is_stub: false, resident: None }));
+    };
     let mut dir: Dir = root.dir().try_clone()?;
     for name in parents {
         dir = match dir.open_dir(OsStr::from_bytes(name.as_bytes())) {
@@ -181,8 +195,12 @@ fn look(root: &Path, names: &[Name]) -> Result<Option<(Stat, bool)>, GateError> 
     }
     let last = OsStr::from_bytes(last.as_bytes());
     let Some(stat) = dir.stat(last)? else { return Ok(None) };
-    let is_stub = stat.kind == isotherm_gate::Kind::File && dir.inode(last).is_ok_and(|inode| inode.is_stub());
-    Ok(Some((stat, is_stub)))
+    let inode = dir.inode(last).ok().filter(|_| stat.kind == isotherm_gate::Kind::File);
+    let is_stub = inode.as_ref().is_some_and(isotherm_gate::Inode::is_stub);
+    let record = inode.filter(|_| is_stub).and_then(|inode| StubFile::open_to_look(&inode).ok()?.record().ok()?);
+    let resident = record.and_then(|value| StubRecord::decode_unbound(&value).ok()?.1);
+    let resident = resident.map(|units| units.bytes(stat.size).map(|bytes| bytes.end - bytes.start).sum());
+    Ok(Some(Found { stat, is_stub, resident }))
 }
 
 fn view(
@@ -190,8 +208,9 @@ fn view(
     catalog: &CatalogReader,
     names: &[Name],
     record: Option<Record>,
-    stat: Option<(Stat, bool)>,
+    found: Option<Found>,
 ) -> FileView {
+    let stat = found.as_ref().map(|found| &found.stat);
     let bytes = names.iter().map(|name| name.as_bytes().to_vec()).collect::<Vec<_>>().join(&b'/');
     let exclusions = Exclusions::new(&endpoint.exclusions);
     let is_excluded = names.iter().any(|name| exclusions.excludes(name.as_bytes()));
@@ -203,21 +222,18 @@ fn view(
         path: ShownPath::new(&bytes),
         endpoint: endpoint.endpoint,
         group: endpoint.group_name.clone(),
-        state: if is_excluded {
-            FileState::Excluded
-        } else {
-            state(record.as_ref(), stat.as_ref().map(|(stat, _)| stat), names.is_empty())
-        },
+        state: if is_excluded { FileState::Excluded } else { state(record.as_ref(), stat, names.is_empty()) },
         node: record.as_ref().map(|record| record.node),
         kind: content.map(|content| content.kind()).or(record.as_ref().and_then(|record| Some(record.here()?.kind()))),
         version: record.as_ref().and_then(|record| Some(record.live()?.versions.last)),
-        size: stat.as_ref().map(|(stat, _)| stat.size),
-        size_on_disk: stat.as_ref().map(|(stat, _)| stat.blocks * 512),
-        tiered: stat.as_ref().is_some_and(|(_, tiered)| *tiered),
-        mode: stat.as_ref().map(|(stat, _)| stat.mode),
-        owner: stat.as_ref().map(|(stat, _)| (stat.uid, stat.gid)),
-        modified_ms: stat.as_ref().map(|(stat, _)| stat.mtime_ns / 1_000_000),
-        accessed_ms: stat.as_ref().map(|(stat, _)| stat.atime_ns / 1_000_000),
+        size: stat.map(|stat| stat.size),
+        size_on_disk: stat.map(|stat| stat.blocks * 512),
+        tiered: found.as_ref().is_some_and(|found| found.is_stub),
+        resident: found.as_ref().and_then(|found| found.resident),
+        mode: stat.map(|stat| stat.mode),
+        owner: stat.map(|stat| (stat.uid, stat.gid)),
+        modified_ms: stat.map(|stat| stat.mtime_ns / 1_000_000),
+        accessed_ms: stat.map(|stat| stat.atime_ns / 1_000_000),
         recalled: None,
         outlook: None,
         conflict_of: kept,

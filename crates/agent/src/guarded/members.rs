@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use isotherm_core::ids::EndpointId;
-use isotherm_core::stub::StubRecord;
+use isotherm_core::stub::{StubRecord, Units};
 use isotherm_core::tiering::{Plan, Policy, Treatment, Volume};
 use isotherm_core::trees::Handle;
 use isotherm_gate::guard::Program;
@@ -125,6 +125,12 @@ impl Room for Members {
         cold_files((&self.top, &grounds), &self.heat, plan, without, go_on)
     }
 
+    fn is_short(&self) -> bool {
+        let free_percent = self.grounds().iter().map(|ground| ground.policy.free_percent).max().unwrap_or(0);
+        let space = self.top.space();
+        space.is_ok_and(|space| Volume { total: space.total, free: space.free, unsent: 0, free_percent }.needed() > 0)
+    }
+
     fn note(&self, cold: &[Cold]) -> bool {
         // Asked for each batch: looking took time, and records may have been put back since.
         let grounds = self.grounds();
@@ -145,8 +151,8 @@ impl Room for Members {
 impl Source for Members {
     fn fetch(
         &self,
-        file: &Handle,
-        record: &StubRecord,
+        of: (&Handle, &StubRecord),
+        units: &Units,
         take: &mut Take<'_>,
         go_on: &dyn Fn() -> bool,
         heard: &(dyn Fn() + Sync),
@@ -155,7 +161,7 @@ impl Source for Members {
             let sources: Vec<Arc<FromShare>> = self.endpoints().values().map(|member| Arc::clone(&member.source)).collect();
             let mut failure = None;
             for source in &sources {
-                match source.fetch(file, record, take, go_on, heard) {
+                match source.fetch(of, units, take, go_on, heard) {
                     Err(FetchFailure::Unknown(text)) => failure = Some(FetchFailure::Unknown(text)),
                     answered => return answered,
                 }
@@ -168,6 +174,18 @@ impl Source for Members {
                 _ => std::thread::sleep(ASKED_AGAIN),
             }
         }
+    }
+
+    fn is_dense(&self, file: &Handle, record: &StubRecord) -> Result<bool, FetchFailure> {
+        let sources: Vec<Arc<FromShare>> = self.endpoints().values().map(|member| Arc::clone(&member.source)).collect();
+        let mut failure = FetchFailure::Unknown("No endpoint of the volume has begun yet".to_owned());
+        for source in &sources {
+            match source.is_dense(file, record) {
+                Err(FetchFailure::Unknown(text)) => failure = FetchFailure::Unknown(text),
+                answered => return answered,
+            }
+        }
+        Err(failure)
     }
 
     fn treatment(&self, file: &Handle, program: &Program) -> Treatment {

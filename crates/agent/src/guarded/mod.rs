@@ -61,6 +61,9 @@ pub(crate) struct Membership {
     _spared: Arc<OwnedFd>,
 }
 
+/// Files that are looked at before it is seen whether the volume is still there.
+const SWEPT: usize = 1_000;
+
 /// Has an endpoint's engine do something.
 pub(crate) type Ask = Box<dyn Fn(Command) + Send + Sync>;
 
@@ -157,6 +160,7 @@ impl GuardedVolumes {
         let (path, runner) = (state.settings.path.clone(), Mutex::default());
         let volume = Arc::new(GuardedVolume { path, batches: RwLock::default(), runner, recall, ledger, post, members });
         open.insert(state.id, Arc::downgrade(&volume));
+        sweep(&volume);
         Ok((volume, spared))
     }
 
@@ -165,6 +169,18 @@ impl GuardedVolumes {
         std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
         Ok(folder.join("heat"))
     }
+}
+
+/// Has what an earlier run left masked given up. All stubs are looked at, on a thread of its own: nobody waits for that.
+fn sweep(volume: &Arc<GuardedVolume>) {
+    let volume = Arc::downgrade(volume);
+    std::thread::spawn(move || {
+        let files = volume.upgrade().map(|volume| volume.ledger.files()).unwrap_or_default();
+        for part in files.chunks(SWEPT) {
+            let Some(volume) = volume.upgrade() else { return };
+            volume.recall.sweep_partial(part);
+        }
+    });
 }
 
 impl GuardedVolume {
@@ -203,6 +219,11 @@ impl GuardedVolume {
             tracing::warn!(%error, "What was freed may not be free yet");
         }
         results
+    }
+
+    /// Has the parts go that were left of streamed files, where there is too little room.
+    pub(crate) fn give_up_parts(&self) {
+        self.recall.sweep_streamed();
     }
 
     /// Whether no content of this endpoint goes by itself, nor will.
@@ -245,7 +266,7 @@ impl GuardedVolume {
         let ended = now.name.is_empty();
         let waited = || self.last_recall(file)?.program.filter(|program| program.process == process);
         let program = if ended { waited().unwrap_or(now) } else { now };
-        self.members.treatment(file, &program) == Treatment::Allow
+        self.members.treatment(file, &program) >= Treatment::Allow
     }
 
     /// Where users see it.

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SendError, Sender};
 use std::time::Instant;
 
-use isotherm_core::stub::{self, Effect, Event, Question, QuestionId, Recalls};
+use isotherm_core::stub::{self, Effect, Event, Question, QuestionId, Recalls, StubRecord};
 use isotherm_core::tiering::Treatment;
 use isotherm_core::trees::Handle;
 use isotherm_gate::guard::{Purpose, Refusal, Sentry, Told, Waiting};
 
 use super::history::{Callers, History};
-use super::lanes::{Fetch, Lane};
+use super::lanes::{Fetch, Lane, Portion};
 use super::perform::{Performer, Task};
 use super::{IDLE, Input, LARGE, LOOK_AFTER, Lengths};
 use crate::volume::{gate_handle, handle_of};
@@ -65,6 +65,10 @@ impl Desk {
                 Ok(Input::IsBusyWith(file, reply)) => {
                     // Who asked may have gone away.
                     let _ = reply.send(self.machine.has(&file));
+                    // Whoever wants to take it away waits for whoever reads it while it comes no longer than for all of it.
+                    if self.machine.is_streamed(&file) {
+                        self.take(Event::Wanted(vec![file]));
+                    }
                 }
                 Ok(Input::BringBack(files, lengths, reply)) => {
                     files.iter().for_each(|file| self.wanting.entry(file.clone()).or_default().push(reply.clone()));
@@ -94,7 +98,7 @@ impl Desk {
                     }
                     self.callers.asked(&file, waiting.program);
                     self.is_awaited(&file, treatment);
-                    let (id, purpose) = (QuestionId(waiting.id), purpose(waiting.purpose));
+                    let (id, purpose) = (QuestionId(waiting.id), purpose(waiting.purpose, treatment));
                     asked.push(Question { id, file, purpose, let_through: waiting.let_through });
                 }
                 Told::Wanted(file) => {
@@ -158,7 +162,12 @@ impl Desk {
         let may_end: Vec<Handle> = match &event {
             Event::Looked(files) => files.iter().map(|(file, _)| file.clone()).collect(),
             Event::Filled(files) | Event::Mended(files) => files.iter().map(|(file, _)| file.clone()).collect(),
+            Event::Parted(files) => files.iter().map(|(file, _)| file.clone()).collect(),
             Event::Wanted(files) | Event::MendWanted(files) => {
+                self.hold(files);
+                Vec::new()
+            }
+            Event::Swept(files) => {
                 self.hold(files);
                 Vec::new()
             }
@@ -199,19 +208,26 @@ impl Desk {
                 Effect::Show(file, trouble) => self.performer.show(&file, &trouble.to_string()),
                 Effect::Look(file) => self.perform(Task::Look(file)),
                 Effect::Mend(file, record) => self.perform(Task::Mend(file, record)),
-                Effect::Fill(file, record) => {
-                    self.performer.begin(&file);
+                Effect::Fill(file, record, present) => {
                     self.callers.filling(&file, record.size);
-                    let is_slow = self.performer.treatment(&file).is_some_and(|treatment| treatment <= Treatment::Slow);
-                    let is_awaited = (self.asked_again.remove(&file) || self.machine.is_awaited(&file)) && !is_slow;
-                    let lane = if record.size >= LARGE { &self.large } else { &self.fetches };
-                    lane.give(Fetch { file, record, is_awaited });
+                    self.fetch(file, record, Portion::Rest(present));
                 }
+                Effect::Bring(file, record, units) => self.fetch(file, record, Portion::Units(units)),
+                Effect::Mask(file, record, resident) => self.perform(Task::Mask(file, record, resident)),
+                Effect::Part(file, record, present) => self.perform(Task::Part(file, record, present)),
                 Effect::Flush(file) => self.perform(Task::Flush(file)),
                 Effect::Forget(file) => self.perform(Task::Forget(file)),
                 Effect::Release(file) => self.perform(Task::Release(file)),
             }
         }
+    }
+
+    fn fetch(&mut self, file: Handle, record: StubRecord, what: Portion) {
+        self.performer.begin(&file);
+        let is_slow = self.performer.treatment(&file).is_some_and(|treatment| treatment <= Treatment::Slow);
+        let is_awaited = (self.asked_again.remove(&file) || self.machine.is_awaited(&file)) && !is_slow;
+        let lane = if record.size >= LARGE { &self.large } else { &self.fetches };
+        lane.give(Fetch { file, record, what, is_awaited });
     }
 
     fn perform(&self, task: Task) {
@@ -224,9 +240,12 @@ impl Desk {
     }
 }
 
-fn purpose(purpose: Purpose) -> stub::Purpose {
+fn purpose(purpose: Purpose, treatment: Treatment) -> stub::Purpose {
     match purpose {
-        Purpose::Read => stub::Purpose::Read,
+        Purpose::OpenToRead if treatment == Treatment::Stream => stub::Purpose::Stream,
+        // Whatever program it is by now: it has a descriptor of somebody who was shown the file like that.
+        Purpose::ReadRange(offset, len) => stub::Purpose::Range(offset, len),
+        Purpose::Read | Purpose::OpenToRead => stub::Purpose::Read,
         Purpose::Empty => stub::Purpose::Empty,
         Purpose::Write | Purpose::Kernel => stub::Purpose::Write,
     }

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use isotherm_core::stub::StubRecord;
+use isotherm_core::stub::{StubRecord, Units};
 use isotherm_core::trees::Handle;
 
 /// A content to fetch.
@@ -15,8 +15,18 @@ use isotherm_core::trees::Handle;
 pub(super) struct Fetch {
     pub(super) file: Handle,
     pub(super) record: StubRecord,
+    pub(super) what: Portion,
     /// Somebody waits for it who could be told that there is no room.
     pub(super) is_awaited: bool,
+}
+
+/// What of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Portion {
+    /// All but what is here already.
+    Rest(Units),
+    /// These, for somebody who reads them.
+    Units(Units),
 }
 
 /// One lane.
@@ -131,7 +141,7 @@ mod tests {
         let manifest = isotherm_core::content::ManifestId::of(b"");
         let (content, bound) = (ContentPrefix::of(&manifest), Bound::to(&file));
         let record = StubRecord { node: NodeId::ROOT, version: Version::default(), content, size: 1, bound };
-        Fetch { file, record, is_awaited }
+        Fetch { file, record, what: Portion::Rest(Units::none()), is_awaited }
     }
 
     fn next(lane: &Lane) -> u8 {

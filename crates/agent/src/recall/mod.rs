@@ -4,6 +4,7 @@
 //! caller gets an answer: the content, or an errno.
 
 mod desk;
+mod fill;
 mod history;
 mod lanes;
 mod perform;
@@ -11,6 +12,7 @@ mod remains;
 mod room;
 mod seals;
 mod source;
+mod stream;
 mod tier;
 
 pub use history::Recalled;
@@ -22,16 +24,16 @@ pub use tier::{Candidate, NotTiered};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use isotherm_core::stub::{Event, Recalls};
 use isotherm_core::trees::Handle;
-use isotherm_gate::Root;
 use isotherm_gate::guard::{GuardError, Sentry, Told};
+use isotherm_gate::{FileHandle, Root};
 
-use crate::volume::gate_handle;
+use crate::volume::{gate_handle, handle_of};
 use desk::Desk;
 use history::{Callers, History};
 use lanes::Lane;
@@ -157,6 +159,9 @@ impl Recall {
             problems: Arc::clone(&problems),
             tell,
             wanted: Mutex::default(),
+            streamed: Mutex::default(),
+            parted: Mutex::default(),
+            pool: OnceLock::new(),
             awaited: Mutex::default(),
         });
         let mut threads = Vec::new();
@@ -214,6 +219,24 @@ impl Recall {
     pub fn want(&self, files: Vec<Handle>) {
         // It ends only with this.
         let _ = self.inputs.send(Input::Event(Event::Wanted(files)));
+    }
+
+    /// Those of these files whose record names what is here may hold more, of an earlier run or of a time when there was room: it is given
+    /// up where nobody has them open.
+    pub fn sweep_partial(&self, files: &[FileHandle]) {
+        let partial: Vec<Handle> = files.iter().filter(|file| self.performer.is_partial(file)).map(handle_of).collect();
+        if !partial.is_empty() {
+            // It ends only with this.
+            let _ = self.inputs.send(Input::Event(Event::Swept(partial)));
+        }
+    }
+
+    /// The same for all files that were streamed in this run.
+    pub fn sweep_streamed(&self) {
+        let files = self.performer.parted();
+        if !files.is_empty() {
+            let _ = self.inputs.send(Input::Event(Event::Swept(files)));
+        }
     }
 
     /// Brings contents back and waits until each is there or will not come, or `go_on` says no; whether each is whole, in order.

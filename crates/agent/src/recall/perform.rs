@@ -3,28 +3,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, Sender};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use isotherm_core::stub::{Event, Failure, Found, RecordError, StubRecord, Trouble};
+use isotherm_core::stub::{Event, Failure, Found, RecordError, StubRecord, Units};
 use isotherm_core::tiering::Treatment;
 use isotherm_core::trees::Handle;
 use isotherm_gate::guard::{Program, Sentry};
-use isotherm_gate::{ErrorKind, GateError, Inode, Liveness, Root, StubFile};
+use isotherm_gate::{ErrorKind, GateError, Liveness, MaskPool, Root, StubFile};
 
-use super::lanes::{Fetch, Lane};
-use super::remains::Remains;
+use super::lanes::{Fetch, Lane, Portion};
 use super::room::{Room, Turn};
-use super::seals::Seals;
-use super::{Input, News, RecallProblem, Tell, stub_file, stub_to_look};
+use super::{Input, News, RecallProblem, Tell, stub_to_look};
 use crate::volume::{attributes, gate_handle};
-
-/// How long somebody may take to give back a lease, and how often he is asked.
-const FREE_WITHIN: Duration = Duration::from_secs(10);
-const FREE_AGAIN: Duration = Duration::from_millis(20);
-
-/// Bytes of a content that are written before they are made durable.
-const FLUSHED_EVERY: u64 = 128 << 20;
 
 /// Between two times at which it is told that a content gets on.
 const TOLD_EVERY: Duration = Duration::from_millis(200);
@@ -32,28 +23,31 @@ const TOLD_EVERY: Duration = Duration::from_millis(200);
 /// Problems that are remembered.
 const PROBLEMS: usize = 100;
 
-/// How often room is made for one content.
-const ROOM_TRIES: usize = 4;
-
 /// Takes a piece of content at its offset.
 pub type Take<'a> = dyn FnMut(u64, &[u8]) -> Result<(), GateError> + 'a;
 
 /// Where content comes from.
 pub trait Source: Send + Sync + std::fmt::Debug {
-    /// Gives all bytes of the content of a file with this record, piece by piece, each with its offset; what is not given is
-    /// zeros. Every piece has been proved to be the content's before it is given. Waits for a service that is away until `go_on`
+    /// Gives all bytes of these units of the content of a file with this record, piece by piece, each with its offset, and maybe some
+    /// beside; what is not given is zeros. Every piece has been proved to be the content's before it is given. Waits for a service that is away until `go_on`
     /// says no; `heard` is told whenever something has come.
     ///
     /// # Errors
     /// [`FetchFailure`]; what was given before is of no use then.
     fn fetch(
         &self,
-        file: &Handle,
-        record: &StubRecord,
+        of: (&Handle, &StubRecord),
+        units: &Units,
         take: &mut Take<'_>,
         go_on: &dyn Fn() -> bool,
         heard: &(dyn Fn() + Sync),
     ) -> Result<(), FetchFailure>;
+
+    /// Whether the content has no holes: only such a one can be masked. Waits for nobody.
+    ///
+    /// # Errors
+    /// [`FetchFailure`]: it cannot be told.
+    fn is_dense(&self, file: &Handle, record: &StubRecord) -> Result<bool, FetchFailure>;
 
     /// Whether clients of Samba are to see that the content of a file is away.
     fn shows_offline(&self, file: &Handle) -> bool;
@@ -95,6 +89,8 @@ pub enum FetchFailure {
 pub(super) enum Task {
     Look(Handle),
     Mend(Handle, StubRecord),
+    Mask(Handle, StubRecord, Units),
+    Part(Handle, StubRecord, Units),
     Flush(Handle),
     Forget(Handle),
     Release(Handle),
@@ -114,8 +110,14 @@ pub(super) struct Performer {
     pub(super) problems: Arc<Mutex<Vec<RecallProblem>>>,
     /// Is told of files that are whole now, and of those that cannot be.
     pub(super) tell: Tell,
-    /// Files whose content is wanted.
-    pub(super) wanted: Mutex<BTreeSet<Handle>>,
+    /// Files whose content is wanted, and how many fetches are on their way for each.
+    pub(super) wanted: Mutex<BTreeMap<Handle, usize>>,
+    /// Files that are read while they come, and the time of each.
+    pub(super) streamed: Mutex<BTreeMap<Handle, i64>>,
+    /// Files of which a part was left here.
+    pub(super) parted: Mutex<BTreeSet<Handle>>,
+    /// What masks are made of, as soon as one was needed.
+    pub(super) pool: OnceLock<MaskPool>,
     /// Files that callers wait for, and the best that any of them is treated.
     pub(super) awaited: Mutex<BTreeMap<Handle, Treatment>>,
 }
@@ -145,7 +147,26 @@ pub(super) fn run(performer: &Performer, queue: &Mutex<Receiver<Task>>, done: &d
 impl Performer {
     /// Somebody waits for the content of a file.
     pub(super) fn begin(&self, file: &Handle) {
-        self.wanted().insert(file.clone());
+        *self.wanted().entry(file.clone()).or_default() += 1;
+    }
+
+    /// A fetch of it has ended.
+    fn ended(&self, file: &Handle) {
+        let mut wanted = self.wanted();
+        if let Some(fetches) = wanted.get_mut(file) {
+            *fetches -= 1;
+            if *fetches == 0 {
+                wanted.remove(file);
+            }
+        }
+    }
+
+    pub(super) fn is_wanted(&self, file: &Handle) -> bool {
+        self.wanted().contains_key(file)
+    }
+
+    pub(super) fn streamed(&self) -> MutexGuard<'_, BTreeMap<Handle, i64>> {
+        self.streamed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A caller waits for a file, who is treated like this.
@@ -165,7 +186,7 @@ impl Performer {
         self.awaited().get(file).copied()
     }
 
-    fn is_awaited(&self, file: &Handle) -> bool {
+    pub(super) fn is_awaited(&self, file: &Handle) -> bool {
         self.treatment(file).is_some()
     }
 
@@ -202,17 +223,27 @@ impl Performer {
         let event = match task {
             Task::Look(file) => {
                 let found = self.look(&file).unwrap_or_else(|error| {
-                    if self.is_gone(&file) {
-                        return Found { record: Some(Err(RecordError::Gone)), size: u64::MAX, has_blocks: false };
-                    }
-                    tracing::warn!(?file, %error, "A file that somebody waits for cannot be looked at");
-                    Found { record: Some(Err(RecordError::Unreadable)), size: u64::MAX, has_blocks: false }
+                    let why = if self.is_gone(&file) {
+                        RecordError::Gone
+                    } else {
+                        tracing::warn!(?file, %error, "A file that somebody waits for cannot be looked at");
+                        RecordError::Unreadable
+                    };
+                    Found { record: Some(Err(why)), size: u64::MAX, has_blocks: false, resident: None, streams: false }
                 });
                 Event::Looked(vec![(file, found)])
             }
             Task::Mend(file, record) => {
                 let result = self.mend(&file, &record);
                 Event::Mended(vec![(file.clone(), self.told(&file, result))])
+            }
+            Task::Mask(file, record, resident) => {
+                let result = self.mask(&file, &record, &resident);
+                Event::Masked(vec![(file, result)])
+            }
+            Task::Part(file, record, present) => {
+                let parted = self.part(&file, &record, &present);
+                Event::Parted(vec![(file, parted)])
             }
             Task::Flush(file) => {
                 let result = stub_to_look(&self.root, &file).and_then(|opened| opened.flush());
@@ -235,7 +266,7 @@ impl Performer {
 
     /// Fetches a content; `done` hears how it gets on, and of its end.
     pub(super) fn fetch(&self, fetch: Fetch, lane: &Lane, done: &(dyn Fn(Event) + Sync)) {
-        let Fetch { file, record, is_awaited } = fetch;
+        let Fetch { file, record, what, is_awaited } = fetch;
         let told = Mutex::new(None::<Instant>);
         let progress = || {
             let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
@@ -248,11 +279,21 @@ impl Performer {
         };
         // Its turn has come.
         progress();
-        let result = self.fill(&file, &record, is_awaited, &progress);
-        self.give_up(&file);
+        let present = match what {
+            Portion::Units(units) => {
+                let result = self.bring((&file, &record), &units, &progress, done);
+                self.ended(&file);
+                done(Event::Brought(vec![(file, units, result)]));
+                return;
+            }
+            Portion::Rest(present) => present,
+        };
+        let came = |units: Units| done(Event::Came(vec![(file.clone(), units)]));
+        let result = self.fill((&file, &record), &present, is_awaited, (&progress, &came));
+        self.ended(&file);
         // What a program reads that only looks at everything is not used by that.
         let treatment = self.treatment(&file).or(is_awaited.then_some(Treatment::Allow));
-        if result.is_ok() && treatment.is_none_or(|treatment| treatment == Treatment::Allow) {
+        if result.is_ok() && treatment.is_none_or(|treatment| treatment >= Treatment::Allow) {
             (self.tell)(News::Used(file.clone(), treatment.is_some()));
         }
         done(Event::Filled(vec![(file, result)]));
@@ -260,121 +301,16 @@ impl Performer {
 
     fn look(&self, file: &Handle) -> Result<Found, GateError> {
         let opened = stub_to_look(&self.root, file)?;
-        let record = opened.record()?.map(|value| StubRecord::decode(&value, file));
-        Ok(Found { record, size: opened.stat()?.size, has_blocks: opened.has_data()? })
-    }
-
-    /// Gives a stub whose length was changed the right one again. What it may hold came with a recall that was broken off: it goes,
-    /// since after a cut nobody knows which of it is still the content's.
-    fn mend(&self, file: &Handle, record: &StubRecord) -> Result<(), GateError> {
-        let (inode, opened) = stub_file(&self.root, file)?;
-        // It may have been emptied, or been brought back, since it was looked at: then there is nothing to mend.
-        let is_it = opened.record()?.is_some_and(|value| StubRecord::decode(&value, file).as_ref() == Ok(record));
-        if !is_it || opened.stat()?.size == 0 {
-            return Ok(());
-        }
-        opened.flush()?;
-        opened.give_up()?;
-        opened.set_len(record.size)?;
-        // Whoever changed its length left his own time.
-        self.source.modified(file, record).map_or(Ok(()), |modified| inode.set_mtime(modified))
-    }
-
-    /// Fills a file, or leaves it as it was. Where the volume is full, what has been here for longer goes first, if somebody waits:
-    /// whoever brings back a tree that does not fit would have it push itself out.
-    fn fill(&self, file: &Handle, record: &StubRecord, is_awaited: bool, progress: &(dyn Fn() + Sync)) -> Result<(), Failure> {
-        for _ in 0..ROOM_TRIES {
-            let seen = self.room_made();
-            match self.fill_once(file, record, progress) {
-                // Somebody may have come since it was begun.
-                Err(Failure::NoSpace) if (is_awaited || self.is_awaited(file)) && self.make_room(record.size, seen, progress) => {
-                    progress();
-                }
-                filled => return filled,
-            }
-        }
-        self.fill_once(file, record, progress)
-    }
-
-    fn fill_once(&self, file: &Handle, record: &StubRecord, progress: &(dyn Fn() + Sync)) -> Result<(), Failure> {
-        let opened = self.open_to_fill(file);
-        let Ok((inode, opened)) = opened else { return self.told(file, opened.map(|_| ())) };
-        let stat = opened.stat();
-        let Ok(stat) = stat else { return self.told(file, stat.map(|_| ())) };
-        if stat.size != record.size {
-            // Whoever changed it did so without being asked about; filling it would bring back what he has cut.
-            self.show(file, &Trouble::Size { found: stat.size, recorded: record.size }.to_string());
-            return Err(Failure::Other);
-        }
-        let remains = Remains::of(&opened);
-        let Ok(mut remains) = remains else { return self.told(file, remains.map(|_| ())) };
-        // A recall that was broken off has left its own time.
-        let of_content = if remains.are_any() { self.source.modified(file, record) } else { None };
-        let modified = of_content.unwrap_or(stat.mtime_ns);
-        let mut seals = Seals::default();
-        let (mut unflushed, mut written) = (0, false);
-        let mut take = |offset: u64, piece: &[u8]| {
-            if !remains.allow(&opened, offset, piece)? {
-                written = true;
-                return Err(GateError::new(ErrorKind::Busy, "fill", "what somebody has written to"));
-            }
-            opened.fill(offset, piece)?;
-            seals.add(offset, piece);
-            unflushed += piece.len() as u64;
-            if unflushed >= FLUSHED_EVERY {
-                // Not all at the end, when nothing tells that it gets on.
-                unflushed = 0;
-                opened.flush()?;
-            }
-            progress();
-            Ok(())
+        let (record, resident) = match opened.record()?.map(|value| StubRecord::decode_with(&value, file)) {
+            Some(Ok((record, resident))) => (Some(Ok(record)), resident),
+            Some(Err(error)) => (Some(Err(error)), None),
+            None => (None, None),
         };
-        let fetched = self.source.fetch(file, record, &mut take, &|| self.wanted().contains(file), progress);
-        let fetched = fetched.and_then(|()| {
-            if opened.stat()?.size != record.size || !seals.hold(&opened, progress)? {
-                return Err(FetchFailure::Content("The file was cut, without being opened, while its content came".to_owned()));
-            }
-            if !remains.leave_holes(&opened, record.size, progress)? {
-                return Err(FetchFailure::Written);
-            }
-            Ok(inode.set_mtime(modified)?)
-        });
-        let Err(failure) = fetched else { return Ok(()) };
-        if written || matches!(failure, FetchFailure::Written) {
-            self.show(file, &FetchFailure::Written.to_string());
-            return Err(Failure::Other);
-        }
-        // The record may not be durable yet, and without it nobody knows what the holes stand for. Where something had been before,
-        // somebody may have written it: then all stays, and the next try compares.
-        let is_own = !remains.are_any();
-        let given_up = opened.flush().and_then(|()| if is_own { opened.give_up() } else { Ok(()) });
-        let left = given_up.and_then(|()| inode.set_mtime(modified));
-        if let Err(error) = left {
-            tracing::warn!(?file, %error, "What came of a recall that failed was not given up");
-        }
-        match failure {
-            FetchFailure::NotWanted | FetchFailure::Written => Err(Failure::Other),
-            FetchFailure::Volume(error) => self.told(file, Err(error)),
-            FetchFailure::Content(text) | FetchFailure::Unknown(text) => {
-                self.show(file, &text);
-                Err(Failure::Other)
-            }
-        }
-    }
-
-    /// Opened for the first time, a file that a client of NFS has in his charge is asked back from him, and is free in a moment.
-    fn open_to_fill(&self, file: &Handle) -> Result<(Inode, StubFile), GateError> {
-        let begun = Instant::now();
-        loop {
-            match stub_file(&self.root, file) {
-                Err(error)
-                    if error.kind() == ErrorKind::Busy && begun.elapsed() < FREE_WITHIN && self.wanted().contains(file) =>
-                {
-                    std::thread::sleep(FREE_AGAIN);
-                }
-                opened => return opened,
-            }
-        }
+        let streams = Self::may_stream(&opened)?;
+        // Room that is only reserved counts.
+        let stat = opened.stat()?;
+        let has_blocks = opened.has_data()? || (resident.is_some() && stat.blocks > 8);
+        Ok(Found { record, size: stat.size, has_blocks, resident, streams })
     }
 
     /// It is whole: the gate asks about it no more.
@@ -403,12 +339,12 @@ impl Performer {
         stub_to_look(&self.root, file).and_then(|opened| opened.record()).map_or(true, |record| record.is_some())
     }
 
-    fn is_gone(&self, file: &Handle) -> bool {
+    pub(super) fn is_gone(&self, file: &Handle) -> bool {
         let liveness = gate_handle(file).and_then(|handle| self.root.is_alive(&handle));
         liveness.is_ok_and(|liveness| !matches!(liveness, Liveness::Linked))
     }
 
-    fn told(&self, file: &Handle, result: Result<(), GateError>) -> Result<(), Failure> {
+    pub(super) fn told(&self, file: &Handle, result: Result<(), GateError>) -> Result<(), Failure> {
         result.map_err(|error| match error.kind() {
             ErrorKind::NoSpace => Failure::NoSpace,
             _ => {
@@ -418,7 +354,7 @@ impl Performer {
         })
     }
 
-    fn wanted(&self) -> MutexGuard<'_, BTreeSet<Handle>> {
+    fn wanted(&self) -> MutexGuard<'_, BTreeMap<Handle, usize>> {
         self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,9 +1,10 @@
 //! What is in a stub before its content comes: of a recall that was broken off, or of somebody who wrote to it while nobody
 //! guarded the volume.
 //!
-//! **Invariant:** what somebody wrote is not overwritten. What a broken recall leaves is the content's own, or nothing.
+//! **Invariant:** what somebody wrote is not overwritten. What a broken recall leaves is the content's own, or nothing; what was streamed
+//! leaves a mask besides.
 
-use isotherm_gate::{GateError, StubFile};
+use isotherm_gate::{GateError, StubFile, mask_byte};
 
 /// Pieces in which it is compared, in bytes.
 const PIECE: usize = 1 << 20;
@@ -15,12 +16,19 @@ pub(super) struct Remains {
     any: bool,
     /// What came, as offset and end; kept only if there are any.
     came: Vec<(u64, u64)>,
+    /// Some of them may be a mask.
+    masked: bool,
 }
 
 impl Remains {
     /// Of a stub that is about to be filled.
     pub(super) fn of(file: &StubFile) -> Result<Self, GateError> {
-        Ok(Self { any: file.has_data()?, came: Vec::new() })
+        Ok(Self { any: file.has_data()?, came: Vec::new(), masked: false })
+    }
+
+    /// The same of a file with a record of what is here: elsewhere there may be a mask.
+    pub(super) fn of_partial() -> Self {
+        Self { any: true, came: Vec::new(), masked: true }
     }
 
     pub(super) fn are_any(&self) -> bool {
@@ -37,7 +45,10 @@ impl Remains {
         for (at, wanted) in piece.chunks(PIECE).enumerate() {
             let found = &mut found[..wanted.len()];
             file.read_at(offset + (at * PIECE) as u64, found)?;
-            if found.iter().zip(wanted).any(|(found, wanted)| *found != 0 && found != wanted) {
+            let from = offset + (at * PIECE) as u64;
+            let is_mask = |found: u8, at: usize| self.masked && found == mask_byte(from + at as u64);
+            let is_other = |(at, (found, wanted)): (usize, (&u8, &u8))| *found != 0 && found != wanted && !is_mask(*found, at);
+            if found.iter().zip(wanted).enumerate().any(is_other) {
                 return Ok(false);
             }
         }
@@ -46,7 +57,8 @@ impl Remains {
 
     /// Whether there is nothing where nothing came. To be asked when all has come.
     pub(super) fn leave_holes(&mut self, file: &StubFile, size: u64, progress: &dyn Fn()) -> Result<bool, GateError> {
-        if !self.any {
+        // A content that was masked has no holes.
+        if !self.any || self.masked {
             return Ok(true);
         }
         self.came.sort_unstable();

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use isotherm_core::content::manifest::Part;
 use isotherm_core::content::{ChunkId, Manifest, ManifestId};
-use isotherm_core::stub::{Sought, StubRecord};
+use isotherm_core::stub::{Sought, StubRecord, Units};
 use isotherm_core::trees::{Handle, Record};
 use isotherm_gate::GateError;
 
@@ -156,8 +156,8 @@ fn request_len(wanted: &[Wanted]) -> usize {
 impl Source for FromShare {
     fn fetch(
         &self,
-        file: &Handle,
-        record: &StubRecord,
+        (file, record): (&Handle, &StubRecord),
+        units: &Units,
         take: &mut Take<'_>,
         go_on: &dyn Fn() -> bool,
         heard: &(dyn Fn() + Sync),
@@ -166,7 +166,7 @@ impl Source for FromShare {
         loop {
             let begun = match wanted.take() {
                 Some(wanted) => Ok(wanted),
-                None => self.manifest(file, record).map(|manifest| wanted_of(&manifest)),
+                None => self.manifest(file, record).map(|manifest| wanted_of(&manifest, units)),
             };
             let result = begun.and_then(|list| {
                 let result = self.chunks(&list, &mut position, take, (go_on, heard));
@@ -185,6 +185,14 @@ impl Source for FromShare {
         }
     }
 
+    fn is_dense(&self, file: &Handle, record: &StubRecord) -> Result<bool, FetchFailure> {
+        match self.manifest(file, record) {
+            Ok(manifest) => Ok(manifest.placed().all(|placed| matches!(placed.part, Part::Data { .. }))),
+            Err(Stopped::For(failure)) => Err(failure),
+            Err(Stopped::Away(away)) => Err(FetchFailure::Content(away.text)),
+        }
+    }
+
     /// For an endpoint's policy says.
     fn shows_offline(&self, _file: &Handle) -> bool {
         true
@@ -196,10 +204,16 @@ impl Source for FromShare {
     }
 }
 
-fn wanted_of(manifest: &Manifest) -> Vec<Wanted> {
+/// The chunks in which any of these units are, in order.
+fn wanted_of(manifest: &Manifest, units: &Units) -> Vec<Wanted> {
+    let bytes: Vec<std::ops::Range<u64>> = units.bytes(manifest.len()).collect();
+    let is_in = |from: u64, len: u32| {
+        let at = bytes.partition_point(|range| range.end <= from);
+        bytes.get(at).is_some_and(|range| range.start < from + u64::from(len))
+    };
     let of = |placed: isotherm_core::content::manifest::PlacedPart| match placed.part {
-        Part::Data { chunk, len } => Some(Wanted { offset: placed.offset, chunk, len }),
-        Part::Hole { .. } => None,
+        Part::Data { chunk, len } if is_in(placed.offset, len) => Some(Wanted { offset: placed.offset, chunk, len }),
+        _ => None,
     };
     manifest.placed().filter_map(of).collect()
 }

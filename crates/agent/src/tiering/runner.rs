@@ -122,6 +122,10 @@ impl Turn {
         }
         let Some(situation) = volume.situation() else { return LOOK };
         self.tell_low(&situation.volume, volume);
+        if situation.volume.needed() > 0 {
+            // Before anything that somebody may use as a whole.
+            volume.give_up_parts();
+        }
         let needs_space = situation.volume.needed() > 0 && self.again.is_none_or(|at| Instant::now() >= at);
         if needs_space || self.is_age_due(&situation.grounds) {
             self.tier(volume, &situation);

@@ -8,6 +8,8 @@
 
 use isotherm_gate::{GateError, StubFile};
 
+/// FILE_ATTRIBUTE_SPARSE_FILE.
+const SPARSE: u32 = 0x200;
 /// FILE_ATTRIBUTE_OFFLINE.
 const OFFLINE: u32 = 0x1000;
 /// FILE_ATTRIBUTE_RECALL_ON_DATA_ACCESS.
@@ -33,6 +35,20 @@ pub(crate) fn tell(file: &StubFile, is_here: bool) -> Result<(), GateError> {
     let Some(value) = file.dos_attributes()? else { return Ok(()) };
     let wanted = changed(&value, !is_here);
     if wanted == value { Ok(()) } else { file.set_dos_attributes(&wanted) }
+}
+
+/// Whether Samba takes the file for one with holes, which its clients may ask for. Whatever form the value has that is not known may
+/// say so.
+pub(crate) fn is_sparse(value: &[u8]) -> bool {
+    attributes_of(value).is_none_or(|attributes| attributes & SPARSE != 0)
+}
+
+fn attributes_of(value: &[u8]) -> Option<u32> {
+    let Some(end) = value.iter().position(|byte| *byte == 0) else {
+        return u32::from_str_radix(std::str::from_utf8(value).ok()?.strip_prefix("0x")?, 16).ok();
+    };
+    let bytes = value.get(place_in_record(value, end)?..)?.first_chunk()?;
+    Some(u32::from_le_bytes(*bytes))
 }
 
 fn changed(value: &[u8], is_away: bool) -> Vec<u8> {
@@ -62,21 +78,26 @@ fn changed_record(value: &[u8], end: usize, is_away: bool) -> Vec<u8> {
     if let Some(text) = changed_text(&value[..end], is_away, true) {
         new[..end].copy_from_slice(&text);
     }
-    // The text and its NUL, then the version aligned to 2, then the version again, then fields aligned to 4.
-    let version_at = (end + 1).next_multiple_of(2);
-    let Some(version) = value.get(version_at..version_at + 2) else { return new };
-    let fields_at = (version_at + 4).next_multiple_of(4);
-    let attributes_at = match u16::from_le_bytes([version[0], version[1]]) {
-        1 => fields_at,
-        // After the flags that say which fields count.
-        2..=5 => fields_at + 4,
-        _ => return new,
-    };
+    let Some(attributes_at) = place_in_record(value, end) else { return new };
     if let Some(bytes) = new.get_mut(attributes_at..attributes_at + 4) {
         let attributes = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
         bytes.copy_from_slice(&bits(attributes, is_away).to_le_bytes());
     }
     new
+}
+
+/// Where the attributes of Samba's record stand, whose text ends at `end`.
+fn place_in_record(value: &[u8], end: usize) -> Option<usize> {
+    // The text and its NUL, then the version aligned to 2, then the version again, then fields aligned to 4.
+    let version_at = (end + 1).next_multiple_of(2);
+    let version = value.get(version_at..version_at + 2)?;
+    let fields_at = (version_at + 4).next_multiple_of(4);
+    match u16::from_le_bytes([version[0], version[1]]) {
+        1 => Some(fields_at),
+        // After the flags that say which fields count.
+        2..=5 => Some(fields_at + 4),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use isotherm_agent::recall::{Candidate, FetchFailure, Recall, Source, Take};
 use isotherm_core::content::ManifestId;
 use isotherm_core::ids::{NodeId, Timestamp, Version};
-use isotherm_core::stub::{Bound, ContentPrefix, StubRecord};
+use isotherm_core::stub::{Bound, ContentPrefix, StubRecord, Units};
 use isotherm_core::trees::{Handle, Print};
 use isotherm_gate::guard::{Group, Post};
 use isotherm_gate::testing::LoopVolume;
@@ -42,8 +42,8 @@ pub(crate) struct Contents {
 impl Source for Contents {
     fn fetch(
         &self,
-        _file: &Handle,
-        record: &StubRecord,
+        (_, record): (&Handle, &StubRecord),
+        units: &Units,
         take: &mut Take<'_>,
         go_on: &dyn Fn() -> bool,
         heard: &(dyn Fn() + Sync),
@@ -51,7 +51,11 @@ impl Source for Contents {
         self.fetched.fetch_add(1, Ordering::Relaxed);
         let content = self.known.lock().unwrap().get(&record.content).cloned();
         let content = content.ok_or_else(|| FetchFailure::Content("The share has no such content".to_owned()))?;
-        for (at, piece) in content.chunks(100_000).enumerate() {
+        let is_wanted = |(at, piece): &(usize, &[u8])| {
+            let (from, size) = (*at as u64 * 100_000, content.len() as u64);
+            units.bytes(size).any(|bytes| from < bytes.end && bytes.start < from + piece.len() as u64)
+        };
+        for (at, piece) in content.chunks(100_000).enumerate().filter(is_wanted) {
             let is_large = content.len() >= 1 << 20;
             let waits = || self.away.load(Ordering::Relaxed) || is_large && self.stuck.load(Ordering::Relaxed);
             let is_held = || (1..=at * 100_000).contains(&self.hold_at.load(Ordering::Relaxed));
@@ -72,6 +76,10 @@ impl Source for Contents {
             take(at as u64 * 100_000, piece)?;
         }
         Ok(())
+    }
+
+    fn is_dense(&self, _file: &Handle, _record: &StubRecord) -> Result<bool, FetchFailure> {
+        Ok(true)
     }
 
     fn shows_offline(&self, _file: &Handle) -> bool {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use isotherm_agent::recall::{FetchFailure, Find, FromShare, Source};
 use isotherm_core::content::ManifestId;
 use isotherm_core::ids::{NodeId, Version};
-use isotherm_core::stub::{Bound, ContentPrefix, Sought, StubRecord};
+use isotherm_core::stub::{Bound, ContentPrefix, Sought, StubRecord, Units};
 use isotherm_core::trees::Handle;
 
 use crate::bench::noise;
@@ -29,7 +29,7 @@ fn fetched(source: &FromShare, record: &StubRecord, go_on: &dyn Fn() -> bool) ->
         content[offset as usize..offset as usize + piece.len()].copy_from_slice(piece);
         Ok(())
     };
-    source.fetch(&Handle(Box::from([1])), record, &mut take, go_on, &|| {})?;
+    source.fetch((&Handle(Box::from([1])), record), &Units::all(record.size), &mut take, go_on, &|| {})?;
     Ok(content)
 }
 

@@ -23,6 +23,7 @@ mod power;
 mod program;
 mod programs;
 mod room;
+mod streams;
 mod sync;
 mod texts;
 mod users;

@@ -1,6 +1,7 @@
 //! What the recall machine reacts to, and what it asks for. Both come in batches.
 
 use super::record::{RecordError, StubRecord};
+use super::units::Units;
 use crate::trees::Handle;
 
 /// Milliseconds of a clock that never goes back. Only differences mean anything.
@@ -19,6 +20,18 @@ pub enum Purpose {
     Write,
     /// Open the file and empty it in the same call.
     Empty,
+    /// Open the file for reading, by a program that may be shown it while it comes.
+    Stream,
+    /// Read so many bytes from there on, through a descriptor that it has.
+    Range(u64, u64),
+}
+
+impl Purpose {
+    /// Whether it is enough that a part of the content is here.
+    #[must_use]
+    pub const fn is_partial(self) -> bool {
+        matches!(self, Self::Stream | Self::Range(..))
+    }
 }
 
 /// A caller that waits.
@@ -43,6 +56,22 @@ pub struct Found {
     pub size: u64,
     /// Whether it takes any room on disk.
     pub has_blocks: bool,
+    /// What of its content is here, where its record tells; what it holds elsewhere means nothing then.
+    pub resident: Option<Units>,
+    /// Whether a program may be shown it while it comes.
+    pub streams: bool,
+}
+
+/// What became of a file that nobody has to ask anything of.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Parted {
+    /// It is streamed no more: nobody has it open, and it holds what its record says and nothing else; or it has another length by
+    /// now, and has to be looked at before anything is done to it.
+    Over,
+    /// Somebody still has it open.
+    InUse,
+    /// It could not be done, or not be told. It stays as it is.
+    Failed,
 }
 
 /// Why content did not come.
@@ -116,6 +145,16 @@ pub enum Event {
     Forgotten(Vec<(Handle, Result<(), Failure>)>),
     /// The gate does not ask about these any more.
     Released(Vec<Handle>),
+    /// What of these is not here is masked now, or could not be.
+    Masked(Vec<(Handle, Result<(), Failure>)>),
+    /// These units are here.
+    Came(Vec<(Handle, Units)>),
+    /// A fetch of these units has ended: all are here, or no more of them will be.
+    Brought(Vec<(Handle, Units, Result<(), Failure>)>),
+    /// What became of files that nobody had to ask anything of.
+    Parted(Vec<(Handle, Parted)>),
+    /// An earlier run of the agent may have left masks in these.
+    Swept(Vec<Handle>),
     /// Time passed. To be told now and then while anybody waits.
     Tick,
 }
@@ -129,10 +168,17 @@ pub enum Effect {
     Follow(QuestionId),
     /// Give it the length of its content again, and nothing of what it holds: [`Event::Mended`].
     Mend(Handle, StubRecord),
-    /// Bring its content: [`Event::Progress`], [`Event::Filled`].
-    Fill(Handle, StubRecord),
-    /// Nobody waits for its content any more; what has come is to be given up, over a durable record, as always. What became
-    /// of it tells [`Event::Filled`].
+    /// Bring its content, but for what is here already: [`Event::Progress`], [`Event::Came`], [`Event::Filled`].
+    Fill(Handle, StubRecord, Units),
+    /// Give it a record of what is here, durably, and then mask the rest, that no hole shows. Only holes are masked: somebody may be
+    /// reading what is not one. [`Event::Masked`].
+    Mask(Handle, StubRecord, Units),
+    /// Bring these units: [`Event::Came`], [`Event::Brought`].
+    Bring(Handle, StubRecord, Units),
+    /// If nobody has it open: make durable what is here, then a record of it, then give up the rest: [`Event::Parted`].
+    Part(Handle, StubRecord, Units),
+    /// Nobody waits for its content any more; what has come is to be given up, over a durable record, as always, unless somebody may
+    /// be reading it. What became of it tells [`Event::Filled`] or [`Event::Brought`].
     GiveUp(Handle),
     /// Make durable what was written to it: [`Event::Flushed`].
     Flush(Handle),

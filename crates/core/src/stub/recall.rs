@@ -4,72 +4,41 @@
 //! disk that survives a power cut: content, flush, record gone, flush. Who only reads goes on when the record is gone; who
 //! may write waits for the last flush, since a record that came back after a power cut would bring old content over his.
 //!
-//! **Invariants.** Nobody is let through to a stub but who empties it in the same call, and while such a one is on his way
-//! nothing is filled. A file that somebody else of the agent holds is not touched. Each question is answered once.
+//! Programs that may be shown a file while it comes wait only for what they read. Whoever else opens it meanwhile waits until it is
+//! whole. When nobody has it open any more it is given up but for what has come.
+//!
+//! **Invariants.** Nobody is let through to what is not here but who empties the file in the same call, and while such a one is on his
+//! way nothing is filled. A file that somebody else of the agent holds is not touched. Each question is answered once.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use super::event::{Answer, Effect, Event, Failure, Found, Millis, Purpose, Question, QuestionId, Trouble};
-use super::record::RecordError;
+use super::event::{Answer, Effect, Event, Failure, Found, Millis, Parted, Purpose, Question, QuestionId, Trouble};
+use super::job::{Job, Stage};
+use super::record::{RecordError, StubRecord};
+use super::stream::{QUIET, STREAM_MIN, Stream};
+use super::units::Units;
 use crate::trees::Handle;
-
-/// Where a job stands.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-enum Stage {
-    /// Somebody else of the agent works on the file.
-    Held,
-    /// It is being looked at.
-    Looking,
-    /// Callers that empty it are on their way.
-    Emptying,
-    /// It gets the length of its content again.
-    Mending,
-    /// Content is on its way.
-    Filling,
-    /// Nobody waits for it any more; what has come is being given up.
-    GivingUp,
-    /// Content, or that there is none any more, is being made durable.
-    Flushing,
-    /// The record is being removed.
-    Forgetting,
-    /// That is being made durable.
-    Settling,
-    /// It is whole, and the gate is being told.
-    Releasing,
-}
-
-/// A file that somebody waits for.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-struct Job {
-    stage: Stage,
-    /// Who waits, and what for.
-    waiting: BTreeMap<QuestionId, Purpose>,
-    /// Who was let through to empty it and has not returned from the call.
-    on_their_way: BTreeSet<QuestionId>,
-    /// What is being looked at may have changed since: the look has to be repeated.
-    outdated: bool,
-    /// It is to be whole whoever waits.
-    wanted: bool,
-    /// Also if its length was changed while it was a stub; tried once.
-    mend: bool,
-    /// Somebody was let through to empty it, and it was not empty afterwards: nobody is again.
-    not_emptied: bool,
-    /// When it last got on.
-    moved: Millis,
-}
 
 /// All files that somebody waits for.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Recalls {
     jobs: BTreeMap<Handle, Job>,
     patience: Millis,
+    stream_min: u64,
+    quiet: Millis,
 }
 
 impl Recalls {
     /// Nobody waits yet. `patience` is how long a caller waits while nothing gets on.
     #[must_use]
     pub fn new(patience: Millis) -> Self {
-        Self { jobs: BTreeMap::new(), patience }
+        Self { jobs: BTreeMap::new(), patience, stream_min: STREAM_MIN, quiet: QUIET }
+    }
+
+    /// Files of so many bytes and more may be read while they come, and are given up when nobody asked anything of them for so long.
+    #[must_use]
+    pub fn with_streams(self, stream_min: u64, quiet: Millis) -> Self {
+        Self { stream_min, quiet, ..self }
     }
 
     /// Takes a file for other work of the agent (giving up its content, another version): callers wait until
@@ -108,6 +77,12 @@ impl Recalls {
         self.jobs.contains_key(file)
     }
 
+    /// Whether a file is read while it comes, and nobody has asked for all of it.
+    #[must_use]
+    pub fn is_streamed(&self, file: &Handle) -> bool {
+        self.jobs.get(file).is_some_and(|job| job.stream.is_some() && !job.needs_all())
+    }
+
     /// How many files somebody waits for.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -140,6 +115,13 @@ impl Recalls {
             Event::Flushed(files) => files.iter().for_each(|(file, result)| self.flushed(file, *result, now, &mut out)),
             Event::Released(files) => files.iter().for_each(|file| self.released(file, now, &mut out)),
             Event::Forgotten(files) => files.iter().for_each(|(file, result)| self.forgotten(file, *result, now, &mut out)),
+            Event::Masked(files) => files.iter().for_each(|(file, result)| self.masked(file, *result, now, &mut out)),
+            Event::Came(files) => files.iter().for_each(|(file, units)| self.came(file, units, now, &mut out)),
+            Event::Brought(files) => {
+                files.iter().for_each(|(file, units, result)| self.brought(file, (units, *result), now, &mut out));
+            }
+            Event::Parted(files) => files.iter().for_each(|(file, parted)| self.parted(file, *parted, now, &mut out)),
+            Event::Swept(files) => files.iter().for_each(|file| self.swept(file, now, &mut out)),
             Event::Tick => self.tick(now, &mut out),
         }
         out
@@ -148,7 +130,7 @@ impl Recalls {
     fn asked(&mut self, question: Question, now: Millis, out: &mut Vec<Effect>) {
         let Question { id, file, purpose, let_through } = question;
         let job = self.jobs.entry(file.clone()).or_insert_with(|| {
-            out.push(Effect::Look(file));
+            out.push(Effect::Look(file.clone()));
             Job::new(Stage::Looking, now)
         });
         if let_through {
@@ -162,10 +144,31 @@ impl Recalls {
                 job.on_their_way.insert(id);
                 out.extend([Effect::Answer(id, Answer::Allow), Effect::Follow(id)]);
             }
-            (Stage::Settling, Purpose::Read) | (Stage::Releasing, _) => out.push(Effect::Answer(id, Answer::Allow)),
-            _ => {
-                job.waiting.insert(id, purpose);
+            (Stage::Settling, Purpose::Read | Purpose::Stream | Purpose::Range(..)) | (Stage::Releasing, _) => {
+                out.push(Effect::Answer(id, Answer::Allow));
             }
+            (stage, _) => {
+                job.waiting.insert(id, purpose);
+                if let Some(stream) = &mut job.stream {
+                    stream.used = now;
+                }
+                match stage {
+                    Stage::Streaming => job.stream_on(&file, now, out),
+                    // What is being given up may not be there any more.
+                    Stage::Parting => {}
+                    _ => job.serve(out),
+                }
+            }
+        }
+    }
+
+    fn swept(&mut self, file: &Handle, now: Millis, out: &mut Vec<Effect>) {
+        // Whoever works on it already leaves none.
+        if !self.jobs.contains_key(file) {
+            let mut job = Job::new(Stage::Looking, now);
+            job.swept = true;
+            self.jobs.insert(file.clone(), job);
+            out.push(Effect::Look(file.clone()));
         }
     }
 
@@ -176,6 +179,9 @@ impl Recalls {
         });
         job.wanted = true;
         job.mend |= mend;
+        if job.stage == Stage::Streaming {
+            job.stream_on(file, now, out);
+        }
     }
 
     fn left(&mut self, callers: &[QuestionId], out: &mut Vec<Effect>) {
@@ -227,11 +233,7 @@ impl Recalls {
             // Also where the content cannot be had: a broken file can be written anew.
             Some(_) if job.let_through_to_empty(now, out) => {}
             Some(Ok(record)) if found.size == record.size && !(job.mend && found.has_blocks) => {
-                if job.is_idle() {
-                    self.jobs.remove(file);
-                } else {
-                    job.go_on(Stage::Filling, Effect::Fill(file.clone(), record), now, out);
-                }
+                self.begin(file, record, found, now, out);
             }
             Some(Ok(record)) if std::mem::take(&mut job.mend) => {
                 job.go_on(Stage::Mending, Effect::Mend(file.clone(), record), now, out);
@@ -245,6 +247,93 @@ impl Recalls {
             Some(Err(error)) => {
                 out.push(Effect::Show(file.clone(), Trouble::Record(error)));
                 self.end(file, Answer::Failed, out);
+            }
+        }
+    }
+
+    /// A stub that has the length of its content.
+    fn begin(&mut self, file: &Handle, record: StubRecord, found: &Found, now: Millis, out: &mut Vec<Effect>) {
+        let min = self.stream_min;
+        let Some(job) = self.jobs.get_mut(file) else { return };
+        // Of a compact record nobody can be reading anything yet.
+        job.stream = found.resident.clone().map(|resident| Stream::new(record, resident, now));
+        let resident = found.resident.clone().unwrap_or_default();
+        // Who reads through a descriptor got it when the file was streamed, or is no program that may see it while it comes.
+        let may_stream = job.stream.is_some() || job.waiting.values().any(|purpose| *purpose == Purpose::Stream);
+        if job.is_idle() && found.has_blocks && job.swept && job.stream.is_some() {
+            job.go_on(Stage::Parting, Effect::Part(file.clone(), record, resident), now, out);
+        } else if job.is_idle() {
+            self.jobs.remove(file);
+        } else if !job.needs_all() && may_stream && found.streams && record.size >= min {
+            job.stream.get_or_insert_with(|| Stream::new(record, resident, now));
+            job.stream_on(file, now, out);
+        } else {
+            job.go_on(Stage::Filling, Effect::Fill(file.clone(), record, resident), now, out);
+        }
+    }
+
+    fn masked(&mut self, file: &Handle, result: Result<(), Failure>, now: Millis, out: &mut Vec<Effect>) {
+        let Some(job) = self.jobs.get_mut(file).filter(|job| job.stage == Stage::Masking) else { return };
+        job.moved = now;
+        match (result, &mut job.stream) {
+            (Ok(()), Some(stream)) => {
+                stream.masked = true;
+                job.stream_on(file, now, out);
+            }
+            // There is another way; the record may be either.
+            _ => {
+                job.stream = None;
+                job.unmaskable = true;
+                job.look(file, now, out);
+            }
+        }
+    }
+
+    fn came(&mut self, file: &Handle, units: &Units, now: Millis, out: &mut Vec<Effect>) {
+        let Some(job) = self.jobs.get_mut(file) else { return };
+        job.moved = now;
+        if let Some(stream) = &mut job.stream {
+            stream.came(units);
+            job.serve(out);
+        }
+    }
+
+    fn brought(&mut self, file: &Handle, (units, result): (&Units, Result<(), Failure>), now: Millis, out: &mut Vec<Effect>) {
+        let Some(job) = self.jobs.get_mut(file).filter(|job| job.stage == Stage::Streaming) else { return };
+        let Some(stream) = &mut job.stream else { return };
+        if result.is_ok() {
+            stream.came(units);
+        }
+        stream.ended(units);
+        job.serve(out);
+        if let Err(failure) = result {
+            // Whoever waits for a part that was not fetched again since then.
+            let Some(stream) = job.stream.clone() else { return };
+            let lacks = |purpose: Purpose| stream.lacks(purpose);
+            let failed = job.take(lacks);
+            out.extend(failed.into_iter().map(|caller| Effect::Answer(caller, failure.into())));
+        }
+        job.stream_on(file, now, out);
+    }
+
+    fn parted(&mut self, file: &Handle, parted: Parted, now: Millis, out: &mut Vec<Effect>) {
+        let Some(job) = self.jobs.get_mut(file).filter(|job| job.stage == Stage::Parting) else { return };
+        match parted {
+            Parted::Over => {
+                job.stream = None;
+                job.swept = false;
+                if job.is_idle() {
+                    self.jobs.remove(file);
+                } else {
+                    job.look(file, now, out);
+                }
+            }
+            Parted::InUse | Parted::Failed => {
+                if let Some(stream) = &mut job.stream {
+                    stream.used = now;
+                }
+                job.moved = now;
+                job.stream_on(file, now, out);
             }
         }
     }
@@ -277,8 +366,16 @@ impl Recalls {
         let Some(job) = self.jobs.get_mut(file) else { return };
         match (job.stage, result) {
             // Also if nobody waits any more: all of it is here.
-            (Stage::Filling | Stage::GivingUp, Ok(())) => job.go_on(Stage::Flushing, Effect::Flush(file.clone()), now, out),
+            (Stage::Filling | Stage::GivingUp, Ok(())) => {
+                if let Some(stream) = &mut job.stream {
+                    stream.came(&Units::all(stream.record.size));
+                    job.serve(out);
+                }
+                job.go_on(Stage::Flushing, Effect::Flush(file.clone()), now, out);
+            }
+            (Stage::Filling, Err(failure)) if job.stream_without_all(file, failure.into(), now, out) => {}
             (Stage::Filling, Err(failure)) => self.end(file, failure.into(), out),
+            (Stage::GivingUp, Err(_)) if job.stream.is_some() => job.stream_on(file, now, out),
             (Stage::GivingUp, Err(_)) if job.is_idle() => {
                 self.jobs.remove(file);
             }
@@ -292,6 +389,7 @@ impl Recalls {
         match (job.stage, result) {
             (Stage::Flushing, Ok(())) => job.go_on(Stage::Forgetting, Effect::Forget(file.clone()), now, out),
             (Stage::Settling, Ok(())) => job.release(file, now, out),
+            (Stage::Flushing, Err(failure)) if job.stream_without_all(file, failure.into(), now, out) => {}
             // The record may come back after a power cut, or is still there: whoever writes must not.
             (Stage::Flushing | Stage::Settling, Err(failure)) => self.end(file, failure.into(), out),
             _ => {}
@@ -300,16 +398,17 @@ impl Recalls {
 
     fn forgotten(&mut self, file: &Handle, result: Result<(), Failure>, now: Millis, out: &mut Vec<Effect>) {
         let Some(job) = self.jobs.get_mut(file).filter(|job| job.stage == Stage::Forgetting) else { return };
-        if let Err(failure) = result {
-            self.end(file, failure.into(), out);
-            return;
+        match result {
+            Ok(()) => job.settle(file, now, out),
+            Err(failure) if job.stream_without_all(file, failure.into(), now, out) => {}
+            Err(failure) => self.end(file, failure.into(), out),
         }
-        job.settle(file, now, out);
     }
 
     /// Who has waited too long is told so. What is under way is waited for all the same: nothing else may begin before it ends.
     fn tick(&mut self, now: Millis, out: &mut Vec<Effect>) {
         for (file, job) in &mut self.jobs {
+            job.part_if_quiet(file, self.quiet, now, out);
             if now < job.moved + self.patience {
                 continue;
             }
@@ -319,8 +418,12 @@ impl Recalls {
                 out.push(Effect::Ended(file.clone(), Answer::Late));
             }
             job.moved = now;
-            if job.stage == Stage::Filling {
-                job.go_on(Stage::GivingUp, Effect::GiveUp(file.clone()), now, out);
+            match job.stage {
+                Stage::Filling => job.go_on(Stage::GivingUp, Effect::GiveUp(file.clone()), now, out),
+                Stage::Streaming if job.stream.as_ref().is_some_and(|stream| !stream.is_still()) => {
+                    out.push(Effect::GiveUp(file.clone()));
+                }
+                _ => {}
             }
         }
     }
@@ -331,80 +434,6 @@ impl Recalls {
         if job.wanted {
             out.push(Effect::Ended(file.clone(), answer));
         }
-    }
-}
-
-impl Job {
-    fn new(stage: Stage, now: Millis) -> Self {
-        Self {
-            stage,
-            waiting: BTreeMap::new(),
-            on_their_way: BTreeSet::new(),
-            outdated: false,
-            wanted: false,
-            mend: false,
-            not_emptied: false,
-            moved: now,
-        }
-    }
-
-    fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && !self.wanted
-    }
-
-    fn look(&mut self, file: &Handle, now: Millis, out: &mut Vec<Effect>) {
-        self.outdated = false;
-        self.go_on(Stage::Looking, Effect::Look(file.clone()), now, out);
-    }
-
-    fn go_on(&mut self, stage: Stage, effect: Effect, now: Millis, out: &mut Vec<Effect>) {
-        self.stage = stage;
-        self.moved = now;
-        out.push(effect);
-    }
-
-    /// It has no record: readers go on.
-    fn settle(&mut self, file: &Handle, now: Millis, out: &mut Vec<Effect>) {
-        out.extend(self.take(Purpose::Read).into_iter().map(|reader| Effect::Answer(reader, Answer::Allow)));
-        self.go_on(Stage::Settling, Effect::Flush(file.clone()), now, out);
-    }
-
-    /// It is whole: everybody goes on, and until the gate knows nobody else of the agent touches it.
-    fn release(&mut self, file: &Handle, now: Millis, out: &mut Vec<Effect>) {
-        self.answer_all(Answer::Allow, out);
-        if std::mem::take(&mut self.wanted) {
-            out.push(Effect::Ended(file.clone(), Answer::Allow));
-        }
-        self.go_on(Stage::Releasing, Effect::Release(file.clone()), now, out);
-    }
-
-    /// Who empties the file needs nothing of it. False if nobody does, or it did not help before.
-    fn let_through_to_empty(&mut self, now: Millis, out: &mut Vec<Effect>) -> bool {
-        if self.not_emptied {
-            return false;
-        }
-        let empties = self.take(Purpose::Empty);
-        if empties.is_empty() {
-            return false;
-        }
-        self.on_their_way.extend(&empties);
-        out.extend(empties.iter().flat_map(|caller| [Effect::Answer(*caller, Answer::Allow), Effect::Follow(*caller)]));
-        (self.stage, self.moved) = (Stage::Emptying, now);
-        true
-    }
-
-    /// Those who wait for this purpose; they do not wait any more.
-    fn take(&mut self, purpose: Purpose) -> Vec<QuestionId> {
-        let of_it = self.waiting.iter().filter(|(_, other)| **other == purpose).map(|(caller, _)| *caller);
-        let taken: Vec<QuestionId> = of_it.collect();
-        taken.iter().for_each(|caller| {
-            self.waiting.remove(caller);
-        });
-        taken
-    }
-
-    fn answer_all(&mut self, answer: Answer, out: &mut Vec<Effect>) {
-        out.extend(std::mem::take(&mut self.waiting).into_keys().map(|caller| Effect::Answer(caller, answer)));
     }
 }
 

@@ -2,19 +2,31 @@
 //!
 //! It is short, so that it fits into the inode: 60 bytes are what an ext4 inode of 256 bytes has left for the value of an
 //! attribute with our name, and a record needs 55 for a file of less than 512 TiB.
-//! **Invariant:** bytes that were not written by [`StubRecord::encode`] of this format are an error, never a record; and a
-//! record holds for the one inode that it was written for.
+//! The record of a partially tiered file names its resident ranges too, and takes what it takes.
+//! **Invariant:** bytes that were not written by [`StubRecord::encode`] or [`StubRecord::encode_partial`] are an error, never a
+//! record; and a record holds for the one inode that it was written for.
 
 use crate::content::ManifestId;
 use crate::ids::{NodeId, Version};
 use crate::stored::{self, StoredError};
 use crate::trees::Handle;
 
-/// Format of records that this release writes.
-const FORMAT: u8 = 1;
+use super::units::{Units, units_of};
 
-/// Most bytes of a record: format, check, inode, node, content, and two numbers of up to ten bytes.
-pub const RECORD_MAX: usize = 1 + 4 + BOUND_BYTES + 16 + PREFIX_BYTES + 10 + 10;
+/// Format of the record of a file of which nothing is here.
+const COMPACT: u8 = 1;
+/// Format of the record of a file of which some ranges are here. What the file holds elsewhere is of no meaning: nothing, a mask, or what
+/// came and was not made durable.
+const PARTIAL: u8 = 2;
+
+/// Most bytes of a compact record: format, check, inode, node, content, and two numbers of up to ten bytes.
+const COMPACT_MAX: usize = 1 + 4 + BOUND_BYTES + 16 + PREFIX_BYTES + 10 + 10;
+
+/// Most resident ranges that a record names: far more than a program leaves behind, and little enough for every file system.
+pub const RANGES_MAX: usize = 64;
+
+/// Most bytes of a record: two numbers more for each range.
+pub const RECORD_MAX: usize = COMPACT_MAX + RANGES_MAX * 20;
 
 const BOUND_BYTES: usize = 6;
 const PREFIX_BYTES: usize = 16;
@@ -85,16 +97,34 @@ impl Bound {
 }
 
 impl StubRecord {
-    /// The value of the attribute.
+    /// The value of the attribute of a file of which nothing is here.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let mut body = Vec::with_capacity(RECORD_MAX);
+        stored::seal(COMPACT, &self.body())
+    }
+
+    /// The value of the attribute of a file of which these are here, and whatever it holds elsewhere means nothing. Of more than
+    /// [`RANGES_MAX`] ranges the longest are named.
+    #[must_use]
+    pub fn encode_partial(&self, resident: &Units) -> Vec<u8> {
+        let mut body = self.body();
+        let mut from = 0;
+        for range in resident.longest(RANGES_MAX).ranges() {
+            put_number(&mut body, range.start - from);
+            put_number(&mut body, range.end - range.start);
+            from = range.end;
+        }
+        stored::seal(PARTIAL, &body)
+    }
+
+    fn body(&self) -> Vec<u8> {
+        let mut body = Vec::with_capacity(COMPACT_MAX);
         body.extend(self.bound.0);
         body.extend(self.node.0);
         body.extend(self.content.0);
         put_number(&mut body, self.version.0);
         put_number(&mut body, self.size);
-        stored::seal(FORMAT, &body)
+        body
     }
 
     /// Reads the value of the attribute of the inode `handle`.
@@ -102,25 +132,49 @@ impl StubRecord {
     /// # Errors
     /// It is damaged, of another release, or of another inode.
     pub fn decode(value: &[u8], handle: &Handle) -> Result<Self, RecordError> {
-        let record = Self::decode_unbound(value)?;
-        if record.bound == Bound::to(handle) { Ok(record) } else { Err(RecordError::Void) }
+        Self::decode_with(value, handle).map(|(record, _)| record)
+    }
+
+    /// The same, with what is here; none where it is a compact record: then the file holds nothing that is not the content's.
+    ///
+    /// # Errors
+    /// As [`Self::decode`].
+    pub fn decode_with(value: &[u8], handle: &Handle) -> Result<(Self, Option<Units>), RecordError> {
+        let (record, resident) = Self::decode_unbound(value)?;
+        if record.bound == Bound::to(handle) { Ok((record, resident)) } else { Err(RecordError::Void) }
     }
 
     /// Reads the value of an attribute, whatever inode it is on.
     ///
     /// # Errors
     /// It is damaged or of another release.
-    pub fn decode_unbound(value: &[u8]) -> Result<Self, RecordError> {
-        if value.is_empty() {
-            return Err(RecordError::Void);
-        }
-        let mut body = stored::open(FORMAT, value)?;
+    pub fn decode_unbound(value: &[u8]) -> Result<(Self, Option<Units>), RecordError> {
+        let Some(format) = value.first() else { return Err(RecordError::Void) };
+        let is_partial = *format == PARTIAL;
+        let mut body = stored::open(if is_partial { PARTIAL } else { COMPACT }, value)?;
         let bound = Bound(take(&mut body)?);
         let node = NodeId(take(&mut body)?);
         let content = ContentPrefix(take(&mut body)?);
         let (version, size) = (Version(take_number(&mut body)?), take_number(&mut body)?);
-        if body.is_empty() { Ok(Self { node, version, content, size, bound }) } else { Err(RecordError::Length) }
+        let resident = if is_partial { Some(take_ranges(&mut body, units_of(size))?) } else { None };
+        if body.is_empty() { Ok((Self { node, version, content, size, bound }, resident)) } else { Err(RecordError::Length) }
     }
+}
+
+/// Ranges within so many units. There is one form of each set: no empty range, none that touches the next.
+fn take_ranges(body: &mut &[u8], units: u64) -> Result<Units, RecordError> {
+    let (mut ranges, mut from) = (Vec::new(), 0_u64);
+    while !body.is_empty() {
+        let (gap, len) = (take_number(body)?, take_number(body)?);
+        let start = from.checked_add(gap).ok_or(RecordError::Length)?;
+        let end = start.checked_add(len).ok_or(RecordError::Length)?;
+        if len == 0 || end > units || (gap == 0 && !ranges.is_empty()) || ranges.len() == RANGES_MAX {
+            return Err(RecordError::Length);
+        }
+        ranges.push(start..end);
+        from = end;
+    }
+    Ok(ranges.into_iter().collect())
 }
 
 fn take<const N: usize>(body: &mut &[u8]) -> Result<[u8; N], RecordError> {
@@ -175,7 +229,7 @@ mod tests {
     fn it_fits_into_the_inode_of_ext4() {
         assert!(record((1 << 35) - 1, (1 << 49) - 1).encode().len() <= 55);
         assert!(record((1 << 56) - 1, u64::MAX >> 1).encode().len() <= 60);
-        assert_eq!(record(u64::MAX, u64::MAX).encode().len(), RECORD_MAX);
+        assert_eq!(record(u64::MAX, u64::MAX).encode().len(), COMPACT_MAX);
     }
 
     #[test]
@@ -195,15 +249,42 @@ mod tests {
     #[test]
     fn other_formats_and_other_lengths_are_refused_by_name() {
         let mut later = record(5, 10).encode();
-        later[0] = 2;
+        later[0] = 3;
         let error = StubRecord::decode(&later, &handle(1)).unwrap_err();
-        assert_eq!(error.to_string(), "Stub record: an entry has format 2, this release knows format 1");
+        assert_eq!(error.to_string(), "Stub record: an entry has format 3, this release knows format 1");
         assert_eq!(StubRecord::decode(b"\x01", &handle(1)), Err(StoredError::Short.into()));
         assert_eq!(StubRecord::decode(b"", &handle(1)), Err(RecordError::Void), "somebody copied a record that went meanwhile");
         let body = &record(5, 10).encode()[5..];
         for wrong in [&body[..body.len() - 1], &[body, &[0]].concat(), &[&body[..body.len() - 1], &[0x8a, 0]].concat()] {
             assert_eq!(StubRecord::decode_unbound(&stored::seal(1, wrong)), Err(RecordError::Length));
         }
+    }
+
+    #[test]
+    fn what_is_here_stands_behind_the_rest() {
+        let (of, size) = (handle(1), 9 * crate::stub::UNIT + 1);
+        for resident in [Units::none(), Units::all(size), Units::from_iter([0..1, 3..5, 9..10])] {
+            let value = record(5, size).encode_partial(&resident);
+            assert_eq!(StubRecord::decode_with(&value, &of), Ok((record(5, size), Some(resident))));
+            assert_eq!(StubRecord::decode(&value, &handle(2)), Err(RecordError::Void));
+        }
+        assert_eq!(StubRecord::decode_with(&record(5, size).encode(), &of), Ok((record(5, size), None)));
+        let body = record(5, size).body();
+        for wrong in [&[0][..], &[0, 0], &[0, 11], &[1, 1, 0, 1], &[0x80, 0, 1], &[0, 1, 9, 1]] {
+            let value = stored::seal(PARTIAL, &[&body, wrong].concat());
+            assert_eq!(StubRecord::decode_with(&value, &of), Err(RecordError::Length), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn of_many_ranges_the_longest_are_named() {
+        let many: Units = (0..100).map(|at| at * 10..at * 10 + 1 + at % 7).collect();
+        let size = 1_000 * crate::stub::UNIT;
+        let value = record(u64::MAX, size).encode_partial(&many);
+        assert!(value.len() <= RECORD_MAX);
+        let resident = StubRecord::decode_with(&value, &handle(1)).unwrap().1.unwrap();
+        assert_eq!((resident.ranges().count(), many.contain(&resident)), (RANGES_MAX, true));
+        assert!(resident.ranges().all(|range| range.end - range.start >= 3));
     }
 
     proptest! {

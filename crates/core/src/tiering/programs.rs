@@ -53,6 +53,31 @@ const LOOK_AT_EVERYTHING: &[&str] = &[
     "bup",
 ];
 
+/// Programs that read of a large file what they show or list, and read it in the plain way: players, media servers, archives, and Samba,
+/// whose clients may be any of these.
+const READ_PARTS: &[&str] = &[
+    "vlc",
+    "mpv",
+    "mplayer",
+    "ffplay",
+    "ffprobe",
+    "mediainfo",
+    "exiftool",
+    "totem",
+    "kodi.bin",
+    "minidlnad",
+    "jellyfin",
+    "Plex Media Serv",
+    "unzip",
+    "zipinfo",
+    "7z",
+    "7za",
+    "7zr",
+    "7zz",
+    "unrar",
+    "smbd",
+];
+
 /// How a program is treated. The greatest of several that wait for a file counts.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -65,6 +90,8 @@ pub enum Treatment {
     Cold,
     /// As anybody who uses files.
     Allow,
+    /// The same, and a large file that it opens for reading is shown to it while it comes.
+    Stream,
 }
 
 /// One rule, in words `PROGRAM=TREATMENT` or `PROGRAM@USER=TREATMENT`.
@@ -91,7 +118,7 @@ pub enum ProgramRuleError {
     #[error("The kernel names programs by their first {NAME_MAX} bytes, and '{0}' is longer")]
     Long(String),
     /// No such word.
-    #[error("'{0}' is no treatment: allow, cold, slow, or deny")]
+    #[error("'{0}' is no treatment: stream, allow, cold, slow, or deny")]
     Treatment(String),
     /// Names of users differ between servers.
     #[error("'{0}' is no number of a user")]
@@ -105,7 +132,7 @@ impl ProgramRule {
 }
 
 /// How a program of this name, which acts for this user, is treated by these rules: by the first that fits, else by what is known of
-/// programs that look at everything. One whose name cannot be seen, such as in a container with processes of its own, is allowed.
+/// programs. One whose name cannot be seen, such as in a container with processes of its own, is allowed.
 #[must_use]
 pub fn treatment(rules: &[ProgramRule], program: &str, user: Option<u32>) -> Treatment {
     if program.is_empty() {
@@ -114,6 +141,7 @@ pub fn treatment(rules: &[ProgramRule], program: &str, user: Option<u32>) -> Tre
     match rules.iter().find(|rule| rule.fits(program, user)) {
         Some(rule) => rule.treatment,
         None if LOOK_AT_EVERYTHING.contains(&program) => Treatment::Slow,
+        None if READ_PARTS.contains(&program) => Treatment::Stream,
         None => Treatment::Allow,
     }
 }
@@ -135,6 +163,7 @@ impl FromStr for ProgramRule {
             return Err(ProgramRuleError::Long(program.to_owned()));
         }
         let treatment = match word {
+            "stream" => Treatment::Stream,
             "allow" => Treatment::Allow,
             "cold" => Treatment::Cold,
             "slow" => Treatment::Slow,
@@ -148,6 +177,7 @@ impl FromStr for ProgramRule {
 impl fmt::Display for ProgramRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let word = match self.treatment {
+            Treatment::Stream => "stream",
             Treatment::Allow => "allow",
             Treatment::Cold => "cold",
             Treatment::Slow => "slow",
@@ -181,7 +211,7 @@ mod tests {
 
     #[test]
     fn rules_are_read_as_they_are_written() {
-        for text in ["restic=slow", "*@1005=deny", "smb*@0=cold", "clamd=allow", "a@b@7=deny", "x=y=cold"] {
+        for text in ["restic=slow", "*@1005=deny", "smb*@0=cold", "clamd=allow", "a@b@7=deny", "x=y=cold", "mpv@1000=stream"] {
             assert_eq!(text.parse::<ProgramRule>().unwrap().to_string(), text);
         }
         for wrong in ["restic", "=deny", "@7=deny", "restic=fast", "restic@backup=slow", "sixteen-bytes-ab=cold", ""] {
@@ -203,6 +233,10 @@ mod tests {
         );
         assert_eq!((of("smbd", None), of("SMBd-notifyd", None)), (Treatment::Cold, Treatment::Slow));
         assert_eq!((of("restic", None), of("clamscan", Some(1))), (Treatment::Slow, Treatment::Slow));
-        assert!(LOOK_AT_EVERYTHING.iter().all(|name| name.len() <= NAME_MAX && !name.is_empty()));
+        assert_eq!(
+            (of("mpv", Some(1)), of("unzip", None), of("cat", None)),
+            (Treatment::Stream, Treatment::Stream, Treatment::Allow)
+        );
+        assert!(LOOK_AT_EVERYTHING.iter().chain(READ_PARTS).all(|name| name.len() <= NAME_MAX && !name.is_empty()));
     }
 }

@@ -7,7 +7,7 @@ mod world;
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use world::{Broken, World, reader, rewriter, writer};
+use world::{Broken, World, player, reader, rewriter, writer};
 
 fn digest(world: &World) -> u64 {
     let mut hasher = DefaultHasher::new();
@@ -72,6 +72,39 @@ fn tiering_and_use_at_once_lose_nothing() {
     }
     holds(World { tiers: 2, kills: 1, cuts: true, failures: 1, ..World::new(false, &[reader(), rewriter()]) });
     holds(World { tiers: 1, kills: 1, cuts: true, ..World::new(false, &[reader(), writer(), rewriter()]) });
+}
+
+#[test]
+fn case_13_whoever_streams_sees_content_and_nobody_else_sees_a_mask() {
+    for people in [vec![player(), reader()], vec![player(), player()], vec![player(), writer()]] {
+        holds(World { kills: 1, failures: 1, cuts: true, ..World::new(true, &people) });
+    }
+    holds(World { cuts: true, ..World::new(true, &[player(), reader(), writer()]) });
+}
+
+#[test]
+fn case_19_a_file_that_is_streamed_is_emptied_when_it_is_whole() {
+    holds(World { kills: 1, failures: 1, cuts: true, ..World::new(true, &[player(), rewriter()]) });
+    holds(World { cuts: true, ..World::new(true, &[player(), player(), rewriter()]) });
+}
+
+#[test]
+fn case_20_streaming_survives_power_cuts_and_ends_of_the_agent() {
+    holds(World { kills: 2, cuts: true, ..World::new(true, &[player(), player()]) });
+    holds(World { tiers: 1, kills: 1, cuts: true, ..World::new(false, &[player(), reader()]) });
+    holds(World { tiers: 1, kills: 1, cuts: true, ..World::new(true, &[player(), player()]) });
+}
+
+#[test]
+fn each_rule_of_streaming_is_needed() {
+    let streamed = || World { kills: 1, failures: 1, cuts: true, ..World::new(true, &[player(), player()]) };
+    is_found(streamed(), Broken::MaskAll, "reads Some(Mask)");
+    is_found(streamed(), Broken::MaskRecord, "a power cut leaves a mask");
+    is_found(streamed(), Broken::PartLease, "reads Some(Hole)");
+    is_found(streamed(), Broken::PartFlush, "a power cut leaves [");
+    is_found(streamed(), Broken::PartRecord, "a power cut leaves [");
+    let with_others = World { failures: 1, kills: 1, ..World::new(true, &[player(), reader()]) };
+    is_found(with_others, Broken::StreamGiveUp, "reads Some(Hole)");
 }
 
 #[test]

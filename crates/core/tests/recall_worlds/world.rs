@@ -3,29 +3,50 @@
 //! The file has two units. The disk is two images, what is there and what is durable; at a power cut data and record may each be
 //! of either. **Invariant of the model:** a step is what cannot be divided on a real machine.
 
+mod work;
+
 use std::collections::BTreeSet;
 
 use isotherm_core::content::ManifestId;
 use isotherm_core::ids::{NodeId, Version};
 use isotherm_core::stub::{
-    Answer, Bound, ContentPrefix, Effect, Event, Failure, Found, Purpose, Question, QuestionId, Recalls, StubRecord,
+    Answer, Bound, ContentPrefix, Effect, Event, Purpose, Question, QuestionId, Recalls, StubRecord, UNIT, Units,
 };
 use isotherm_core::trees::Handle;
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) enum Unit {
     Hole,
+    /// Blocks that stand for content that is not here.
+    Mask,
     Old,
     New,
 }
 
-use Unit::{Hole, New, Old};
+use Unit::{Hole, Mask, New, Old};
 
 /// What the file is on one of the two images.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) struct Image {
     units: Vec<Unit>,
-    record: bool,
+    record: Option<Kept>,
+}
+
+/// What a record says is here.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub(crate) enum Kept {
+    Nothing,
+    /// What is elsewhere means nothing.
+    Units(Units),
+}
+
+impl Kept {
+    fn resident(&self) -> Option<Units> {
+        match self {
+            Self::Nothing => None,
+            Self::Units(units) => Some(units.clone()),
+        }
+    }
 }
 
 /// What somebody does next. Each touch of content is asked about while the gate asks at all.
@@ -48,6 +69,8 @@ pub(crate) struct Person {
     open: bool,
     /// The gate asked when it opened the file: only then it asks about what is done through this descriptor.
     guarded: bool,
+    /// It is a program that may be shown the file while it comes.
+    streams: bool,
 }
 
 /// Work of the agent that takes time.
@@ -55,9 +78,16 @@ pub(crate) struct Person {
 pub(crate) enum Task {
     Look(Option<Sight>),
     Fill {
-        done: usize,
+        done: u64,
         given_up: bool,
+        present: Units,
     },
+    /// The steps of masking, by their number, with what is here.
+    Mask(usize, Units),
+    /// What is to come, and what of it has not.
+    Bring(Units, Units),
+    /// The steps of parting, by their number, with what is kept.
+    Part(usize, Units),
     Flush,
     Forget,
     Release,
@@ -67,9 +97,9 @@ pub(crate) enum Task {
 }
 
 /// What a look has seen, and not told yet.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) struct Sight {
-    record: bool,
+    record: Option<Kept>,
     size: u64,
     has_blocks: bool,
 }
@@ -90,6 +120,18 @@ pub(crate) enum Broken {
     GiveUp,
     /// A new run of the agent is not told of who was let through to empty the file.
     LetThrough,
+    /// A mask is put over what may have come before, too.
+    MaskAll,
+    /// A mask is put before the record says that there may be one.
+    MaskRecord,
+    /// What is not here is given up while somebody may have the file open.
+    PartLease,
+    /// The record names what has come before that is durable.
+    PartFlush,
+    /// What is not here is given up before the record says what is.
+    PartRecord,
+    /// What came of a fetch that failed is given up, whoever reads it.
+    StreamGiveUp,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -119,15 +161,19 @@ pub(crate) fn handle() -> Handle {
 
 fn record() -> StubRecord {
     let content = ContentPrefix::of(&ManifestId::from_bytes([1; 32]));
-    StubRecord { node: NodeId([1; 16]), version: Version(1), content, size: 2, bound: Bound::to(&handle()) }
+    StubRecord { node: NodeId([1; 16]), version: Version(1), content, size: 2 * UNIT, bound: Bound::to(&handle()) }
 }
 
 fn person(ops: &[Op]) -> Person {
-    Person { ops: ops.to_vec(), at: 0, waits: None, granted: None, open: false, guarded: false }
+    Person { ops: ops.to_vec(), at: 0, waits: None, granted: None, open: false, guarded: false, streams: false }
 }
 
 pub(crate) fn reader() -> Person {
     person(&[Op::Open(Purpose::Read), Op::Read(0), Op::Read(1)])
+}
+
+pub(crate) fn player() -> Person {
+    Person { streams: true, ..person(&[Op::Open(Purpose::Stream), Op::Read(0), Op::Read(1)]) }
 }
 
 pub(crate) fn writer() -> Person {
@@ -138,11 +184,19 @@ pub(crate) fn rewriter() -> Person {
     person(&[Op::Open(Purpose::Empty), Op::Write(0), Op::Fsync])
 }
 
+fn machine() -> Recalls {
+    Recalls::new(1_000).with_streams(0, 0)
+}
+
+fn unit(at: u64) -> Units {
+    Units::of(at..at + 1)
+}
+
 pub(crate) type Next = Result<Vec<(String, World)>, String>;
 
 impl World {
     pub(crate) fn new(stub: bool, people: &[Person]) -> Self {
-        let image = Image { units: vec![if stub { Hole } else { Old }; 2], record: stub };
+        let image = Image { units: vec![if stub { Hole } else { Old }; 2], record: stub.then_some(Kept::Nothing) };
         let content = vec![Old; 2];
         Self {
             live: image.clone(),
@@ -150,7 +204,7 @@ impl World {
             since: [content.clone()].into(),
             content,
             people: people.to_vec(),
-            machine: Recalls::new(1_000),
+            machine: machine(),
             tasks: Vec::new(),
             asks: stub,
             next: 0,
@@ -171,13 +225,18 @@ impl World {
         for at in 0..self.tasks.len() {
             worlds.extend(self.task_steps(at)?);
         }
-        if self.tiers > 0 && self.content == [Old, Old] && !self.live.record {
+        if self.tiers > 0 && self.content == [Old, Old] && self.live.record.is_none() {
             let mut world = self.clone();
             world.tiers -= 1;
             if world.machine.hold(&handle(), 0) {
                 world.tasks.push(Task::Tier(0));
                 worlds.push(("tier".to_owned(), world));
             }
+        }
+        let mut quiet = self.clone();
+        quiet.tell(Event::Tick)?;
+        if quiet != *self {
+            worlds.push(("nobody asks for a while".to_owned(), quiet));
         }
         if self.kills > 0 {
             let mut world = self.clone();
@@ -207,6 +266,7 @@ impl World {
         let mut world = self.clone();
         let purpose = match op {
             Op::Open(purpose) => Some(purpose),
+            Op::Read(at) if person.streams => Some(Purpose::Range(at as u64 * UNIT, UNIT)),
             Op::Read(_) => Some(Purpose::Read),
             Op::Write(_) => Some(Purpose::Write),
             Op::Fsync => None,
@@ -229,6 +289,9 @@ impl World {
         match op {
             Op::Open(purpose) => {
                 (self.people[who].open, self.people[who].guarded) = (true, self.asks);
+                if !matches!(purpose, Purpose::Stream | Purpose::Empty) && self.live.units.contains(&Mask) {
+                    return Err(format!("{who} is shown a mask"));
+                }
                 if purpose == Purpose::Empty {
                     self.live.units.clear();
                     self.change(Vec::new());
@@ -263,109 +326,17 @@ impl World {
         self.since = [self.content.clone()].into();
     }
 
-    fn task_steps(&self, at: usize) -> Next {
-        let mut worlds = Vec::new();
-        let mut world = self.clone();
-        let task = world.tasks.remove(at);
-        let shown = format!("{task:?}");
-        match task {
-            Task::Look(None) => {
-                let has_blocks = self.live.units.iter().any(|unit| *unit != Hole);
-                let sight = Sight { record: self.live.record, size: self.live.units.len() as u64, has_blocks };
-                world.begin(Task::Look(Some(sight)));
-            }
-            Task::Look(Some(Sight { record: has_record, size, has_blocks })) => {
-                let found = Found { record: has_record.then(|| Ok(record())), size, has_blocks };
-                world.tell(Event::Looked(vec![(handle(), found)]))?;
-            }
-            Task::Fill { done, given_up } => {
-                if given_up || self.failures > 0 {
-                    let mut failing = world.clone();
-                    failing.failures = self.failures.saturating_sub(u32::from(!given_up));
-                    // Content goes only when the record that stands for it is durable.
-                    if self.broken != Broken::GiveUp {
-                        failing.flush();
-                    }
-                    failing.live.units.iter_mut().take(done).for_each(|unit| *unit = Hole);
-                    failing.tell(Event::Filled(vec![(handle(), Err(Failure::Other))]))?;
-                    worlds.push((format!("{shown} fails"), failing));
-                }
-                if done < 2 {
-                    while world.live.units.len() <= done {
-                        world.live.units.push(Hole);
-                    }
-                    world.live.units[done] = Old;
-                    world.begin(Task::Fill { done: done + 1, given_up });
-                } else {
-                    world.tell(Event::Filled(vec![(handle(), Ok(()))]))?;
-                }
-            }
-            Task::Flush => {
-                if self.failures > 0 {
-                    let mut failing = world.clone();
-                    failing.failures -= 1;
-                    failing.tell(Event::Flushed(vec![(handle(), Err(Failure::Other))]))?;
-                    worlds.push((format!("{shown} fails"), failing));
-                }
-                if self.broken != Broken::Fill {
-                    world.flush();
-                }
-                world.tell(Event::Flushed(vec![(handle(), Ok(()))]))?;
-            }
-            Task::Forget => {
-                world.live.record = false;
-                world.tell(Event::Forgotten(vec![(handle(), Ok(()))]))?;
-            }
-            Task::Release => {
-                world.asks = false;
-                world.tell(Event::Released(vec![handle()]))?;
-            }
-            Task::Follow(caller) if self.people.iter().any(|person| person.granted == Some(caller)) => return Ok(worlds),
-            Task::Follow(caller) => world.tell(Event::Returned(vec![caller]))?,
-            Task::Tier(step) => world.tier(step)?,
-        }
-        worlds.push((shown, world));
-        Ok(worlds)
-    }
-
-    /// Order: ask, make sure that nobody has it open, record, flush, give up.
-    fn tier(&mut self, step: usize) -> Result<(), String> {
-        match step {
-            0 => self.asks |= self.broken != Broken::Mark,
-            1 => {
-                let is_open = |person: &Person| person.open || (person.at == 0 && (person.waits.or(person.granted)).is_some());
-                let is_open = self.people.iter().any(is_open) && self.broken != Broken::Lease;
-                if is_open || self.content != [Old, Old] {
-                    let effects = self.machine.let_go(&handle(), false, 0);
-                    return self.take(effects);
-                }
-            }
-            2 => self.live.record = true,
-            3 if self.broken != Broken::Record => self.flush(),
-            3 => {}
-            4 => {
-                self.asks = true;
-                self.live.units = vec![Hole; 2];
-            }
-            _ => {
-                let effects = self.machine.let_go(&handle(), true, 0);
-                return self.take(effects);
-            }
-        }
-        self.begin(Task::Tier(step + 1));
-        Ok(())
-    }
-
     /// The agent ends and starts again. The gate tells it who waits.
     fn kill(&mut self) -> Result<(), String> {
         self.kills -= 1;
         self.tasks.clear();
-        self.machine = Recalls::new(1_000);
+        self.machine = machine();
         let (told, mut questions) = (self.people.clone(), Vec::new());
         for person in told.iter().filter(|person| person.at < person.ops.len()) {
             let purpose = match person.ops[person.at] {
                 Op::Open(purpose) => purpose,
                 Op::Write(_) => Purpose::Write,
+                Op::Read(at) if person.streams => Purpose::Range(at as u64 * UNIT, UNIT),
                 _ => Purpose::Read,
             };
             let question = |id, let_through| Question { id, file: handle(), purpose, let_through };
@@ -373,17 +344,26 @@ impl World {
             let known = person.waits.map(|id| question(id, false)).or(empties.map(|id| question(id, true)));
             questions.extend(known);
         }
-        self.tell(Event::Asked(questions))
+        self.tell(Event::Asked(questions))?;
+        // It knows by their records what an earlier run may have left masked.
+        if matches!(self.live.record, Some(Kept::Units(_))) { self.tell(Event::Swept(vec![handle()])) } else { Ok(()) }
     }
 
     /// Data and record may each be what was durable or what was there.
     fn survives_a_power_cut(&self) -> Result<(), String> {
         for (data, record) in [(&self.live, &self.live), (&self.live, &self.durable), (&self.durable, &self.live)] {
-            let found = match (record.record, data.units.len()) {
-                (true, 2) => vec![Old; 2],
-                (true, 0) => Vec::new(),
-                (true, len) => return Err(format!("a power cut leaves a stub of {len} units")),
-                (false, _) => data.units.clone(),
+            let found = match (&record.record, data.units.len()) {
+                (Some(_), 0) => Vec::new(),
+                (Some(Kept::Nothing), 2) if data.units.contains(&Mask) => {
+                    return Err("a power cut leaves a mask of which the record tells nothing".to_owned());
+                }
+                (Some(Kept::Nothing), 2) => vec![Old; 2],
+                (Some(Kept::Units(resident)), 2) => {
+                    let read = |at: usize| if resident.contain(&unit(at as u64)) { data.units[at] } else { Old };
+                    vec![read(0), read(1)]
+                }
+                (Some(_), len) => return Err(format!("a power cut leaves a stub of {len} units")),
+                (None, _) => data.units.clone(),
             };
             if !self.since.contains(&found) {
                 return Err(format!("a power cut leaves {found:?}, and it was {:?}", self.since));
@@ -406,7 +386,10 @@ impl World {
         for effect in effects {
             match effect {
                 Effect::Look(_) => self.begin(Task::Look(None)),
-                Effect::Fill(..) => self.begin(Task::Fill { done: 0, given_up: false }),
+                Effect::Fill(_, _, present) => self.begin(Task::Fill { done: 0, given_up: false, present }),
+                Effect::Mask(_, _, resident) => self.begin(Task::Mask(0, resident)),
+                Effect::Bring(_, _, units) => self.begin(Task::Bring(units.clone(), units)),
+                Effect::Part(_, _, present) => self.begin(Task::Part(0, present)),
                 Effect::GiveUp(_) => {
                     for task in &mut self.tasks {
                         if let Task::Fill { given_up, .. } = task {
@@ -448,8 +431,19 @@ impl World {
         if !self.machine.is_empty() {
             return Err("a job never ends".to_owned());
         }
-        let is_stub = self.live.record && !self.live.units.is_empty();
-        let found = if is_stub { vec![Old; 2] } else { self.live.units.clone() };
+        let found = match &self.live.record {
+            Some(_) if self.live.units.is_empty() => Vec::new(),
+            Some(Kept::Units(resident)) => {
+                let rest = |at: usize| if resident.contain(&unit(at as u64)) { self.live.units[at] } else { Old };
+                if (0..2).any(|at| !resident.contain(&unit(at)) && self.live.units[usize::try_from(at).unwrap()] != Hole) {
+                    return Err("what is not here keeps its room".to_owned());
+                }
+                vec![rest(0), rest(1)]
+            }
+            Some(Kept::Nothing) if self.live.units.contains(&Mask) => return Err("a mask is left".to_owned()),
+            Some(Kept::Nothing) => vec![Old; 2],
+            None => self.live.units.clone(),
+        };
         if found == self.content { Ok(()) } else { Err(format!("{found:?} is left of {:?}", self.content)) }
     }
 }

@@ -130,11 +130,22 @@ impl Mounted {
         rustix::io::fcntl_dupfd_cloexec(&self.top, 0)
     }
 
+    /// The kernel's number of the mount at which a folder shows this very volume.
+    #[must_use]
+    pub fn number_at(&self, path: &Path) -> Option<u64> {
+        attached_mount(&self.top, path)
+    }
+
     /// Whether a folder shows this very volume.
     #[must_use]
     pub fn is_at(&self, path: &Path) -> bool {
         is_attached(&self.top, path)
     }
+}
+
+/// The kernel's number of the mount that is seen at a folder, if it is one of the file system of `top`.
+fn attached_mount(top: impl AsFd, path: &Path) -> Option<u64> {
+    if is_attached(&top, path) { crate::stat::mount_number(open_folder(path, OFlags::PATH).ok()?) } else { None }
 }
 
 /// Whether a folder is the top of a mount of the file system of `top`.

@@ -7,6 +7,8 @@ use std::fs;
 
 use serde::{Deserialize, Serialize};
 
+use super::group::Touch;
+
 /// What an access is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Purpose {
@@ -18,21 +20,56 @@ pub enum Purpose {
     Empty,
     /// A thread of the kernel itself (an NFS server's): it can be told to try again, and does so by itself.
     Kernel,
+    /// It opens the file for reading, through the mount at which users see the volume: what it reads there is asked about. Through
+    /// others, such as those of containers and layers, somebody could map it without being asked about (DESIGN 7.4).
+    OpenToRead,
+    /// It reads so many bytes from there on into its memory, through a descriptor that it has. Nothing else: no mapping, no clone.
+    ReadRange(u64, u64),
+}
+
+impl Purpose {
+    /// The same for an agent that knows no more than the first four.
+    #[must_use]
+    pub const fn in_general(self) -> Self {
+        match self {
+            Self::OpenToRead | Self::ReadRange(..) => Self::Read,
+            other => other,
+        }
+    }
 }
 
 /// Flag of a kernel thread in the ninth field of `/proc/PID/stat`, `PF_KTHREAD` of `linux/sched.h`.
 const KERNEL_THREAD: u64 = 0x0020_0000;
 
-/// What a waiting thread is about to do. `thread` is 0 where it lives in a pid namespace that cannot be seen.
+/// What a waiting thread is about to do that touches a file like this. `thread` is 0 where it lives in a pid namespace that cannot be
+/// seen; `is_attached` tells whether it came through the mount at which users see the volume.
 #[must_use]
-pub fn purpose(thread: i32) -> Purpose {
+pub fn purpose(thread: i32, touch: Touch, is_attached: impl FnOnce() -> bool) -> Purpose {
     if thread <= 0 {
         return Purpose::Write;
     }
     if fs::read_to_string(format!("/proc/{thread}/stat")).is_ok_and(|stat| is_kernel_thread(&stat)) {
         return Purpose::Kernel;
     }
-    fs::read_to_string(format!("/proc/{thread}/syscall")).map_or(Purpose::Write, |call| of_call(&call))
+    let call =
+        fs::read_to_string(format!("/proc/{thread}/syscall")).map_or(Does::Otherwise(Purpose::Write), |call| of_call(&call));
+    match (call, touch) {
+        (Does::Open(Purpose::Read), Touch::Open) if is_attached() => Purpose::OpenToRead,
+        (Does::Read, Touch::Content(offset, len)) if len > 0 => Purpose::ReadRange(offset, len),
+        (Does::Read, _) => Purpose::Read,
+        (Does::Open(purpose) | Does::Otherwise(purpose), _) => purpose,
+    }
+}
+
+/// What a call does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Does {
+    /// It opens a file.
+    Open(Purpose),
+    /// It reads into memory.
+    Read,
+    /// Anything else.
+    Otherwise(Purpose),
 }
 
 /// The program that a thread belongs to, and who runs it.
@@ -111,22 +148,21 @@ fn is_kernel_thread(stat: &str) -> bool {
 }
 
 /// A line of `/proc/TID/syscall`: the number of the call and its arguments, or `running`.
-fn of_call(line: &str) -> Purpose {
+fn of_call(line: &str) -> Does {
     let mut fields = line.split_whitespace();
-    let Some(Ok(call)) = fields.next().map(str::parse::<i64>) else { return Purpose::Write };
+    let Some(Ok(call)) = fields.next().map(str::parse::<i64>) else { return Does::Otherwise(Purpose::Write) };
     let arguments: Vec<u64> = fields.map_while(|field| u64::from_str_radix(field.strip_prefix("0x")?, 16).ok()).collect();
     let argument = |at: usize| arguments.get(at).copied();
     match call {
-        libc::SYS_openat | libc::SYS_open_by_handle_at => argument(2).map_or(Purpose::Write, of_flags),
+        libc::SYS_openat | libc::SYS_open_by_handle_at => Does::Open(argument(2).map_or(Purpose::Write, of_flags)),
         #[cfg(target_arch = "x86_64")]
-        libc::SYS_open => argument(1).map_or(Purpose::Write, of_flags),
+        libc::SYS_open => Does::Open(argument(1).map_or(Purpose::Write, of_flags)),
         #[cfg(target_arch = "x86_64")]
-        libc::SYS_creat => Purpose::Empty,
-        libc::SYS_mmap => of_mapping(argument(2), argument(3)),
-        libc::SYS_execve | libc::SYS_execveat | libc::SYS_read | libc::SYS_pread64 | libc::SYS_readv | libc::SYS_preadv2 => {
-            Purpose::Read
-        }
-        _ => Purpose::Write,
+        libc::SYS_creat => Does::Open(Purpose::Empty),
+        libc::SYS_mmap => Does::Otherwise(of_mapping(argument(2), argument(3))),
+        libc::SYS_execve | libc::SYS_execveat => Does::Otherwise(Purpose::Read),
+        libc::SYS_read | libc::SYS_pread64 | libc::SYS_readv | libc::SYS_preadv | libc::SYS_preadv2 => Does::Read,
+        _ => Does::Otherwise(Purpose::Write),
     }
 }
 
@@ -151,7 +187,7 @@ fn of_mapping(protection: Option<u64>, flags: Option<u64>) -> Purpose {
 mod tests {
     use super::*;
 
-    fn call(number: i64, arguments: [u64; 6]) -> Purpose {
+    fn call(number: i64, arguments: [u64; 6]) -> Does {
         let arguments: String = arguments.iter().map(|argument| format!(" 0x{argument:x}")).collect();
         of_call(&format!("{number}{arguments} 0x7ffd 0x7f00\n"))
     }
@@ -159,34 +195,34 @@ mod tests {
     #[test]
     fn opens_are_told_apart_by_their_flags() {
         let open = |flags: i32| call(libc::SYS_openat, [0, 0, flags as u64, 0, 0, 0]);
-        assert_eq!(open(libc::O_RDONLY | libc::O_CLOEXEC), Purpose::Read);
-        assert_eq!(open(libc::O_RDWR), Purpose::Write);
-        assert_eq!(open(libc::O_WRONLY | libc::O_APPEND), Purpose::Write);
-        assert_eq!(open(libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC), Purpose::Empty);
-        assert_eq!(call(libc::SYS_openat2, [0; 6]), Purpose::Write);
+        assert_eq!(open(libc::O_RDONLY | libc::O_CLOEXEC), Does::Open(Purpose::Read));
+        assert_eq!(open(libc::O_RDWR), Does::Open(Purpose::Write));
+        assert_eq!(open(libc::O_WRONLY | libc::O_APPEND), Does::Open(Purpose::Write));
+        assert_eq!(open(libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC), Does::Open(Purpose::Empty));
+        assert_eq!(call(libc::SYS_openat2, [0; 6]), Does::Otherwise(Purpose::Write));
     }
 
     #[test]
     fn what_cannot_be_told_counts_as_writing() {
         for line in ["running", "", "-1 0x0 0x0", "257", "257 0x0", "x y", "9 0x0 0x0 zz"] {
-            assert_eq!(of_call(line), Purpose::Write, "{line}");
+            assert!(matches!(of_call(line), Does::Open(Purpose::Write) | Does::Otherwise(Purpose::Write)), "{line}");
         }
-        assert_eq!(purpose(0), Purpose::Write);
-        assert_eq!(purpose(i32::MAX), Purpose::Write);
+        assert_eq!(purpose(0, Touch::Open, || true), Purpose::Write);
+        assert_eq!(purpose(i32::MAX, Touch::Content(0, 1), || true), Purpose::Write);
     }
 
     #[test]
     fn a_private_mapping_reads_whatever_its_protection() {
         let map = |protection: i32, flags: i32| call(libc::SYS_mmap, [0, 0, protection as u64, flags as u64, 0, 0]);
-        assert_eq!(map(libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE), Purpose::Read);
-        assert_eq!(map(libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED), Purpose::Write);
-        assert_eq!(map(libc::PROT_READ, libc::MAP_SHARED), Purpose::Read);
+        assert_eq!(map(libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE), Does::Otherwise(Purpose::Read));
+        assert_eq!(map(libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED), Does::Otherwise(Purpose::Write));
+        assert_eq!(map(libc::PROT_READ, libc::MAP_SHARED), Does::Otherwise(Purpose::Read));
     }
 
     #[test]
     fn kernel_threads_are_known_by_their_flag() {
         assert!(is_kernel_thread("2 (kthreadd) S 0 0 0 0 -1 2129984 0 0"));
         assert!(!is_kernel_thread("1 (a) S 2 (x)) S 0 1 1 0 -1 4194560 1 2"));
-        assert_eq!(purpose(2), Purpose::Kernel, "thread 2 is the kernel's own");
+        assert_eq!(purpose(2, Touch::Open, || true), Purpose::Kernel, "thread 2 is the kernel's own");
     }
 }

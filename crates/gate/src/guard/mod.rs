@@ -9,11 +9,13 @@ mod caller;
 mod group;
 mod post;
 mod probe;
+mod told;
 mod worker;
 
 pub use caller::{Program, Purpose, program, purpose};
 pub(crate) use group::{ALIVE_SIGN, ASKS_BEFORE_CONTENT};
 pub use group::{Group, GuardError, GuardUnavailable, Question, Refusal, Touch};
-pub use post::{Follow, Post, Sentry, Told, Waiting};
+pub use post::Post;
 pub use probe::{ProbeFailure, probe};
+pub use told::{Follow, Sentry, Told, Waiting};
 pub use worker::AgentProcess;

@@ -6,123 +6,24 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use serde::{Deserialize, Serialize};
-
-use super::caller::{Call, Program, Purpose, is_alive, program, purpose};
+use super::caller::{Purpose, is_alive, program, purpose};
 use super::group::{Group, GuardError, GuardUnavailable, Question, Refusal};
+use super::told::{Follow, Sentry, Told, Waiting};
 use super::worker::AgentProcess;
 use crate::FileHandle;
+use crate::stat::mount_number;
 use crate::volume::has_record;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// Callers in a millisecond that get numbers of their own, as a power of two.
 const NUMBERS_IN_A_MILLISECOND: u32 = 20;
 
 /// Clients of NFS try again after fifteen seconds at most.
 const TRIES_AGAIN_WITHIN: Duration = Duration::from_secs(20);
-
-/// A caller that waits.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Waiting {
-    /// Its number, never given twice.
-    pub id: u64,
-    /// The file.
-    pub file: FileHandle,
-    /// What it is about to do.
-    pub purpose: Purpose,
-    /// It was let through to empty the file and may not have done so yet.
-    pub let_through: bool,
-    /// Thread that waits.
-    pub thread: i32,
-    /// Its program.
-    pub program: Program,
-}
-
-/// A caller that was let through to empty its file, until it has returned from the call.
-#[derive(Debug)]
-pub struct Follow {
-    call: Call,
-    thread: i32,
-    file: FileHandle,
-}
-
-impl Follow {
-    /// Of a caller that still stands in the call.
-    #[must_use]
-    pub fn of(waiting: &Waiting) -> Self {
-        Self { call: Call::of(waiting.thread), thread: waiting.thread, file: waiting.file.clone() }
-    }
-
-    /// Whether it has left the call, or is gone.
-    #[must_use]
-    pub fn has_returned(&self) -> bool {
-        self.call.has_ended()
-    }
-
-    /// Whether it is this thread, and this file.
-    #[must_use]
-    pub fn is_of(&self, thread: i32, file: &FileHandle) -> bool {
-        self.thread == thread && self.file == *file
-    }
-}
-
-/// What the agent is told.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Told {
-    /// Somebody waits.
-    Asked(Waiting),
-    /// Somebody was told to try again, and will: the file is wanted.
-    Wanted(FileHandle),
-    /// Somebody does not wait any more.
-    Left(u64),
-    /// Somebody who was let through has returned from the call.
-    Returned(u64),
-}
-
-/// Where an agent hears who waits, and answers: a post of its own process, or the gate's.
-pub trait Sentry: Send + Sync + std::fmt::Debug {
-    /// The group, for marks.
-    fn group(&self) -> Group;
-
-    /// Everything that a new run of the agent has to know. What the one before had in hand and nobody waits for is in hand no
-    /// more: a starting agent makes durable first what was done to it.
-    ///
-    /// # Errors
-    /// [`GuardError`].
-    fn begin(&self) -> Result<Vec<Told>, GuardError>;
-
-    /// Waits until there is something to know; empty if there was not for so long.
-    ///
-    /// # Errors
-    /// [`GuardError`]; the next call tries again.
-    fn next(&self, patience: Duration) -> Result<Vec<Told>, GuardError>;
-
-    /// Answers a caller; nothing happens if it does not wait any more.
-    fn answer(&self, id: u64, refusal: Option<Refusal>);
-
-    /// The agent takes files in hand: whoever is asked about from now on waits, record or not. False if it cannot have them.
-    fn hold(&self, files: &[FileHandle]) -> bool;
-
-    /// The agent has done with files.
-    fn release(&self, files: &[FileHandle]);
-
-    /// The content of a file that was wanted did not come: who was told to try again is told that when he does.
-    fn not_come(&self, file: &FileHandle, why: Refusal);
-
-    /// Has the kernel ask about a file that it may not ask about now.
-    ///
-    /// # Errors
-    /// [`GuardUnavailable`]: then it must not become a stub.
-    fn guard(&self, file: BorrowedFd<'_>) -> Result<(), GuardUnavailable>;
-
-    /// Who was killed while he waited, and who has returned from the call that he was let through in, where the agent has to
-    /// look for that himself.
-    fn look_after(&self) -> Vec<Told>;
-}
 
 /// How often the patience with one agent is granted to those that follow it.
 const PATIENCES_MAX: u32 = 5;
@@ -133,6 +34,8 @@ pub struct Post {
     group: Group,
     /// The whole file system is asked about: of files that are let through the kernel need not ask again.
     spares: AtomicBool,
+    /// The kernel's number of the mount at which users see the volume; 0 where it is not known.
+    attached: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -159,7 +62,12 @@ impl Post {
         // An agent may outlive the gate: no number of an earlier one is given again.
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let last = u64::try_from(since.as_millis()).unwrap_or_default() << NUMBERS_IN_A_MILLISECOND;
-        Self { group, spares: AtomicBool::new(false), state: Mutex::new(State { last, ..State::default() }) }
+        Self {
+            group,
+            spares: AtomicBool::new(false),
+            attached: AtomicU64::new(0),
+            state: Mutex::new(State { last, ..State::default() }),
+        }
     }
 
     /// A post for a group that asks about a whole file system.
@@ -171,6 +79,16 @@ impl Post {
     /// From now on the kernel asks about single files.
     pub fn asks_about_single_files(&self) {
         self.spares.store(false, Ordering::Relaxed);
+    }
+
+    /// Users see the volume at this mount, if it is known: who opens a file through it may be shown the file while it comes.
+    pub fn is_attached_at(&self, mount: Option<u64>) {
+        self.attached.store(mount.unwrap_or(0), Ordering::Relaxed);
+    }
+
+    fn is_through_attached(&self, question: &Question) -> bool {
+        let attached = self.attached.load(Ordering::Relaxed);
+        attached != 0 && mount_number(question.file()) == Some(attached)
     }
 
     /// There is an agent already, which has files in hand: until [`Self::begin_with`] everybody waits, record or not.
@@ -239,7 +157,7 @@ impl Post {
                 Some(asked) => (question, is_stub) = (asked, true),
             }
         }
-        let purpose = purpose(question.thread);
+        let purpose = purpose(question.thread, question.touch, || self.is_through_attached(&question));
         if let Some(why) = (is_stub && purpose == Purpose::Kernel).then(|| state.has_not_come(&file)).flatten() {
             question.refuse(why);
             return Vec::new();

@@ -10,7 +10,10 @@ use crate::guard::{Refusal, Told};
 
 /// What this release can say; each side tells the other. Messages are only ever added, at the end and with a larger number here, and
 /// one that a number added goes only to who has told that number or a larger one: agent and gate are replaced one after the other.
-pub const SPEECH: u16 = 1;
+pub const SPEECH: u16 = 2;
+
+/// From here on an agent understands that somebody reads a part of a file.
+pub const SPEAKS_OF_PARTS: u16 = 2;
 
 /// A file system, by the id that it was made with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

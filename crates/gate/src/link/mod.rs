@@ -11,7 +11,7 @@ mod remote;
 
 pub use channel::{Channel, Listener};
 pub use client::{ClientError, GateClient};
-pub use message::{FromGate, Guarding, SPEECH, ToGate, VolumeId, VolumeSettings, VolumeState};
+pub use message::{FromGate, Guarding, SPEAKS_OF_PARTS, SPEECH, ToGate, VolumeId, VolumeSettings, VolumeState};
 pub use remote::{AgentTurn, RemotePost};
 
 /// Folder of the sockets and locks, on a file system that a restart of the machine empties.

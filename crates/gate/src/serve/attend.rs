@@ -36,7 +36,7 @@ pub(super) fn attend(volume: &Arc<Guarded>, client: &Channel, speech: u16) -> Re
             // It was taken away meanwhile. If it comes back, that is another one.
             return Err(LinkError::Ended);
         }
-        let link = AgentLink { number, queue: queue.clone(), heard: Instant::now() };
+        let link = AgentLink { number, speech, queue: queue.clone(), heard: Instant::now() };
         volume.post().is_attended_by(client.peer().and_then(AgentProcess::of));
         tell(Some(&link), volume.post().begin_with(in_hand));
         *agent = Some(link);

@@ -12,7 +12,7 @@ use super::list::Listed;
 use super::readers::Readers;
 use crate::device::{Mounted, find};
 use crate::guard::{AgentProcess, Group, Post, Told};
-use crate::link::{ENTRIES_MAX, FromGate, VolumeId, VolumeState};
+use crate::link::{ENTRIES_MAX, FromGate, SPEAKS_OF_PARTS, VolumeId, VolumeState};
 use crate::lock::{LockError, lock_exclusive};
 
 /// How long a caller waits where there is no agent, or one that says nothing (DESIGN 7.4).
@@ -47,6 +47,8 @@ pub(super) struct Guarded {
 #[derive(Debug)]
 pub(super) struct AgentLink {
     pub(super) number: u64,
+    /// What it can say.
+    pub(super) speech: u16,
     pub(super) queue: Sender<FromGate>,
     pub(super) heard: Instant,
 }
@@ -117,12 +119,18 @@ impl Guarded {
             was_bare: AtomicBool::new(false),
             ends: AtomicBool::new(false),
         });
+        guarded.note_mount();
         // Also where no keeper was left: what that agent has in hand may be about to become a stub.
         guarded.expect_living_agent();
         guarded.read_more();
         let tender = Arc::clone(&guarded);
         std::thread::spawn(move || tender.look_after());
         guarded
+    }
+
+    /// Somebody may have taken the mount away and set up another one.
+    fn note_mount(&self) {
+        self.post.is_attached_at(self.mounted().number_at(&self.listed.settings.path));
     }
 
     /// Answers the kernel until the volume is detached, or others do.
@@ -324,6 +332,7 @@ fn attach_again(listed: &Listed) -> Result<(), GateFailure> {
 /// Puts what an agent has to know into its queue, in messages that are not too long.
 pub(super) fn tell(agent: Option<&AgentLink>, told: Vec<Told>) {
     let Some(agent) = agent else { return };
+    let told: Vec<Told> = if agent.speech >= SPEAKS_OF_PARTS { told } else { told.into_iter().map(Told::in_general).collect() };
     for part in told.chunks(ENTRIES_MAX) {
         // Its end is noticed by whoever reads from it.
         let _ = agent.queue.send(FromGate::Told(part.to_vec()));

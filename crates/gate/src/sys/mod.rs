@@ -6,6 +6,7 @@
 
 pub(crate) mod accounts;
 pub(crate) mod bpf;
+pub(crate) mod clone;
 pub(crate) mod fanotify;
 pub(crate) mod fs_id;
 pub(crate) mod handle;

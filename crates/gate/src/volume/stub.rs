@@ -5,7 +5,7 @@
 //! file's length.
 
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::{CWD, FallocateFlags, Mode, OFlags, SeekFrom, XattrFlags};
@@ -229,7 +229,17 @@ impl StubFile {
         rustix::fs::fsync(&self.fd).map_err(|errno| self.fail(errno, "flush"))
     }
 
-    fn fail(&self, errno: Errno, operation: &'static str) -> GateError {
-        GateError::from_errno(errno, operation, OsStr::from_bytes(&self.name))
+    pub(super) fn label(&self) -> &OsStr {
+        OsStr::from_bytes(&self.name)
+    }
+
+    pub(super) fn fail(&self, errno: Errno, operation: &'static str) -> GateError {
+        GateError::from_errno(errno, operation, self.label())
+    }
+}
+
+impl AsFd for StubFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 }

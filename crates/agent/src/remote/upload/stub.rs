@@ -82,7 +82,7 @@ impl Uploader {
         let copy = StubFile::open_to_look(inode)?;
         let is_hollow = match StubRecord::decode_unbound(value) {
             _ if !copy.has_data()? => true,
-            Ok(record) => self.lacks_content(known, &record, request.node, &copy)?,
+            Ok((record, _)) => self.lacks_content(known, &record, request.node, &copy)?,
             // Only the attribute's name came along: whoever copied saw it go, and so the content.
             Err(_) => false,
         };

@@ -1,0 +1,163 @@
+//! Programs that read large files while they come.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use isotherm_gate::testing::{Fs, SharedMapping};
+
+use crate::office::{Office, Part, blocks};
+use crate::program::until;
+use crate::texts::text;
+
+const MIB: u64 = 1 << 20;
+/// Large enough to be streamed, and no whole number of blocks.
+const LEN: u64 = 96 * MIB + 777;
+
+/// This process, by a rule: the kernel cuts its name after fifteen bytes.
+const OWN_NAME: &str = "stubs-*=stream";
+
+/// Offices with a film that is tiered, and what is in it.
+fn offices() -> Vec<(Office, PathBuf, Vec<u8>)> {
+    let film = text(1, usize::try_from(LEN).unwrap());
+    let of = |fs: Fs| {
+        let office = Office::open(fs)?;
+        office.set(&["--download", "on-demand", "--free-space", "1%", "--program", OWN_NAME]);
+        fs::write(office.plain().join("film"), &film).unwrap();
+        office.settle();
+        let path = office.guarded().join("film");
+        assert_eq!(blocks(&path), 0, "on {}", fs.name());
+        Some((office, path, film.clone()))
+    };
+    Fs::ALL.into_iter().filter_map(of).collect()
+}
+
+/// `dd` by another name reads so many KiB from an offset in MiB.
+fn read_by(office: &Office, name: &str, path: &Path, at: u64, kib: u64) -> Vec<u8> {
+    let program = office.beside().join(name);
+    if !program.exists() {
+        fs::copy("/bin/dd", &program).unwrap();
+    }
+    let mut command = Command::new(program);
+    command.arg(format!("if={}", path.display())).args(["bs=64K", &format!("skip={}", at * 16), &format!("count={}", kib / 64)]);
+    let ended = command.output().unwrap();
+    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+    ended.stdout
+}
+
+fn part(film: &[u8], at: u64, len: u64) -> &[u8] {
+    &film[usize::try_from(at).unwrap()..usize::try_from((at + len).min(LEN)).unwrap()]
+}
+
+fn read(file: &File, at: u64, len: u64) -> Vec<u8> {
+    let mut found = vec![0; usize::try_from(len.min(LEN - at)).unwrap()];
+    file.read_exact_at(&mut found, at).unwrap();
+    found
+}
+
+/// How much of it is here by its record, in MiB; none where it is not partially tiered.
+fn resident(office: &Office, path: &Path) -> Option<u64> {
+    office.shown(path)["resident"].as_u64().map(|bytes| bytes / MIB)
+}
+
+// semantics.md#streaming
+/// A player reads a part: it has that part at once, the file is partially tiered afterwards, and whoever reads all of it gets all.
+#[test]
+fn a_player_reads_a_part_and_the_rest_stays_in_the_share() {
+    for (office, path, film) in offices() {
+        let times = |path: &Path| fs::metadata(path).unwrap().modified().unwrap();
+        let before = times(&path);
+        assert!(read_by(&office, "mpv", &path, 40, 256) == part(&film, 40 * MIB, 256 << 10));
+        until("the file is partially tiered", || resident(&office, &path).is_some_and(|resident| (1..12).contains(&resident)));
+        until("the mask goes", || (MIB..12 * MIB).contains(&(blocks(&path) * 512)));
+        assert_eq!(times(&path), before);
+        // What is here is not fetched again, and nobody else has to be asked for it.
+        assert!(read_by(&office, "mpv", &path, 40, 256) == part(&film, 40 * MIB, 256 << 10));
+        until("it is given up once more", || resident(&office, &path).is_some_and(|resident| resident < 12));
+        // Others get all of it.
+        let copy = office.beside().join("copy");
+        assert!(Command::new("cp").args([path.as_os_str(), copy.as_os_str()]).status().unwrap().success());
+        assert!(fs::read(&copy).unwrap() == film, "cp sees holes or zeros");
+        until("it is whole", || office.shown(&path)["tiered"] == false);
+        assert_eq!(times(&path), before);
+        assert_eq!(office.problems(), [] as [serde_json::Value; 0]);
+    }
+}
+
+// semantics.md#streaming
+/// Row 13: who comes through another mount, or is no such program, waits until the file is whole, also while somebody streams it.
+#[test]
+fn case_13_nobody_else_sees_a_mask() {
+    for (office, path, film) in offices() {
+        let mut through = Command::new("unshare");
+        through.arg("-m").arg(copied(&office, "/bin/dd", "mpv")).arg(format!("if={}", path.display()));
+        let through = through.args(["bs=64K", "count=1"]).output().unwrap();
+        assert!(through.stdout == part(&film, 0, 64 << 10));
+        until("it came whole", || office.shown(&path)["tiered"] == false);
+        until("it is tiered again", || office.residency("tier", &path).code == Some(0));
+
+        let player = File::open(&path).unwrap();
+        assert!(read(&player, 50 * MIB, 4_096) == part(&film, 50 * MIB, 4_096));
+        assert!(office.shown(&path)["tiered"] == true, "it is streamed");
+        let copy = office.beside().join("copy");
+        let arguments = ["--sparse=always".as_ref(), path.as_os_str(), copy.as_os_str()];
+        assert!(Command::new("cp").args(arguments).status().unwrap().success());
+        assert!(fs::read(&copy).unwrap() == film, "cp sees a mask");
+        assert!(read(&player, 0, LEN) == film);
+        assert_eq!(office.problems(), [] as [serde_json::Value; 0]);
+    }
+}
+
+fn copied(office: &Office, program: &str, name: &str) -> PathBuf {
+    let copy = office.beside().join(name);
+    fs::copy(program, &copy).unwrap();
+    copy
+}
+
+// semantics.md#streaming
+/// Row 19: whoever cuts a file that is streamed, by path or descriptor, or maps it, waits until it is whole.
+#[test]
+fn case_19_a_file_that_is_streamed_is_cut_when_it_is_whole() {
+    for (office, path, film) in offices() {
+        let player = File::open(&path).unwrap();
+        assert!(read(&player, 70 * MIB, 4_096) == part(&film, 70 * MIB, 4_096));
+        assert!(Command::new("truncate").args(["-s", "5000000"]).arg(&path).status().unwrap().success());
+        assert!(fs::read(&path).unwrap() == film[..5_000_000]);
+        assert!(read(&player, 4_000_000, 4_096) == film[4_000_000..4_004_096]);
+        drop(player);
+        office.settle();
+        assert!(fs::read(office.plain().join("film")).unwrap() == film[..5_000_000]);
+
+        fs::write(office.plain().join("other"), &film).unwrap();
+        office.settle();
+        let other = office.guarded().join("other");
+        let player = File::open(&other).unwrap();
+        assert!(read(&player, 0, 4_096) == part(&film, 0, 4_096));
+        let mapped = SharedMapping::read_only(&player, usize::try_from(LEN).unwrap()).unwrap();
+        assert!(mapped.bytes() == film[..]);
+        until("a mapped file is whole", || office.shown(&other)["tiered"] == false);
+        assert_eq!(office.problems(), [] as [serde_json::Value; 0]);
+    }
+}
+
+// semantics.md#streaming
+/// Row 20: agent and gate end while somebody reads; he goes on with the next, and what is left of the mask goes.
+#[test]
+fn case_20_whoever_streams_goes_on_when_agent_or_gate_are_killed() {
+    for (mut office, path, film) in offices() {
+        let player = File::open(&path).unwrap();
+        for (at, victim) in [(10, Part::Munich), (30, Part::Gate), (50, Part::Munich)] {
+            assert!(read(&player, at * MIB, 3 * MIB) == part(&film, at * MIB, 3 * MIB));
+            office.kill(victim);
+            office.start(victim);
+            assert!(read(&player, (at + 2) * MIB, 2 * MIB) == part(&film, (at + 2) * MIB, 2 * MIB));
+        }
+        office.kill(Part::Munich);
+        drop(player);
+        office.start(Part::Munich);
+        until("what is left of the mask goes", || blocks(&path) * 512 < 40 * MIB);
+        assert!(fs::read(&path).unwrap() == film);
+        assert_eq!(office.problems(), [] as [serde_json::Value; 0]);
+    }
+}
