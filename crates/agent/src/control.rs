@@ -7,11 +7,15 @@ mod file;
 mod heat;
 mod pins;
 mod residency;
+mod why;
 
 pub use file::{FileState, FileView, RecallView};
 pub use heat::{BANDS_DAYS, HeatRow};
 pub use residency::Moved;
 pub(crate) use residency::{count_stubs, recall_all};
+pub use why::{Below, Happened, Standing, WhyView};
+
+pub use crate::catalog::{Happening, What};
 
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
@@ -53,6 +57,11 @@ pub enum Request {
     Status,
     /// One file or folder, by its absolute path.
     File {
+        /// Where.
+        path: ShownPath,
+    },
+    /// Why the content of a file is here or not; of a directory, what is here below it and what happened there lately.
+    Why {
         /// Where.
         path: ShownPath,
     },
@@ -107,6 +116,8 @@ pub enum Answer {
     Status(Box<Overview>),
     /// To [`Request::File`].
     File(Box<FileView>),
+    /// To [`Request::Why`].
+    Why(Box<WhyView>),
     /// To [`Request::Problems`].
     Problems(Vec<ShownProblem>),
     /// To [`Request::Heat`]: the folders directly below it.
@@ -250,6 +261,10 @@ fn answer(request: &Request, (overview, guarded): &Known, tell: &mut dyn FnMut(&
         Request::Problems => Answer::Problems(problems(&overview)),
         Request::Heat { path } => match path.bytes().ok_or_else(|| "Path is not base64".to_owned()) {
             Ok(path) => heat::show((&overview, guarded), &path).map_or_else(Answer::Error, Answer::Heat),
+            Err(why) => Answer::Error(why),
+        },
+        Request::Why { path } => match path.bytes().ok_or_else(|| "Path is not base64".to_owned()) {
+            Ok(path) => why::show((&overview, guarded), &path).map_or_else(Answer::Error, |view| Answer::Why(Box::new(view))),
             Err(why) => Answer::Error(why),
         },
         Request::File { path } => match path.bytes().ok_or_else(|| "Path is not base64".to_owned()) {

@@ -91,6 +91,10 @@ pub(crate) enum Command {
     Tier(Tier),
     /// How warm the contents below a folder are: what was used when, and what is tiered
     Heat(Heat),
+    /// Why the content of a file is here or in the share only: what made it so, what becomes of it, and what happened to it
+    ///
+    /// Of a directory: how much below it is tiered, and what happened there lately.
+    Why(Residency),
     /// Brings the content of tiered files back
     ///
     /// Exit code 3 if the content of one did not come.

@@ -132,8 +132,8 @@ fn recall(last: &RecallView) -> String {
         (Some(_), ..) => "a program that cannot be seen".to_owned(),
         _ => "nobody who waited at the file".to_owned(),
     };
-    let seconds = last.took_ms as f64 / 1000.0;
-    format!("{}, for {who}, in {seconds:.1} s", crate::moment::show(last.at_ms))
+    let seconds = if last.took_ms > 0 { format!(", in {:.1} s", last.took_ms as f64 / 1000.0) } else { String::new() };
+    format!("{}, for {who}{seconds}", crate::moment::show(last.at_ms))
 }
 
 fn moment(at_ms: i64) -> String {

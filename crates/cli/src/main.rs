@@ -36,6 +36,7 @@ mod size;
 mod status;
 mod versions;
 mod wait;
+mod why;
 
 use std::process::ExitCode;
 
@@ -124,6 +125,7 @@ async fn ask(url: String, command: Command) -> Result<Answer, Failure> {
         Command::Volume(command) => gate::volume(command),
         Command::Tier(wanted) => residency::tier(wanted),
         Command::Heat(wanted) => heat::run(wanted),
+        Command::Why(wanted) => why::run(&wanted),
         Command::Recall(wanted) => residency::recall(wanted),
         Command::Pin(wanted) => pin::pin(wanted),
         Command::Unpin(wanted) => pin::unpin(&wanted),

@@ -11,25 +11,26 @@ use isotherm_core::tiering::Heat;
 use isotherm_core::trees::Handle;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
+use super::beside::{self, Shape};
 use crate::clock::wall_ms;
 
 /// Uses in memory before they are written.
 const FRESH_MAX: usize = 10_000;
-/// Format of the file.
-const FORMAT: i64 = 1;
-/// Marks the file as one of this product ("IsoH").
-const APPLICATION: i64 = 0x4973_6f48;
-/// Most memory for cached pages, in KiB.
-const CACHE_KIB: i64 = 8 * 1024;
 
 /// A use that is so long ago is forgotten, in milliseconds: three years.
 const FORGOTTEN_AFTER_MS: u64 = 3 * 365 * 24 * 3_600 * 1_000;
 
-const TABLES: &str = "
+/// The application id is "IsoH".
+const SHAPE: Shape = Shape {
+    format: 1,
+    application: 0x4973_6f48,
+    tables: "
 CREATE TABLE heat (
     file BLOB PRIMARY KEY, last_ms INTEGER NOT NULL, warmth INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
-";
+",
+    cache_kib: 8 * 1024,
+};
 
 /// The uses of all files of a volume.
 #[derive(Debug)]
@@ -48,17 +49,14 @@ struct Inner {
 impl HeatStore {
     /// Of the file at this path, which is made where there is none, and anew where it cannot be read.
     pub(crate) fn open(path: &Path) -> Self {
-        let kept = connect(path).or_else(|error| {
-            tracing::warn!(path = %path.display(), %error, "The record of uses is begun anew: all files count by their times");
-            for end in ["", "-wal", "-shm"] {
-                let mut name = path.as_os_str().to_owned();
-                name.push(end);
-                // What is not there need not go.
-                let _ = std::fs::remove_file(name);
+        let kept = beside::open(path, &SHAPE);
+        if let Some(kept) = &kept {
+            // Of files that are gone too, which nobody tells of here.
+            let long_ago = i64::try_from(wall_ms().saturating_sub(FORGOTTEN_AFTER_MS)).unwrap_or(0);
+            if let Err(error) = kept.execute("DELETE FROM heat WHERE last_ms < ?1", [long_ago]) {
+                tracing::warn!(path = %path.display(), %error, "Uses of long ago are not forgotten");
             }
-            connect(path)
-        });
-        let kept = kept.inspect_err(|error| tracing::warn!(path = %path.display(), %error, "Uses of files are not kept")).ok();
+        }
         Self { inner: Mutex::new(Inner { path: path.to_owned(), kept, fresh: HashMap::new() }) }
     }
 
@@ -112,35 +110,6 @@ impl Inner {
         // Also where it failed: memory is not for what a full disk refuses.
         fresh.clear();
     }
-}
-
-fn connect(path: &Path) -> rusqlite::Result<Connection> {
-    let connection = Connection::open(path)?;
-    connection.busy_timeout(std::time::Duration::from_secs(10))?;
-    connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
-    let number = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
-    let (format, application) = (number("user_version")?, number("application_id")?);
-    connection.pragma_update(None, "journal_mode", "WAL")?;
-    // A power cut may take the last minutes along.
-    connection.pragma_update(None, "synchronous", "NORMAL")?;
-    match (format, application) {
-        (FORMAT, APPLICATION) => {
-            // Of files that are gone too, which nobody tells of here.
-            let long_ago = wall_ms().saturating_sub(FORGOTTEN_AFTER_MS);
-            connection.execute("DELETE FROM heat WHERE last_ms < ?1", [i64::try_from(long_ago).unwrap_or(0)])?;
-            let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
-            if verdict != "ok" {
-                return Err(rusqlite::Error::InvalidQuery);
-            }
-        }
-        (0, 0) => {
-            connection.execute_batch(TABLES)?;
-            connection.pragma_update(None, "application_id", APPLICATION)?;
-            connection.pragma_update(None, "user_version", FORMAT)?;
-        }
-        _ => return Err(rusqlite::Error::InvalidQuery),
-    }
-    Ok(connection)
 }
 
 fn read(connection: &Connection, file: &Handle) -> rusqlite::Result<Option<Heat>> {

@@ -1,11 +1,13 @@
-//! The catalog of an endpoint in SQLite: the engine's three trees and the few facts beside them. And, in a file of its own for each
-//! guarded volume, what is known of uses (`heat`).
+//! The catalog of an endpoint in SQLite: the engine's three trees and the few facts beside them. And, in files of their own for each
+//! guarded volume, what is known of uses (`heat`) and what happened to contents (`history`).
 //!
 //! It decides nothing and derives nothing but indexes. **Invariants:** everything since the last commit is one
 //! transaction; after a failure nothing is written before that transaction was rolled back, and whoever commits is told.
 
 mod accounts;
+mod beside;
 mod heat;
+mod history;
 mod put;
 mod reader;
 mod row;
@@ -13,6 +15,8 @@ mod schema;
 mod states;
 
 pub(crate) use heat::HeatStore;
+pub(crate) use history::HistoryStore;
+pub use history::{Happening, What};
 pub use reader::{CatalogReader, Recorded};
 pub use states::RecordedState;
 

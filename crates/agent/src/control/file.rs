@@ -14,7 +14,7 @@ use isotherm_core::ids::{EndpointId, NodeId, Version};
 use isotherm_core::name::Name;
 use isotherm_core::node::{Content, Kind};
 use isotherm_core::stub::StubRecord;
-use isotherm_core::trees::{Handle, LocalContent, Record, State};
+use isotherm_core::trees::{LocalContent, Record, State};
 use isotherm_gate::{Dir, GateError, Root, Stat, StubFile};
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +22,7 @@ use crate::agent::{EndpointView, Overview};
 use crate::catalog::CatalogReader;
 use crate::endpoint::CATALOG;
 use crate::guarded::{GuardedVolume, GuardedVolumes};
+use crate::tiering::outlook_of_stub;
 use crate::volume::print_of;
 
 /// Where a path stands.
@@ -82,7 +83,7 @@ pub struct FileView {
     /// Last use that is known of, in milliseconds since 1970: on a guarded volume the last recall, change or making, elsewhere the access
     /// that the file system noted.
     pub accessed_ms: Option<i64>,
-    /// The last time that its content came back, as far as this run of the agent knows.
+    /// The last time that its content came back, as far as is remembered.
     pub recalled: Option<RecallView>,
     /// On a guarded volume: what becomes of its content by itself, and why.
     pub outlook: Option<String>,
@@ -97,7 +98,7 @@ pub struct FileView {
 pub struct RecallView {
     /// When, in milliseconds since 1970.
     pub at_ms: u64,
-    /// How long who asked for it waited, in milliseconds.
+    /// How long who asked for it waited, in milliseconds; 0 where nobody did.
     pub took_ms: u64,
     /// Its length in bytes.
     pub bytes: u64,
@@ -153,10 +154,10 @@ pub(super) fn show((overview, guarded): (&Overview, &GuardedVolumes), path: &[u8
     if let (Some(volume), Some(record)) = (volume, record)
         && let Some(local) = record.here().filter(|local| local.kind() == Kind::File)
     {
-        view.recalled = recalled(&volume, &local.handle);
+        view.recalled = recalled(&volume, record.node);
         view.accessed_ms = i64::try_from(volume.last_use(&record, local).last_ms).ok();
         view.outlook = Some(match view.tiered {
-            true => "comes when somebody opens it".to_owned(),
+            true => outlook_of_stub(&catalog, &record, local),
             false => volume.outlook(endpoint.endpoint, &catalog, &record, local),
         });
     }
@@ -241,17 +242,15 @@ fn view(
     }
 }
 
-fn recalled(volume: &GuardedVolume, file: &Handle) -> Option<RecallView> {
-    let last = volume.last_recall(file)?;
-    let at_ms = last.at.duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
-    let program = last.program.as_ref();
+fn recalled(volume: &GuardedVolume, node: NodeId) -> Option<RecallView> {
+    let last = volume.history().of(node).into_iter().find(|one| one.what.is_recall())?;
     Some(RecallView {
-        at_ms,
-        took_ms: last.took.as_millis() as u64,
+        at_ms: last.at_ms,
+        took_ms: last.waited_ms.unwrap_or(0),
         bytes: last.bytes,
-        program: program.map(|program| program.name.clone()),
-        process: program.map(|program| program.process),
-        user: program.map(|program| program.user),
+        program: last.program,
+        process: last.process,
+        user: last.user,
     })
 }
 

@@ -42,15 +42,12 @@ pub struct HeatRow {
 /// The folders directly below a directory, by name.
 pub(super) fn show((overview, guarded): (&Overview, &GuardedVolumes), path: &[u8]) -> Result<Vec<HeatRow>, String> {
     let Spot { catalog, volume, record: top, .. } = file::on_guarded((overview, guarded), path)?;
-    let map = Map { catalog, volume: &volume, now_ms: wall_ms() };
+    let map = Map { catalog: &catalog, volume: &volume, now_ms: wall_ms() };
     let mut rows = vec![];
     let mut own = HeatRow { name: ShownPath::new(b""), ..HeatRow::default() };
     for directory in map.add_files(top.node, &mut own) {
         let mut row = HeatRow { name: ShownPath::new(name_of(&directory)), ..HeatRow::default() };
-        let mut open = vec![directory.node];
-        while let Some(node) = open.pop() {
-            open.extend(map.add_files(node, &mut row).into_iter().map(|below| below.node));
-        }
+        map.add_all(directory.node, &mut row);
         rows.push(row);
     }
     if own.files > 0 {
@@ -59,17 +56,33 @@ pub(super) fn show((overview, guarded): (&Overview, &GuardedVolumes), path: &[u8
     Ok(rows)
 }
 
+/// All files below a directory together.
+pub(super) fn sum(catalog: &CatalogReader, volume: &GuardedVolume, directory: NodeId) -> HeatRow {
+    let map = Map { catalog, volume, now_ms: wall_ms() };
+    let mut row = HeatRow { name: ShownPath::new(b""), ..HeatRow::default() };
+    map.add_all(directory, &mut row);
+    row
+}
+
 fn name_of(record: &Record) -> &[u8] {
     record.here().map_or(b"", |local| local.place.name.as_bytes())
 }
 
 struct Map<'a> {
-    catalog: CatalogReader,
+    catalog: &'a CatalogReader,
     volume: &'a GuardedVolume,
     now_ms: u64,
 }
 
 impl Map<'_> {
+    /// Adds all files below a directory.
+    fn add_all(&self, directory: NodeId, row: &mut HeatRow) {
+        let mut open = vec![directory];
+        while let Some(node) = open.pop() {
+            open.extend(self.add_files(node, row).into_iter().map(|below| below.node));
+        }
+    }
+
     /// Adds the files of a directory, and gives the directories in it.
     fn add_files(&self, directory: NodeId, row: &mut HeatRow) -> Vec<Record> {
         let states: BTreeMap<Name, RecordedState> = self.catalog.names(directory);

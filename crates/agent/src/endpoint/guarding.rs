@@ -61,7 +61,7 @@ impl Guarding {
                 News::Came(files) | News::Went(files) => Event::Touched(files),
                 News::Failed(file, why) => Event::NotRecalled(file, why),
                 // The volume's business.
-                News::Used(..) => return,
+                News::Used(..) | News::Happened(_) => return,
             };
             // Nobody listens any more only when the endpoint stops.
             let _ = inputs.send(Input::Event(event));

@@ -13,7 +13,7 @@ use isotherm_gate::guard::Program;
 use isotherm_gate::{FileHandle, GateError, Ledger, Root};
 
 use super::Ask;
-use crate::catalog::{CatalogReader, HeatStore};
+use crate::catalog::{CatalogReader, HeatStore, HistoryStore};
 use crate::clock::wall_ms;
 use crate::recall::{Candidate, Cold, FetchFailure, FromShare, News, Room, Source, Take, Tell};
 use crate::tiering::{Ground, Kept, cold_files};
@@ -29,6 +29,7 @@ pub(super) struct Members {
     pub(super) top: Arc<Root>,
     pub(super) ledger: Arc<Ledger>,
     pub(super) heat: HeatStore,
+    pub(super) history: HistoryStore,
     pub(super) endpoints: Mutex<BTreeMap<EndpointId, Member>>,
     /// Files whose content comes by itself now.
     pub(super) coming: Mutex<BTreeSet<Handle>>,
@@ -97,6 +98,10 @@ impl Members {
     }
 
     pub(super) fn tell(&self, news: &News) {
+        if let News::Happened(happened) = news {
+            self.history.note(happened.iter().cloned());
+            return;
+        }
         if let News::Used(file, is_awaited) = news {
             // What comes by itself is not used by that.
             if *is_awaited || !self.coming().contains(file) {

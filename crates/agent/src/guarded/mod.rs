@@ -12,14 +12,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::Instant;
 
-use isotherm_core::ids::EndpointId;
-use isotherm_core::tiering::{Heat, Treatment, Volume};
+use isotherm_core::ids::{EndpointId, NodeId};
+use isotherm_core::tiering::{Heat, Reason, Treatment, Volume};
 use isotherm_core::trees::{Handle, Local, Record};
 use isotherm_gate::guard::{GuardUnavailable, Sentry, program};
 use isotherm_gate::link::{AgentTurn, GateClient, RemotePost, VolumeId, VolumeState};
 use isotherm_gate::{ErrorKind, FileHandle, GateError, Isolation, Ledger, Root, StagedFile};
 
-use crate::catalog::{CatalogReader, HeatStore};
+use crate::catalog::{CatalogReader, Happening, HeatStore, HistoryStore, What};
 use crate::clock::wall_ms;
 use crate::engine::Command;
 use crate::recall::{Candidate, Cold, FromShare, Lengths, News, NotTiered, Recall, Recalled, Source as _, Tell};
@@ -149,9 +149,11 @@ impl GuardedVolumes {
         let post = Arc::new(RemotePost::attend(&self.run, turn, own).map_err(|error| error.to_string())?);
         let spared = post.spare(mount).map_err(|error| error.to_string())?;
         let (held, endpoints, coming) = (Arc::clone(&ledger), Mutex::default(), Mutex::default());
-        let heat = HeatStore::open(&self.heat_file(state.id)?);
+        let folder = self.folder(state.id)?;
+        let heat = HeatStore::open(&folder.join("heat"));
+        let history = HistoryStore::open(&folder.join("history"));
         let opened = Instant::now();
-        let members = Arc::new(Members { top: Arc::clone(&top), ledger: held, heat, endpoints, coming, opened });
+        let members = Arc::new(Members { top: Arc::clone(&top), ledger: held, heat, history, endpoints, coming, opened });
         let told = Arc::clone(&members);
         let tell: Tell = Box::new(move |news| told.tell(&news));
         let recall = Recall::start(top, post.clone(), members.clone(), Some(members.clone()), tell);
@@ -164,10 +166,11 @@ impl GuardedVolumes {
         Ok((volume, spared))
     }
 
-    fn heat_file(&self, volume: VolumeId) -> Result<PathBuf, String> {
+    /// Where records of a volume are.
+    fn folder(&self, volume: VolumeId) -> Result<PathBuf, String> {
         let folder = self.state.join("volumes").join(volume.to_string());
         std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-        Ok(folder.join("heat"))
+        Ok(folder)
     }
 }
 
@@ -184,15 +187,25 @@ fn sweep(volume: &Arc<GuardedVolume>) {
 }
 
 impl GuardedVolume {
-    /// Makes stubs; see [`Recall::tier`].
+    /// Makes stubs because somebody asked for it; see [`Recall::tier`].
     pub(crate) fn tier(&self, candidates: &[Candidate]) -> Vec<Result<(), NotTiered>> {
+        self.tier_for(candidates, |_| What::TieredByCommand)
+    }
+
+    /// The same, each for a reason that is noted, by its place among them.
+    fn tier_for(&self, candidates: &[Candidate], why: impl Fn(usize) -> What) -> Vec<Result<(), NotTiered>> {
         if let Err(error) = self.members.note(candidates) {
             return candidates.iter().map(|_| Err(error.clone().into())).collect();
         }
         let results = self.recall.tier(candidates);
-        let tiered = candidates.iter().zip(&results).filter(|(_, result)| result.is_ok());
-        let tiered: Vec<Handle> = tiered.map(|(candidate, _)| candidate.file.clone()).collect();
-        self.members.tell(&News::Went(tiered));
+        let tiered: Vec<(usize, &Candidate)> =
+            candidates.iter().enumerate().zip(&results).filter(|(_, result)| result.is_ok()).map(|(tiered, _)| tiered).collect();
+        let now_ms = wall_ms();
+        let happened = |(at, candidate): &(usize, &Candidate)| {
+            Happening::new(candidate.record.node, why(*at), now_ms, candidate.record.size)
+        };
+        self.members.history.note(tiered.iter().map(happened));
+        self.members.tell(&News::Went(tiered.iter().map(|(_, candidate)| candidate.file.clone()).collect()));
         results
     }
 
@@ -205,9 +218,15 @@ impl GuardedVolume {
         let mut pins = self.members.pins();
         let mut stands = |cold: &Cold| !self.members.is_unsure() && stands(cold.endpoint) && !pins.stays(cold);
         let stands: Vec<bool> = cold.iter().map(&mut stands).collect();
-        let wanted = cold.iter().zip(&stands).filter(|(_, stands)| **stands);
-        let candidates: Vec<Candidate> = wanted.map(|(cold, _)| cold.candidate.clone()).collect();
-        let mut results = self.tier(&candidates).into_iter();
+        let wanted: Vec<&Cold> = cold.iter().zip(&stands).filter(|(_, stands)| **stands).map(|(cold, _)| cold).collect();
+        let candidates: Vec<Candidate> = wanted.iter().map(|cold| cold.candidate.clone()).collect();
+        let is_low = self.situation().is_some_and(|situation| situation.volume.is_low());
+        let why = |at: usize| match wanted[at].reason {
+            Reason::Age => What::TieredForAge,
+            Reason::Space if is_low => What::TieredForLow,
+            Reason::Space => What::TieredForSpace,
+        };
+        let mut results = self.tier_for(&candidates, why).into_iter();
         let results: Vec<_> = stands.iter().map(|stands| if *stands { results.next() } else { None }).collect();
         let gone: Vec<_> = results.iter().flatten().filter(|result| result.is_ok()).collect();
         // What btrfs frees counts as free when that is durable.
@@ -282,6 +301,10 @@ impl GuardedVolume {
         &self.members.heat
     }
 
+    pub(crate) fn history(&self) -> &HistoryStore {
+        &self.members.history
+    }
+
     /// Has an endpoint's engine do something; false where the endpoint does not take part any more.
     pub(crate) fn ask(&self, endpoint: EndpointId, command: Command) -> bool {
         self.members.endpoints().get(&endpoint).map(|member| (member.ask)(command)).is_some()
@@ -296,6 +319,11 @@ impl GuardedVolume {
         self.members.endpoints().get(&endpoint).is_some_and(|member| member.stubs.knows_share())
     }
 
+    /// Whether the content of a file is on its way.
+    pub(crate) fn is_recalling(&self, file: &Handle) -> bool {
+        self.recall.is_busy_with(file)
+    }
+
     /// The last recall of a file; see [`Recall::last_of`].
     pub(crate) fn last_recall(&self, file: &Handle) -> Option<Recalled> {
         self.recall.last_of(file)
@@ -303,13 +331,13 @@ impl GuardedVolume {
 
     /// Brings contents back; whether each is whole, in order.
     pub(crate) fn recall(&self, files: Vec<Handle>, lengths: Lengths) -> Vec<bool> {
-        self.recall.bring_back(files, lengths, &|| true)
+        self.recall.bring_back(files, lengths, What::RecalledByCommand, &|| true)
     }
 
     /// Has contents come that nobody has asked for, while `go_on` says so; whether each is whole, in order.
-    pub(crate) fn have_come(&self, files: Vec<Handle>, go_on: &dyn Fn() -> bool) -> Vec<bool> {
+    pub(crate) fn have_come(&self, files: Vec<Handle>, why: What, go_on: &dyn Fn() -> bool) -> Vec<bool> {
         self.members.coming().extend(files.iter().cloned());
-        let came = self.recall.bring_back(files.clone(), Lengths::Kept, go_on);
+        let came = self.recall.bring_back(files.clone(), Lengths::Kept, why, go_on);
         let mut coming = self.members.coming();
         files.iter().for_each(|file| {
             coming.remove(file);
@@ -349,6 +377,11 @@ impl StubGuard for GuardedVolume {
 
     fn bring_back(&self, files: Vec<Handle>) {
         self.recall.want(files);
+    }
+
+    fn arrived(&self, files: &[(NodeId, u64)]) {
+        let now_ms = wall_ms();
+        self.members.history.note(files.iter().map(|(node, bytes)| Happening::new(*node, What::Arrived, now_ms, *bytes)));
     }
 
     fn is_awaited(&self, file: &Handle) -> bool {

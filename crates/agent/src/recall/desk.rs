@@ -13,7 +13,8 @@ use isotherm_gate::guard::{Purpose, Refusal, Sentry, Told, Waiting};
 use super::history::{Callers, History};
 use super::lanes::{Fetch, Lane, Portion};
 use super::perform::{Performer, Task};
-use super::{IDLE, Input, LARGE, LOOK_AFTER, Lengths};
+use super::{IDLE, Input, LARGE, LOOK_AFTER, Lengths, News};
+use crate::catalog::What;
 use crate::volume::{gate_handle, handle_of};
 
 /// The thread that owns the machine.
@@ -53,6 +54,10 @@ impl Desk {
             match queue.recv_timeout(rest) {
                 Ok(Input::Event(event)) => self.take(event),
                 Ok(Input::Told(told)) => self.tell(told),
+                Ok(Input::Wanted(files)) => {
+                    files.iter().for_each(|file| self.callers.wanted(file, What::RecalledToLeave));
+                    self.take(Event::Wanted(files));
+                }
                 Ok(Input::Hold(files, reply)) => {
                     let now = self.now();
                     // Who asked and went away holds nothing.
@@ -70,8 +75,9 @@ impl Desk {
                         self.take(Event::Wanted(vec![file]));
                     }
                 }
-                Ok(Input::BringBack(files, lengths, reply)) => {
+                Ok(Input::BringBack(files, lengths, why, reply)) => {
                     files.iter().for_each(|file| self.wanting.entry(file.clone()).or_default().push(reply.clone()));
+                    files.iter().for_each(|file| self.callers.wanted(file, why));
                     self.take(if lengths == Lengths::Mended { Event::MendWanted(files) } else { Event::Wanted(files) });
                 }
                 Ok(Input::LetGo(files)) => self.let_go(files),
@@ -104,6 +110,7 @@ impl Desk {
                 Told::Wanted(file) => {
                     let file = handle_of(&file);
                     self.asked_again.insert(file.clone());
+                    self.callers.wanted(&file, What::RecalledOverNfs);
                     self.is_awaited(&file, Treatment::Allow);
                     wanted.push(file);
                 }
@@ -155,7 +162,9 @@ impl Desk {
 
     fn take(&mut self, event: Event) {
         if let Event::Filled(files) = &event {
-            files.iter().for_each(|(file, result)| self.callers.filled(file, result.is_ok(), &self.history));
+            let filled = files.iter().map(|(file, result)| (file, result.is_ok()));
+            let happened = filled.filter_map(|(file, is_here)| self.callers.filled(file, is_here, &self.history)).collect();
+            self.performer.tell(News::Happened(happened));
         }
         // What these leave behind is a stub with its record, or never was one: the post need not remember it. After a flush or a
         // removal that failed it has to.
@@ -209,7 +218,7 @@ impl Desk {
                 Effect::Look(file) => self.perform(Task::Look(file)),
                 Effect::Mend(file, record) => self.perform(Task::Mend(file, record)),
                 Effect::Fill(file, record, present) => {
-                    self.callers.filling(&file, record.size);
+                    self.callers.filling(&file, record.node, record.size);
                     self.fetch(file, record, Portion::Rest(present));
                 }
                 Effect::Bring(file, record, units) => self.fetch(file, record, Portion::Units(units)),

@@ -1,11 +1,15 @@
-//! Which programs had which contents brought back, as far as this run of the agent knows.
+//! Which programs had which contents brought back: for whom each comes, and who waited for the latest.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Instant;
 
+use isotherm_core::ids::NodeId;
 use isotherm_core::trees::Handle;
 use isotherm_gate::guard::Program;
+
+use crate::catalog::{Happening, What};
+use crate::clock::wall_ms;
 
 /// Recalls that are remembered.
 const KEPT: usize = 10_000;
@@ -17,12 +21,6 @@ pub struct Recalled {
     pub file: Handle,
     /// Who waited for it first; none where nobody did, as for `isotherm recall` and kernel NFS.
     pub program: Option<Program>,
-    /// When it was there.
-    pub at: SystemTime,
-    /// How long it took from the moment that somebody was waiting.
-    pub took: Duration,
-    /// Its length in bytes.
-    pub bytes: u64,
 }
 
 /// The latest recalls, the newest last. Clones share them.
@@ -33,7 +31,9 @@ pub(super) struct History(Arc<Mutex<VecDeque<Recalled>>>);
 #[derive(Debug, Default)]
 pub(super) struct Callers {
     first: BTreeMap<Handle, (Program, Instant)>,
-    filling: BTreeMap<Handle, (u64, Instant)>,
+    /// Why those come for which no program waits at the file.
+    wanted: BTreeMap<Handle, What>,
+    filling: BTreeMap<Handle, (NodeId, u64, Instant)>,
 }
 
 impl History {
@@ -61,25 +61,39 @@ impl Callers {
         self.first.entry(file.clone()).or_insert_with(|| (program, Instant::now()));
     }
 
-    /// Its content is on its way.
-    pub(super) fn filling(&mut self, file: &Handle, bytes: u64) {
-        self.filling.insert(file.clone(), (bytes, Instant::now()));
+    /// A file is wanted for this reason, without a program that waits at it.
+    pub(super) fn wanted(&mut self, file: &Handle, why: What) {
+        self.wanted.entry(file.clone()).or_insert(why);
     }
 
-    /// It came, or did not.
-    pub(super) fn filled(&mut self, file: &Handle, is_here: bool, history: &History) {
-        let first = self.first.remove(file);
-        let Some((bytes, begun)) = self.filling.remove(file).filter(|_| is_here) else { return };
-        let since = first.as_ref().map_or(begun, |(_, at)| *at);
-        let (at, took) = (SystemTime::now(), since.elapsed());
+    /// Its content, that of a node with so many bytes, is on its way.
+    pub(super) fn filling(&mut self, file: &Handle, node: NodeId, bytes: u64) {
+        self.filling.insert(file.clone(), (node, bytes, Instant::now()));
+    }
+
+    /// It came, or did not; what has happened by that.
+    pub(super) fn filled(&mut self, file: &Handle, is_here: bool, history: &History) -> Option<Happening> {
+        let (first, wanted) = (self.first.remove(file), self.wanted.remove(file));
+        let (node, bytes, begun) = self.filling.remove(file).filter(|_| is_here)?;
+        let took = first.as_ref().map_or(begun, |(_, at)| *at).elapsed();
         let program = first.map(|(program, _)| program);
         tracing::info!(?file, program = program.as_ref().map(|one| one.name.as_str()), bytes, ?took, "A content came back");
-        history.keep(Recalled { file: file.clone(), program, at, took, bytes });
+        history.keep(Recalled { file: file.clone(), program: program.clone() });
+        // An earlier run was asked for what nobody is known to wait for.
+        let what = if program.is_some() { What::RecalledByProgram } else { wanted.unwrap_or(What::RecalledByItself) };
+        Some(Happening {
+            waited_ms: what.is_awaited().then(|| u64::try_from(took.as_millis()).unwrap_or(u64::MAX)),
+            process: program.as_ref().map(|program| program.process),
+            user: program.as_ref().map(|program| program.user),
+            program: program.map(|program| program.name),
+            ..Happening::new(node, what, wall_ms(), bytes)
+        })
     }
 
     /// Forgets files whose wait has ended without content: emptied, refused, or whole by then.
     pub(super) fn keep(&mut self, is_waited_for: impl Fn(&Handle) -> bool) {
         self.first.retain(|file, _| is_waited_for(file));
+        self.wanted.retain(|file, _| is_waited_for(file));
         self.filling.retain(|file, _| is_waited_for(file));
     }
 }

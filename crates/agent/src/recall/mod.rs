@@ -33,6 +33,7 @@ use isotherm_core::trees::Handle;
 use isotherm_gate::guard::{GuardError, Sentry, Told};
 use isotherm_gate::{FileHandle, Root};
 
+pub use crate::catalog::{Happening, What};
 use crate::volume::{gate_handle, handle_of};
 use desk::Desk;
 use history::{Callers, History};
@@ -92,6 +93,8 @@ pub enum News {
     Used(Handle, bool),
     /// Its content cannot be had, and why.
     Failed(Handle, String),
+    /// Contents came or went; for those who are to be told later what happened to a file.
+    Happened(Vec<Happening>),
 }
 
 /// Is told the news.
@@ -121,10 +124,12 @@ pub enum Lengths {
 enum Input {
     Event(Event),
     Told(Vec<Told>),
+    /// These have left their endpoint and are to be whole.
+    Wanted(Vec<Handle>),
     /// Whether somebody waits for this one.
     IsBusyWith(Handle, Sender<bool>),
     /// These are wanted, and whoever wants them is told of each.
-    BringBack(Vec<Handle>, Lengths, Sender<(Handle, bool)>),
+    BringBack(Vec<Handle>, Lengths, What, Sender<(Handle, bool)>),
     /// Which of these may be worked on: the others are in hand already.
     Hold(Vec<Handle>, Sender<Vec<bool>>),
     /// Work on these has ended; whether each is known to be a stub.
@@ -218,7 +223,7 @@ impl Recall {
     /// Wants files whole that nobody waits for.
     pub fn want(&self, files: Vec<Handle>) {
         // It ends only with this.
-        let _ = self.inputs.send(Input::Event(Event::Wanted(files)));
+        let _ = self.inputs.send(Input::Wanted(files));
     }
 
     /// Those of these files whose record names what is here may hold more, of an earlier run or of a time when there was room: it is given
@@ -239,12 +244,13 @@ impl Recall {
         }
     }
 
-    /// Brings contents back and waits until each is there or will not come, or `go_on` says no; whether each is whole, in order.
+    /// Brings contents back, for a reason that is noted, and waits until each is there or will not come, or `go_on` says no; whether
+    /// each is whole, in order.
     #[must_use]
-    pub fn bring_back(&self, files: Vec<Handle>, lengths: Lengths, go_on: &dyn Fn() -> bool) -> Vec<bool> {
+    pub fn bring_back(&self, files: Vec<Handle>, lengths: Lengths, why: What, go_on: &dyn Fn() -> bool) -> Vec<bool> {
         let (reply, answers) = channel();
         // It ends only with this.
-        let _ = self.inputs.send(Input::BringBack(files.clone(), lengths, reply));
+        let _ = self.inputs.send(Input::BringBack(files.clone(), lengths, why, reply));
         let mut ended: BTreeMap<Handle, bool> = BTreeMap::new();
         while ended.len() < files.len() && go_on() {
             match answers.recv_timeout(READ) {

@@ -194,6 +194,10 @@ impl Performer {
         self.awaited.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(super) fn tell(&self, news: News) {
+        (self.tell)(news);
+    }
+
     /// Nobody waits for it any more.
     pub(super) fn give_up(&self, file: &Handle) {
         self.wanted().remove(file);

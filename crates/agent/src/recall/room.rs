@@ -13,7 +13,8 @@ use isotherm_core::trees::Handle;
 use isotherm_gate::Space;
 
 use super::perform::Performer;
-use super::{Candidate, News, hand_over};
+use super::{Candidate, Happening, News, What, hand_over};
+use crate::clock::wall_ms;
 
 /// Bytes that are freed beyond what is needed, so that not every recall has to look for some: this part of the volume, and
 /// this much at most.
@@ -131,10 +132,12 @@ impl Performer {
             return 0;
         }
         let results = hand_over(&self.inputs, &candidates, |mine| self.tier(mine));
-        let (mut gone, mut bytes) = (Vec::new(), 0);
+        let (mut gone, mut happened, mut bytes) = (Vec::new(), Vec::new(), 0);
         for (cold, result) in cold.iter().zip(results) {
             match result {
                 Ok(()) => {
+                    let record = &cold.candidate.record;
+                    happened.push(Happening::new(record.node, What::TieredForRecall, wall_ms(), record.size));
                     gone.push(cold.candidate.file.clone());
                     bytes += cold.bytes;
                 }
@@ -148,7 +151,8 @@ impl Performer {
             return 0;
         }
         tracing::info!(files = gone.len(), bytes, "Cold files were tiered, for the volume is full");
-        (self.tell)(News::Went(gone));
+        self.tell(News::Happened(happened));
+        self.tell(News::Went(gone));
         // What btrfs frees can be used when that is durable.
         if let Err(error) = self.root.sync() {
             tracing::warn!(%error, "What was freed may not be free yet");

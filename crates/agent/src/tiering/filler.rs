@@ -15,7 +15,7 @@ use isotherm_core::trees::{Handle, Record};
 
 use super::kept::Kept;
 use super::runner::Situation;
-use crate::catalog::CatalogReader;
+use crate::catalog::{CatalogReader, What};
 use crate::engine::Command;
 use crate::guarded::GuardedVolume;
 use crate::volume::gate_handle;
@@ -76,6 +76,15 @@ struct Filler {
 enum Why {
     Pinned,
     Coming,
+}
+
+impl Why {
+    fn what(self) -> What {
+        match self {
+            Self::Pinned => What::RecalledForPin,
+            Self::Coming => What::RecalledByItself,
+        }
+    }
 }
 
 impl Filler {
@@ -201,7 +210,7 @@ impl Filler {
             }
             let files: Vec<Handle> = part.iter().map(|used| used.file.2.clone()).collect();
             let mut done: BTreeMap<EndpointId, Vec<(NodeId, Option<Handle>)>> = BTreeMap::new();
-            for (used, is_whole) in part.into_iter().zip(volume.have_come(files, &go_on)) {
+            for (used, is_whole) in part.into_iter().zip(volume.have_come(files, why.what(), &go_on)) {
                 let (endpoint, node, file) = used.file;
                 if is_whole {
                     came += 1;

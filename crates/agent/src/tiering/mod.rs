@@ -13,5 +13,5 @@ mod uses;
 
 pub(crate) use cold::{Ground, by_times, cold_files};
 pub(crate) use kept::Kept;
-pub(crate) use outlook::outlook;
+pub(crate) use outlook::{outlook, outlook_of_stub};
 pub(crate) use runner::{Runner, Situation};

@@ -1,10 +1,24 @@
 //! What becomes of a content by itself, in a user's words.
 
-use isotherm_core::tiering::{File, Policy, STUB_MIN, Volume};
+use isotherm_core::tiering::{File, Policy, STUB_MIN, Stays, Volume};
 use isotherm_core::trees::{Local, Record};
 
 use super::kept::Kept;
 use crate::catalog::CatalogReader;
+
+/// Of a file whose content is in the share only.
+pub(crate) fn outlook_of_stub(catalog: &CatalogReader, record: &Record, local: &Local) -> String {
+    let is_pinned = Kept::new(catalog, Policy::default())
+        .is_some_and(|mut kept| kept.stays(catalog, record.node, &local.place) == Some(Stays::Pinned));
+    if is_pinned {
+        "comes by itself, for it is pinned, or when somebody opens it"
+    } else if catalog.is_coming(record.node) {
+        "comes by itself while there is room, for its endpoint has that come, or when somebody opens it"
+    } else {
+        "comes when somebody opens it"
+    }
+    .to_owned()
+}
 
 /// Of a file whose content is here, with its uses, at an endpoint whose contents go by this policy, if they go.
 pub(crate) fn outlook(

@@ -34,6 +34,8 @@ const AGAIN: (Duration, u32) = (Duration::from_secs(5), 20);
 const AGAIN_LOW: (Duration, u32) = (Duration::from_secs(1), 4);
 /// Between two times at which uses are kept.
 const KEEP: Duration = Duration::from_secs(30);
+/// The same of what happened to contents.
+const KEEP_HISTORY: Duration = Duration::from_secs(1);
 /// Files and bytes that go together: each file takes two descriptors until it has gone, and who opens one waits for all.
 const TOGETHER: usize = 256;
 const TOGETHER_BYTES: u64 = 64 << 20;
@@ -45,7 +47,7 @@ const STUCK_MAX: usize = 100_000;
 /// Files in one plan.
 const PLANNED: usize = 20_000;
 
-/// Its threads: one that lets go, one that notes what is used, and one that has come what should be here.
+/// Its threads: one that lets go, one that notes what is used, one that has come what should be here, and one that keeps what happened.
 #[derive(Debug)]
 pub(crate) struct Runner {
     ends: Arc<AtomicBool>,
@@ -67,10 +69,12 @@ impl Runner {
         let turn = Turn { ends: Arc::clone(&ends), ..Turn::default() };
         let (heard, until) = (Weak::clone(&volume), Arc::clone(&ends));
         let (filled, meanwhile) = (Weak::clone(&volume), Arc::clone(&ends));
+        let (noted, so_long) = (Weak::clone(&volume), Arc::clone(&ends));
         let threads = vec![
             std::thread::spawn(move || turn.run(&volume)),
             std::thread::spawn(move || listen(&heard, &until)),
             std::thread::spawn(move || fill(&filled, &meanwhile)),
+            std::thread::spawn(move || keep_history(&noted, &so_long)),
         ];
         Self { ends, threads }
     }
@@ -84,6 +88,19 @@ impl Drop for Runner {
             if thread.thread().id() != std::thread::current().id() && thread.join().is_err() {
                 tracing::error!("Tiering ended with a panic");
             }
+        }
+    }
+}
+
+/// Keeps what happened to contents, until it is to end: nobody who waits for one waits for that.
+fn keep_history(volume: &Weak<GuardedVolume>, ends: &AtomicBool) {
+    let mut kept = Instant::now();
+    while !ends.load(Ordering::Relaxed) {
+        std::thread::sleep(LOOK);
+        if kept.elapsed() >= KEEP_HISTORY {
+            let Some(volume) = volume.upgrade() else { return };
+            volume.history().write();
+            kept = Instant::now();
         }
     }
 }

@@ -15,7 +15,7 @@ use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Stdio};
 use std::sync::atomic::Ordering;
 
-use isotherm_agent::recall::{Lengths, NotTiered};
+use isotherm_agent::recall::{Lengths, NotTiered, What};
 use isotherm_gate::testing::on_each_fs;
 
 use bench::{Bench, noise, wait_until};
@@ -291,7 +291,7 @@ fn case_04_a_stub_whose_length_was_changed_stays_until_somebody_asks_for_its_con
             let file = bench.stub(&name, &content, 0o644);
             let handle = bench.candidate(&name, &content).unwrap().file;
             file.set_len(len).unwrap();
-            let wants = |lengths| recall.bring_back(vec![handle.clone()], lengths, &|| true);
+            let wants = |lengths| recall.bring_back(vec![handle.clone()], lengths, What::RecalledByCommand, &|| true);
             assert_eq!(fs::read(bench.path(&name)).unwrap_err().raw_os_error(), Some(5));
             assert_eq!(wants(Lengths::Kept), [false], "{name}");
             // No word of blocks: btrfs keeps zeros in the last one.
@@ -321,7 +321,7 @@ fn what_was_written_to_a_stub_behind_the_guard_stays_until_somebody_asks_for_its
             let file = bench.stub(&name, &content, 0o644);
             let handle = bench.candidate(&name, &content).unwrap().file;
             file.fill(offset, b"mine").unwrap();
-            let wants = |lengths| recall.bring_back(vec![handle.clone()], lengths, &|| true);
+            let wants = |lengths| recall.bring_back(vec![handle.clone()], lengths, What::RecalledByCommand, &|| true);
             assert_eq!(fs::read(bench.path(&name)).unwrap_err().raw_os_error(), Some(5));
             assert_eq!(wants(Lengths::Kept), [false], "{name}");
             let mut found = [0; 4];
@@ -337,7 +337,7 @@ fn what_was_written_to_a_stub_behind_the_guard_stays_until_somebody_asks_for_its
         file.fill(299_990, b"mine").unwrap();
         bench.contents.hold_at.store(150_000, Ordering::Relaxed);
         std::thread::scope(|scope| {
-            let begun = scope.spawn(|| recall.bring_back(vec![handle.clone()], Lengths::Kept, &|| true));
+            let begun = scope.spawn(|| recall.bring_back(vec![handle.clone()], Lengths::Kept, What::RecalledByCommand, &|| true));
             wait_until(|| bench.contents.held.load(Ordering::Relaxed));
             bench.contents.breaks.store(true, Ordering::Relaxed);
             bench.contents.hold_at.store(0, Ordering::Relaxed);

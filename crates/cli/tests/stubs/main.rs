@@ -28,6 +28,7 @@ mod sync;
 mod texts;
 mod users;
 mod volumes;
+mod why;
 mod witness;
 
 use dice::Dice;

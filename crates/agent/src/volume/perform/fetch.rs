@@ -55,6 +55,8 @@ pub(super) struct Staged {
     pub(super) stat: Stat,
     /// Its metadata as the file system shows it.
     pub(super) shown: Metadata,
+    /// It comes without its content.
+    pub(super) is_stub: bool,
 }
 
 /// A file whose content is being fetched.
@@ -247,7 +249,8 @@ fn complete(performer: &Performer, mut files: Vec<File<'_>>) -> Vec<Result<Stage
             (_, Some(failed)) => Err(failed),
             (Some(part), None) => {
                 let full = performer.staged_name(FULL, file.step.node);
-                seal(performer, part, full).map_err(|error| refused(step_name(file.step), &error))
+                let sealed = seal(performer, part, full).map(|staged| Staged { is_stub: file.as_stub, ..staged });
+                sealed.map_err(|error| refused(step_name(file.step), &error))
             }
             (None, None) => Err(missing(file.step, "Its content is not in the share")),
         };
@@ -279,7 +282,7 @@ pub(super) fn staged(performer: &Performer, name: String) -> Result<Staged, Gate
     let inode = performer.volume.staging().dir().inode(OsStr::new(&name))?;
     let stat = inode.stat()?;
     let shown = performer.volume.read_metadata(&inode, &stat)?;
-    Ok(Staged { name, inode, stat, shown })
+    Ok(Staged { name, inode, stat, shown, is_stub: false })
 }
 
 /// The name that a step is about, for messages.

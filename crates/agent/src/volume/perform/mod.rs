@@ -123,6 +123,7 @@ fn fetched(step: &Step) -> Option<&Content> {
 impl Batch<'_> {
     fn group(&mut self, steps: &[Step]) -> Vec<StepResult> {
         let staged = fetch::stage(self.performer, steps);
+        let are_stubs: Vec<bool> = staged.iter().map(|staged| matches!(staged, Some(Ok(staged)) if staged.is_stub)).collect();
         let mut results = Vec::with_capacity(steps.len());
         let mut displaced: Vec<(usize, Displaced)> = Vec::new();
         for (at, (step, staged)) in steps.iter().zip(staged).enumerate() {
@@ -146,6 +147,10 @@ impl Batch<'_> {
             return results;
         }
         self.let_go(displaced, &mut results);
+        let done = steps.iter().zip(&results).zip(are_stubs);
+        let arrived = done.filter(|((_, result), is_stub)| *is_stub && matches!(result, StepResult::Done(_)));
+        let arrived: Vec<(NodeId, u64)> = arrived.filter_map(|((step, _), _)| Some((step.node, fetched(step)?.size()))).collect();
+        self.performer.stubs.arrived(&arrived);
         results
     }
 

@@ -28,6 +28,9 @@ pub trait StubGuard: Send + Sync + std::fmt::Debug {
     /// Asks for the contents of these files, whoever waits for them.
     fn bring_back(&self, files: Vec<Handle>);
 
+    /// Files came without their content: their nodes, and the length of each in bytes.
+    fn arrived(&self, files: &[(NodeId, u64)]);
+
     /// Whether somebody waits for the content of a file: then it is not the moment to take it away.
     fn is_awaited(&self, file: &Handle) -> bool;
 }
@@ -151,6 +154,13 @@ impl StubRules {
                 count = files.len(),
                 "Tiered files have left the endpoint, and nobody can bring their content back"
             ),
+        }
+    }
+
+    /// Tells that files have come without their content; see [`StubGuard::arrived`].
+    pub(super) fn arrived(&self, files: &[(NodeId, u64)]) {
+        if let Some(guard) = self.guard().filter(|_| !files.is_empty()) {
+            guard.arrived(files);
         }
     }
 
