@@ -5,12 +5,14 @@
 
 mod file;
 mod heat;
+mod next;
 mod pins;
 mod residency;
 mod why;
 
 pub use file::{FileState, FileView, RecallView};
-pub use heat::{BANDS_DAYS, HeatRow};
+pub use heat::{BANDS_DAYS, DEPTH_MAX, HeatRow};
+pub use next::{COUNT_MAX, ComesNext, GoesFor, GoesNext, NextView};
 pub use residency::Moved;
 pub(crate) use residency::{count_stubs, recall_all};
 pub use why::{Below, Happened, Standing, WhyView};
@@ -71,6 +73,16 @@ pub enum Request {
     Heat {
         /// Where.
         path: ShownPath,
+        /// Folders in folders down to this depth, at most [`DEPTH_MAX`]; 1 for those directly below it.
+        #[serde(default = "direct")]
+        depth: u32,
+    },
+    /// What goes and comes next by itself on the volume on which a path lies.
+    Next {
+        /// Where.
+        path: ShownPath,
+        /// How many of each, at most [`COUNT_MAX`].
+        count: usize,
     },
     /// Give up the content of a file, or of all files below a directory. Answered again and again until it is done.
     Tier {
@@ -108,6 +120,10 @@ pub enum Request {
     Pins,
 }
 
+fn direct() -> u32 {
+    1
+}
+
 /// What is answered.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -120,8 +136,10 @@ pub enum Answer {
     Why(Box<WhyView>),
     /// To [`Request::Problems`].
     Problems(Vec<ShownProblem>),
-    /// To [`Request::Heat`]: the folders directly below it.
+    /// To [`Request::Heat`]: the folders below it.
     Heat(Vec<HeatRow>),
+    /// To [`Request::Next`].
+    Next(Box<NextView>),
     /// To [`Request::Pin`]: whether that changed anything.
     Pinned(bool),
     /// To [`Request::Pins`]: absolute paths.
@@ -253,25 +271,24 @@ fn answer(request: &Request, (overview, guarded): &Known, tell: &mut dyn FnMut(&
             move_content(path, Way::Recall(Recalling { lengths, pattern, together, by_warmth }))
                 .map_or_else(Answer::Error, |moved| Answer::Moved(Box::new(moved)))
         }
-        Request::Pin { path, pinned } => match path.bytes().ok_or_else(|| "Path is not base64".to_owned()) {
-            Ok(path) => pins::set((&overview, guarded), &path, *pinned).map_or_else(Answer::Error, Answer::Pinned),
-            Err(why) => Answer::Error(why),
-        },
+        Request::Pin { path, pinned } => about(path, |path| pins::set((&overview, guarded), path, *pinned).map(Answer::Pinned)),
         Request::Pins => pins::list(&overview).map_or_else(Answer::Error, Answer::Pins),
         Request::Problems => Answer::Problems(problems(&overview)),
-        Request::Heat { path } => match path.bytes().ok_or_else(|| "Path is not base64".to_owned()) {
-            Ok(path) => heat::show((&overview, guarded), &path).map_or_else(Answer::Error, Answer::Heat),
-            Err(why) => Answer::Error(why),
-        },
-        Request::Why { path } => match path.bytes().ok_or_else(|| "Path is not base64".to_owned()) {
-            Ok(path) => why::show((&overview, guarded), &path).map_or_else(Answer::Error, |view| Answer::Why(Box::new(view))),
-            Err(why) => Answer::Error(why),
-        },
-        Request::File { path } => match path.bytes().ok_or_else(|| "Path is not base64".to_owned()) {
-            Ok(path) => file::show((&overview, guarded), &path).map_or_else(Answer::Error, |view| Answer::File(Box::new(view))),
-            Err(why) => Answer::Error(why),
-        },
+        Request::Heat { path, depth } => about(path, |path| heat::show((&overview, guarded), path, *depth).map(Answer::Heat)),
+        Request::Next { path, count } => {
+            about(path, |path| next::show((&overview, guarded), path, *count).map(|view| Answer::Next(Box::new(view))))
+        }
+        Request::Why { path } => {
+            about(path, |path| why::show((&overview, guarded), path).map(|view| Answer::Why(Box::new(view))))
+        }
+        Request::File { path } => {
+            about(path, |path| file::show((&overview, guarded), path).map(|view| Answer::File(Box::new(view))))
+        }
     }
+}
+
+fn about(path: &ShownPath, answer: impl FnOnce(&[u8]) -> Result<Answer, String>) -> Answer {
+    path.bytes().ok_or_else(|| "Path is not base64".to_owned()).and_then(|path| answer(&path)).unwrap_or_else(Answer::Error)
 }
 
 fn problems(overview: &Overview) -> Vec<ShownProblem> {

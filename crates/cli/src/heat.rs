@@ -1,8 +1,12 @@
-//! `isotherm heat`: how warm the contents below a folder are, as a map for people, a table for spreadsheets, or JSON.
+//! `isotherm heat`: how warm the contents below a folder are, as a map for people, a table for spreadsheets, or JSON; and what goes and
+//! comes next.
 //!
 //! It asks the agent of this machine.
 //!
 //! **Invariant:** the cells of a map are shared out by bytes, and together they are all of them.
+
+mod next;
+mod tree;
 
 use std::os::unix::ffi::OsStrExt;
 
@@ -22,24 +26,38 @@ const CELLS: usize = 24;
 const SHADES: [char; BANDS_DAYS.len() + 1] = ['\u{2588}', '\u{2593}', '\u{2592}', '\u{2591}', '\u{b7}'];
 
 pub(crate) fn run(wanted: Heat) -> Result<Answer, Failure> {
+    if wanted.next {
+        return next::run(&wanted);
+    }
     let path = real(&wanted.path)?;
     let (_, state) = agent_of(&path, wanted.state.as_deref())?;
-    let request = Request::Heat { path: ShownPath::new(path.as_os_str().as_bytes()) };
+    let depth = if wanted.tree { wanted.depth } else { 1 };
+    let request = Request::Heat { path: ShownPath::new(path.as_os_str().as_bytes()), depth };
     // A million files take some seconds.
     let mut rows = match agents::answered(&state, control::ask_and_follow(&state, &request, |_| ()))? {
         AgentAnswer::Heat(rows) => rows,
         AgentAnswer::Error(why) => return Err(Failure::failed(text(&why))),
         _ => return Err(agents::unfitting(&state)),
     };
-    rows.sort_by_key(|row| std::cmp::Reverse(row.bytes));
-    Ok(Answer::new(wanted.format.json, &rows, || if wanted.csv { csv(&rows) } else { map(&rows) }))
+    if wanted.tree {
+        rows = tree::in_order(rows);
+    } else {
+        rows.sort_by_key(|row| std::cmp::Reverse(row.bytes));
+    }
+    let show = || match (wanted.csv, wanted.tree) {
+        (true, _) => csv(&rows),
+        (false, true) => map(&tree::lines(&text(&path.display().to_string()), &rows)),
+        (false, false) => map(&rows.iter().map(|row| (name(row), row.clone())).collect::<Vec<_>>()),
+    };
+    Ok(Answer::new(wanted.format.json, &rows, show))
 }
 
-fn map(rows: &[HeatRow]) -> String {
+/// Each folder as a line, by what stands for it.
+fn map(lines: &[(String, HeatRow)]) -> String {
     let mut table = Table::new(&["folder", "files>", "size>", "tiered>", "last use", "warm to cold"]);
-    for row in rows {
+    for (name, row) in lines {
         table.row(vec![
-            name(row),
+            name.clone(),
             size::count(row.files),
             size::bytes(row.bytes),
             size::bytes(row.tiered_bytes),
@@ -57,8 +75,8 @@ fn name(row: &HeatRow) -> String {
     if row.name.bytes().is_some_and(|bytes| bytes.is_empty()) { "(files here)".to_owned() } else { format!("{name}/") }
 }
 
-/// Each band gets cells by its bytes, and whoever has any gets one as long as there are.
-fn cells(bands: &[u64; SHADES.len()]) -> String {
+/// A map's cells: each band gets some by its bytes, and whoever has any gets one as long as there are.
+pub(crate) fn cells(bands: &[u64; SHADES.len()]) -> String {
     let all: u64 = bands.iter().sum();
     if all == 0 {
         return String::new();
@@ -113,7 +131,7 @@ mod tests {
             ..HeatRow::default()
         };
         let rows = [row(b"plans", [50, 0, 0, 0, 50]), row(b"", [0, 0, 0, 10, 0])];
-        let shown = map(&rows);
+        let shown = map(&rows.clone().map(|row| (name(&row), row)));
         assert!(shown.contains("plans/") && shown.contains("(files here)") && shown.contains("used within"), "{shown}");
         assert_eq!(csv(&rows).lines().nth(1), Some("\"plans/\",3,100,0,0,50,0,0,0,50,0"));
     }

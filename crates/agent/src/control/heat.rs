@@ -1,4 +1,4 @@
-//! How warm the contents below a directory are, folder by folder.
+//! How warm the contents below a directory are, folder by folder, and folders in folders.
 
 use std::collections::BTreeMap;
 
@@ -19,10 +19,13 @@ use crate::guarded::{GuardedVolume, GuardedVolumes};
 pub const BANDS_DAYS: [u64; 4] = [1, 7, 30, 365];
 const DAY_MS: u64 = 24 * 3_600 * 1_000;
 
+/// Folders in folders are told of down to this depth.
+pub const DEPTH_MAX: u32 = 64;
+
 /// A folder, or the files that lie directly in the one that was asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeatRow {
-    /// Its name; empty for the files that lie directly in the folder asked for.
+    /// Its path below the folder asked for; empty for the files that lie directly in the folder asked for.
     #[serde(flatten)]
     pub name: ShownPath,
     /// Files in it and below.
@@ -39,16 +42,27 @@ pub struct HeatRow {
     pub last_ms: u64,
 }
 
-/// The folders directly below a directory, by name.
-pub(super) fn show((overview, guarded): (&Overview, &GuardedVolumes), path: &[u8]) -> Result<Vec<HeatRow>, String> {
+impl HeatRow {
+    /// With the files of another one too.
+    pub fn add(&mut self, other: &Self) {
+        self.files += other.files;
+        self.bytes += other.bytes;
+        self.tiered_files += other.tiered_files;
+        self.tiered_bytes += other.tiered_bytes;
+        self.bands.iter_mut().zip(other.bands).for_each(|(bytes, more)| *bytes += more);
+        self.last_ms = self.last_ms.max(other.last_ms);
+    }
+}
+
+/// The folders below a directory down to a depth, each with all that is below it: 1 for those directly in it. Each stands before
+/// those in it.
+pub(super) fn show((overview, guarded): (&Overview, &GuardedVolumes), path: &[u8], depth: u32) -> Result<Vec<HeatRow>, String> {
     let Spot { catalog, volume, record: top, .. } = file::on_guarded((overview, guarded), path)?;
     let map = Map { catalog: &catalog, volume: &volume, now_ms: wall_ms() };
     let mut rows = vec![];
     let mut own = HeatRow { name: ShownPath::new(b""), ..HeatRow::default() };
     for directory in map.add_files(top.node, &mut own) {
-        let mut row = HeatRow { name: ShownPath::new(name_of(&directory)), ..HeatRow::default() };
-        map.add_all(directory.node, &mut row);
-        rows.push(row);
+        map.add_folder(&directory, b"", depth.clamp(1, DEPTH_MAX), &mut rows);
     }
     if own.files > 0 {
         rows.push(own);
@@ -81,6 +95,24 @@ impl Map<'_> {
         while let Some(node) = open.pop() {
             open.extend(self.add_files(node, row).into_iter().map(|below| below.node));
         }
+    }
+
+    /// Adds the row of a directory that lies in the folder with this path, and of those in it down to a depth; how much there is.
+    fn add_folder(&self, directory: &Record, above: &[u8], depth: u32, rows: &mut Vec<HeatRow>) -> HeatRow {
+        let separator: &[u8] = if above.is_empty() { b"" } else { b"/" };
+        let path = [above, separator, name_of(directory)].concat();
+        let (mut row, at) = (HeatRow { name: ShownPath::new(&path), ..HeatRow::default() }, rows.len());
+        rows.push(row.clone());
+        if depth > 1 {
+            for below in self.add_files(directory.node, &mut row) {
+                let more = self.add_folder(&below, &path, depth - 1, rows);
+                row.add(&more);
+            }
+        } else {
+            self.add_all(directory.node, &mut row);
+        }
+        rows[at] = row.clone();
+        row
     }
 
     /// Adds the files of a directory, and gives the directories in it.

@@ -13,6 +13,7 @@ use isotherm_core::node::Kind;
 use isotherm_core::tiering::{Policy, Used, Warmest};
 use isotherm_core::trees::{Handle, Record};
 
+use super::cold::Ground;
 use super::kept::Kept;
 use super::runner::Situation;
 use crate::catalog::{CatalogReader, What};
@@ -39,6 +40,9 @@ const PAGE: usize = 1_000;
 
 /// A file whose content may come: which endpoint, which node, and its inode.
 type Coming = (EndpointId, NodeId, Handle);
+
+/// Nodes that need not come any more, each with the inode that was seen.
+type Done = Vec<(NodeId, Option<Handle>)>;
 
 /// What is pinned, by endpoints.
 type Pins = Vec<(EndpointId, BTreeSet<NodeId>)>;
@@ -87,25 +91,66 @@ impl Why {
     }
 }
 
+/// A content that is to come by itself.
+#[derive(Clone, Debug)]
+pub(crate) struct Expected {
+    pub(crate) endpoint: EndpointId,
+    pub(crate) node: NodeId,
+    /// [`What::RecalledForPin`] or [`What::RecalledByItself`].
+    pub(crate) why: What,
+    /// There is room for it now, with all that come before.
+    pub(crate) fits: bool,
+}
+
+/// What is to come by itself, in the order in which it does: what is pinned, then what endpoints want to have here.
+pub(crate) fn expected(volume: &Arc<GuardedVolume>) -> Vec<Expected> {
+    let Some(Situation { grounds, volume: space }) = volume.situation() else { return Vec::new() };
+    let (mut filler, ends) = (Filler::default(), AtomicBool::new(false));
+    filler.open(&grounds);
+    let pinned = filler.pinned(volume, &filler.pins(), &ends);
+    let (coming, _) = filler.coming(volume, &ends, &|_, _| {});
+    let (mut expected, mut known) = (Vec::new(), BTreeSet::new());
+    for (why, found, room) in [(Why::Pinned, pinned, space.room_for_pinned()), (Why::Coming, coming, space.spare_room())] {
+        let all = found.into_room(u64::MAX);
+        let mut chosen = Warmest::new(CHOSEN);
+        all.iter().cloned().for_each(|used| chosen.offer(used));
+        let fitting: BTreeSet<Coming> = chosen.into_room(room).into_iter().map(|used| used.file).collect();
+        for Used { file, .. } in all {
+            if known.insert(file.clone()) {
+                expected.push(Expected { endpoint: file.0, node: file.1, why: why.what(), fits: fitting.contains(&file) });
+            }
+        }
+    }
+    expected
+}
+
 impl Filler {
-    /// Has come what should; whether there may be more at once.
-    fn turn(&mut self, volume: &Arc<GuardedVolume>, ends: &AtomicBool) -> bool {
-        let Some(Situation { grounds, volume: space }) = volume.situation() else { return false };
-        self.stuck.retain(|_, until| Instant::now() < *until);
+    /// Has a view of the catalogs of these endpoints, and of no others.
+    fn open(&mut self, grounds: &[Ground]) {
         self.readers.retain(|endpoint, _| grounds.iter().any(|ground| ground.endpoint == *endpoint));
-        for ground in &grounds {
+        for ground in grounds {
             if !self.readers.contains_key(&ground.endpoint)
                 && let Ok(reader) = CatalogReader::open(&ground.catalog)
             {
                 self.readers.insert(ground.endpoint, reader);
             }
         }
-        let pins: Pins = self
-            .readers
+    }
+
+    fn pins(&self) -> Pins {
+        self.readers
             .iter()
             .filter_map(|(endpoint, reader)| Some((*endpoint, reader.pinned()?)))
             .filter(|(_, pins)| !pins.is_empty())
-            .collect();
+            .collect()
+    }
+
+    /// Has come what should; whether there may be more at once.
+    fn turn(&mut self, volume: &Arc<GuardedVolume>, ends: &AtomicBool) -> bool {
+        let Some(Situation { grounds, volume: space }) = volume.situation() else { return false };
+        self.stuck.retain(|_, until| Instant::now() < *until);
+        self.open(&grounds);
+        let pins = self.pins();
         let is_due = |again: Option<Instant>| again.is_none_or(|again| Instant::now() >= again);
         let mut came = 0;
         if !pins.is_empty() && (is_due(self.pins_again) || pins != self.pins) && space.room_for_pinned() > 0 {
@@ -117,7 +162,10 @@ impl Filler {
         }
         if self.chosen.is_empty() && is_due(self.coming_again) && space.spare_room() > 0 {
             let begun = Instant::now();
-            let (found, is_any) = self.coming(volume, ends);
+            let settle = |endpoint, done| {
+                volume.ask(endpoint, Command::NotComing(done));
+            };
+            let (found, is_any) = self.coming(volume, ends, &settle);
             self.chosen = found.into_room(space.spare_room()).into();
             // Soon again where little had to be looked at; not where much is to come and nothing of it fits, or comes.
             let least = if is_any && self.chosen.is_empty() { AGAIN.0 } else { LOOK };
@@ -148,8 +196,8 @@ impl Filler {
         warmest
     }
 
-    /// Files that endpoints want whole, and whether there are any.
-    fn coming(&self, volume: &GuardedVolume, ends: &AtomicBool) -> (Warmest<Coming>, bool) {
+    /// Files that endpoints want whole, and whether there are any. Those that are whole, or gone, are given to `settle`.
+    fn coming(&self, volume: &GuardedVolume, ends: &AtomicBool, settle: &dyn Fn(EndpointId, Done)) -> (Warmest<Coming>, bool) {
         let (mut warmest, mut is_any) = (Warmest::new(CHOSEN), false);
         for (endpoint, reader) in &self.readers {
             let mut after = None;
@@ -170,7 +218,7 @@ impl Filler {
                     }
                 }
                 if !done.is_empty() {
-                    volume.ask(*endpoint, Command::NotComing(done));
+                    settle(*endpoint, done);
                 }
             }
         }
@@ -209,7 +257,7 @@ impl Filler {
                 break;
             }
             let files: Vec<Handle> = part.iter().map(|used| used.file.2.clone()).collect();
-            let mut done: BTreeMap<EndpointId, Vec<(NodeId, Option<Handle>)>> = BTreeMap::new();
+            let mut done: BTreeMap<EndpointId, Done> = BTreeMap::new();
             for (used, is_whole) in part.into_iter().zip(volume.have_come(files, why.what(), &go_on)) {
                 let (endpoint, node, file) = used.file;
                 if is_whole {

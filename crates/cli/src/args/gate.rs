@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
+use isotherm_agent::control::{COUNT_MAX, DEPTH_MAX};
 use isotherm_gate::link::{Guarding, RUN_FOLDER};
 
 use super::{Format, Log};
@@ -62,7 +63,19 @@ pub(crate) struct Residency {
 pub(crate) struct Heat {
     /// A folder of an endpoint on a guarded volume
     pub(crate) path: PathBuf,
-    /// A table for spreadsheets, with exact numbers
+    /// Folders in folders; of each level the largest
+    #[arg(long)]
+    pub(crate) tree: bool,
+    /// How many levels of folders
+    #[arg(long, value_name = "LEVELS", default_value_t = 3, requires = "tree", value_parser = clap::value_parser!(u32).range(1..=DEPTH_MAX as i64))]
+    pub(crate) depth: u32,
+    /// What goes next by itself on the volume of the folder, what comes, and why
+    #[arg(long, conflicts_with_all = ["tree", "csv"])]
+    pub(crate) next: bool,
+    /// How many of each are listed
+    #[arg(long, value_name = "NUMBER", default_value_t = 20, requires = "next", value_parser = clap::value_parser!(u16).range(1..=COUNT_MAX as i64))]
+    pub(crate) count: u16,
+    /// A table for spreadsheets, with exact numbers, also of what --tree would leave out
     #[arg(long, conflicts_with = "json")]
     pub(crate) csv: bool,
     /// State folder of the agent. Without it all agents of this machine are asked

@@ -15,6 +15,7 @@ mod dice;
 mod fsx;
 mod kills;
 mod neighbours;
+mod next;
 mod office;
 mod policies;
 mod power;

@@ -51,6 +51,13 @@ impl<T: Ord> Plan<T> {
         Self { coldest: Coldest::freeing(bytes, limit), is_urgent: true, ..Self::new(volume, now_ms, 0) }
     }
 
+    /// Of the files that go next, however much or little is needed: the coldest, in the order in which they go. What is old is one of
+    /// them, and has no part of its own.
+    #[must_use]
+    pub fn in_order(volume: Volume, now_ms: u64, limit: usize) -> Self {
+        Self { coldest: Coldest::freeing(u64::MAX, limit), ..Self::new(volume, now_ms, 0) }
+    }
+
     /// Whether a file that is at least that warm may go: if not, nobody need look closer at it.
     #[must_use]
     pub fn would_take(&self, policy: &Policy, file: &File) -> bool {
@@ -174,6 +181,21 @@ mod tests {
         let file = File { size: GIB, heat: Heat::once(NOW - DAY_MS), came_ms: 0 };
         (0..5).for_each(|number| plan.offer(&policy, &file, number).unwrap());
         assert_eq!(plan.into_going().len(), 3);
+    }
+
+    #[test]
+    fn what_goes_next_is_in_the_order_in_which_it_goes_and_what_stays_is_none_of_it() {
+        let volume = Volume { total: 500 * GIB, free: 400 * GIB, unsent: 0, free_percent: 20 };
+        let policy = Policy { older_than_s: Some(3_600), ..Policy::default() };
+        let mut plan = Plan::in_order(volume, NOW, 3);
+        let file = |days: u64| File { size: 2 * GIB, heat: Heat::once(NOW - days * DAY_MS), came_ms: 0 };
+        for (days, name) in [(1, "d"), (40, "b"), (0, "e"), (400, "a"), (9, "c")] {
+            plan.offer(&policy, &file(days), name).unwrap();
+        }
+        let young = File { came_ms: NOW, ..file(900) };
+        assert_eq!(plan.offer(&policy, &young, "young"), Err(Stays::Young));
+        let names: Vec<_> = plan.into_going().into_iter().map(|going| going.file).collect();
+        assert_eq!(names, ["a", "b", "c"]);
     }
 
     #[test]
