@@ -30,6 +30,9 @@ pub struct PolicyChange {
     /// What comes of the files that the share has when the endpoint begins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub initial: Option<Initial>,
+    /// Bytes from which on a file is streamed; 0: none is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream_from: Option<u64>,
     /// Whether clients of Samba see tiered files as offline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offline_attribute: Option<bool>,
@@ -61,6 +64,7 @@ impl PolicyChange {
             largest_percent: self.largest_percent.unwrap_or(to.largest_percent),
             download: self.download.unwrap_or(to.download),
             initial: self.initial.unwrap_or(to.initial),
+            stream_from: self.stream_from.map_or(to.stream_from, |size| (size > 0).then_some(size)),
             offline_attribute: self.offline_attribute.unwrap_or(to.offline_attribute),
             keep: self.keep.clone().unwrap_or(to.keep),
             programs: self.programs.clone().unwrap_or(to.programs),

@@ -10,6 +10,7 @@ use isotherm_api::Client;
 use isotherm_api::management::{Endpoint, EndpointChange, EndpointStatus, NewEndpoint};
 use isotherm_api::sync::{EndpointState, InitialUpload, OnStubs, Watch};
 use isotherm_core::ids::EndpointId;
+use isotherm_core::stub::STREAM_MIN;
 use isotherm_core::tiering::{Download, Initial, Policy};
 
 use crate::args::{EndpointCommand, OfGroup, OneEndpoint};
@@ -253,6 +254,11 @@ fn policy(policy: &Policy) -> String {
     parts.push(format!("from {}", size::bytes(policy.min_size)));
     if policy.largest_percent < 100 {
         parts.push(format!("first what takes over {}% of the room", policy.largest_percent));
+    }
+    match policy.stream_from {
+        Some(STREAM_MIN) => {}
+        Some(size) => parts.push(format!("streamed from {}", size::bytes(size))),
+        None => parts.push("never streamed".to_owned()),
     }
     if !policy.offline_attribute {
         parts.push("not shown as offline".to_owned());

@@ -92,6 +92,15 @@ impl Members {
         Pins(self.endpoints().iter().filter_map(read).collect())
     }
 
+    /// What the endpoint is set to that a file belongs to.
+    fn rules_of(&self, file: &Handle) -> Option<Arc<StubRules>> {
+        let mut members: Vec<(Arc<StubRules>, Arc<FromShare>)> =
+            self.endpoints().values().map(|member| (Arc::clone(&member.stubs), Arc::clone(&member.source))).collect();
+        // Without the lock: whose a file is, is asked of a catalog.
+        if members.len() == 1 { members.pop() } else { members.into_iter().find(|(_, source)| source.has(file)) }
+            .map(|(stubs, _)| stubs)
+    }
+
     /// Whether what is safe in the share cannot be told at some endpoint that tiers.
     pub(super) fn is_unsure(&self) -> bool {
         self.endpoints().values().any(|member| member.stubs.is_unsure())
@@ -193,14 +202,12 @@ impl Source for Members {
         Err(failure)
     }
 
+    fn streams_from(&self, file: &Handle) -> Option<u64> {
+        self.rules_of(file)?.stream_from()
+    }
+
     fn treatment(&self, file: &Handle, program: &Program) -> Treatment {
-        let members: Vec<(Arc<StubRules>, Arc<FromShare>)> =
-            self.endpoints().values().map(|member| (Arc::clone(&member.stubs), Arc::clone(&member.source))).collect();
-        // Without the lock: whose a file is, is asked of a catalog.
-        let its = match &members[..] {
-            [(only, _)] => Some(only),
-            all => all.iter().find(|(_, source)| source.has(file)).map(|(stubs, _)| stubs),
-        };
+        let its = self.rules_of(file);
         let user = (!program.name.is_empty()).then_some(program.user);
         its.map_or(Treatment::Allow, |stubs| stubs.treatment(&program.name, user))
     }

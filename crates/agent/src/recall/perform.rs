@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use isotherm_core::stub::{Event, Failure, Found, RecordError, StubRecord, Units};
+use isotherm_core::stub::{Event, Failure, Found, RecordError, STREAM_MIN, StubRecord, Units};
 use isotherm_core::tiering::Treatment;
 use isotherm_core::trees::Handle;
 use isotherm_gate::guard::{Program, Sentry};
@@ -51,6 +51,11 @@ pub trait Source: Send + Sync + std::fmt::Debug {
 
     /// Whether clients of Samba are to see that the content of a file is away.
     fn shows_offline(&self, file: &Handle) -> bool;
+
+    /// Bytes from which on a file may be read while it comes, if it may.
+    fn streams_from(&self, _file: &Handle) -> Option<u64> {
+        Some(STREAM_MIN)
+    }
 
     /// How a program is treated that opens a file.
     fn treatment(&self, _file: &Handle, _program: &Program) -> Treatment {
@@ -310,10 +315,10 @@ impl Performer {
             Some(Err(error)) => (Some(Err(error)), None),
             None => (None, None),
         };
-        let streams = Self::may_stream(&opened)?;
         // Room that is only reserved counts.
         let stat = opened.stat()?;
         let has_blocks = opened.has_data()? || (resident.is_some() && stat.blocks > 8);
+        let streams = self.source.streams_from(file).is_some_and(|least| stat.size >= least) && Self::may_stream(&opened)?;
         Ok(Found { record, size: stat.size, has_blocks, resident, streams })
     }
 

@@ -37,6 +37,9 @@ pub(crate) struct TieringSettings {
     /// there is room, the warmest first, or `whole` files from the start
     #[arg(long, value_name = "WHAT", value_enum, group = "setting")]
     pub(crate) initial: Option<InitialMode>,
+    /// Programs that stream need not wait for all of a file of this size and more, such as 64MiB; `off` if they are to wait for every file
+    #[arg(long, value_name = "SIZE", value_parser = parse_stream, group = "setting")]
+    pub(crate) stream_from: Option<u64>,
     /// Whether Windows clients see tiered files as offline, and make no thumbnails of them; for what is tiered from now on
     #[arg(long, value_name = "on|off", value_parser = parse_switch, group = "setting")]
     pub(crate) offline_attribute: Option<bool>,
@@ -46,8 +49,9 @@ pub(crate) struct TieringSettings {
     pub(crate) keep: Vec<String>,
     /// How a program is treated that opens tiered files, as PROGRAM=TREATMENT or PROGRAM@USER=TREATMENT, with the name as the kernel shows it
     /// and the number of a user: `deny` fails the opening, `slow` has content come when nobody else waits, `cold` counts reading for
-    /// nothing, which `slow` does too, and `allow` is for everybody else. Repeat it; the first that fits counts, and the given ones
-    /// replace the earlier ones. Known indexers, scanners and backups are slow without a rule
+    /// nothing, which `slow` does too, `stream` lets it read a large file while it comes, and `allow` is for everybody else. Repeat it; the
+    /// first that fits counts, and the given ones replace the earlier ones. Without a rule known indexers, scanners and backups are slow, and
+    /// known players, programs for archives, and Samba stream
     #[arg(long = "program", value_name = "RULE", group = "setting")]
     pub(crate) programs: Vec<ProgramRule>,
     /// No rules for programs any more
@@ -104,6 +108,7 @@ impl TieringSettings {
             largest_percent: self.largest,
             download: self.download.map(Into::into),
             initial: self.initial.map(Into::into),
+            stream_from: self.stream_from,
             offline_attribute: self.offline_attribute,
             programs: (self.no_programs || !self.programs.is_empty()).then(|| self.programs.clone()),
             keep: (self.keep_nothing || !self.keep.is_empty()).then(|| self.keep.clone()),
@@ -115,6 +120,10 @@ impl TieringSettings {
 fn parse_percent(text: &str) -> Result<u8, String> {
     let number = text.trim().trim_end_matches('%').trim().parse::<u8>().ok().filter(|percent| *percent <= 100);
     number.ok_or_else(|| format!("`{text}` is not a whole percentage from 0% to 100%"))
+}
+
+fn parse_stream(text: &str) -> Result<u64, String> {
+    if text == "off" { Ok(0) } else { size::parse(text) }
 }
 
 fn parse_age(text: &str) -> Result<u64, String> {

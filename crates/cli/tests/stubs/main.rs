@@ -12,6 +12,7 @@ mod arrivals;
 mod copies;
 #[path = "../volumes/dice.rs"]
 mod dice;
+mod films;
 mod fsx;
 mod kills;
 mod neighbours;

@@ -93,21 +93,35 @@ fn save_on(folder: &Path, saved: &[Mutex<u64>], ends: &AtomicBool, mut dice: Dic
 }
 
 /// What the disk held at one moment, mounted by itself and looked at.
-fn cut(office: &Office, fs: Fs, saved: &[Mutex<u64>]) {
+pub(crate) fn with_cut<T>(office: &Office, fs: Fs, look: impl FnOnce(&Root) -> T) -> T {
     let (clone, place) = (office.beside().join("clone"), office.beside().join("cut"));
     fs::create_dir_all(&place).unwrap();
-    // What is durable by now has to be there.
-    let durable: Vec<u64> = saved.iter().map(|number| *number.lock().unwrap()).collect();
     ioctl_ficlone(File::create(&clone).unwrap(), File::open(office.image()).unwrap()).unwrap();
-    let after: Vec<u64> = saved.iter().map(|number| *number.lock().unwrap()).collect();
     // A file system of the same id is mounted already; ext4 does not mind, and btrfs gives the second one another.
     let options = if fs == Fs::Xfs { "loop,nouuid" } else { "loop" };
     run(Command::new("mount").args(["-t", fs.name(), "-o", options]).arg(&clone).arg(&place));
     let root = Root::open(&place.join("plans")).unwrap();
+    let found = look(&root);
+    drop(root);
+    until("the cut volume is free", || unmount(&place, UnmountFlags::empty()).is_ok());
+    found
+}
+
+fn cut(office: &Office, fs: Fs, saved: &[Mutex<u64>]) {
+    // What is durable by now has to be there.
+    let durable: Vec<u64> = saved.iter().map(|number| *number.lock().unwrap()).collect();
+    with_cut(office, fs, |root| {
+        let after: Vec<u64> = saved.iter().map(|number| *number.lock().unwrap()).collect();
+        let place = office.beside().join("cut");
+        look_at(root, (&place, fs), (&durable, &after));
+    });
+}
+
+fn look_at(root: &Root, (place, fs): (&Path, Fs), (durable, after): (&[u64], &[u64])) {
     let (mut stubs, mut whole) = (0, 0);
     for at in 0..FILES {
         let name = format!("tiered-{at}");
-        match record_of(&root, &name) {
+        match record_of(root, &name) {
             Some(record) => {
                 let found = fs::metadata(place.join("plans").join(&name)).unwrap().len();
                 assert_eq!(found, record.size, "{name} on {}", fs.name());
@@ -122,7 +136,7 @@ fn cut(office: &Office, fs: Fs, saved: &[Mutex<u64>]) {
     }
     for (at, number) in durable.iter().enumerate().filter(|(at, number)| **number > 0 && after[*at] == **number) {
         let name = format!("saved-{at}");
-        match record_of(&root, &name) {
+        match record_of(root, &name) {
             // It was tiered since, and the share has it.
             Some(record) => assert_eq!(record.size, 30_000, "{name}"),
             None => {
@@ -132,8 +146,6 @@ fn cut(office: &Office, fs: Fs, saved: &[Mutex<u64>]) {
         }
     }
     println!("CAMPAIGN cuts=1 stubs={stubs} whole={whole}");
-    drop(root);
-    until("the cut volume is free", || unmount(&place, UnmountFlags::empty()).is_ok());
 }
 
 fn record_of(root: &Root, name: &str) -> Option<StubRecord> {

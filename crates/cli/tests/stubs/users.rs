@@ -27,7 +27,7 @@ const TEXT_MAX: usize = 200_000;
 
 /// What a caller may be told while parts of the product die: the content cannot be had, did not come in time, or ask again; and what
 /// the kernel says by itself whose question dies with the gate.
-const EXCUSES: [Errno; 4] = [Errno::IO, Errno::BUSY, Errno::AGAIN, Errno::PERM];
+pub(crate) const EXCUSES: [Errno; 4] = [Errno::IO, Errno::BUSY, Errno::AGAIN, Errno::PERM];
 
 /// A file and what it has to hold.
 #[derive(Debug)]

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use super::event::{Answer, Effect, Event, Failure, Found, Millis, Parted, Purpose, Question, QuestionId, Trouble};
 use super::job::{Job, Stage};
 use super::record::{RecordError, StubRecord};
-use super::stream::{QUIET, STREAM_MIN, Stream};
+use super::stream::{QUIET, Stream};
 use super::units::Units;
 use crate::trees::Handle;
 
@@ -24,7 +24,6 @@ use crate::trees::Handle;
 pub struct Recalls {
     jobs: BTreeMap<Handle, Job>,
     patience: Millis,
-    stream_min: u64,
     quiet: Millis,
 }
 
@@ -32,13 +31,13 @@ impl Recalls {
     /// Nobody waits yet. `patience` is how long a caller waits while nothing gets on.
     #[must_use]
     pub fn new(patience: Millis) -> Self {
-        Self { jobs: BTreeMap::new(), patience, stream_min: STREAM_MIN, quiet: QUIET }
+        Self { jobs: BTreeMap::new(), patience, quiet: QUIET }
     }
 
-    /// Files of so many bytes and more may be read while they come, and are given up when nobody asked anything of them for so long.
+    /// Files that are read while they come are given up when nobody asked anything of them for so long.
     #[must_use]
-    pub fn with_streams(self, stream_min: u64, quiet: Millis) -> Self {
-        Self { stream_min, quiet, ..self }
+    pub fn with_quiet(self, quiet: Millis) -> Self {
+        Self { quiet, ..self }
     }
 
     /// Takes a file for other work of the agent (giving up its content, another version): callers wait until
@@ -253,7 +252,6 @@ impl Recalls {
 
     /// A stub that has the length of its content.
     fn begin(&mut self, file: &Handle, record: StubRecord, found: &Found, now: Millis, out: &mut Vec<Effect>) {
-        let min = self.stream_min;
         let Some(job) = self.jobs.get_mut(file) else { return };
         // Of a compact record nobody can be reading anything yet.
         job.stream = found.resident.clone().map(|resident| Stream::new(record, resident, now));
@@ -264,7 +262,7 @@ impl Recalls {
             job.go_on(Stage::Parting, Effect::Part(file.clone(), record, resident), now, out);
         } else if job.is_idle() {
             self.jobs.remove(file);
-        } else if !job.needs_all() && may_stream && found.streams && record.size >= min {
+        } else if !job.needs_all() && may_stream && found.streams {
             job.stream.get_or_insert_with(|| Stream::new(record, resident, now));
             job.stream_on(file, now, out);
         } else {

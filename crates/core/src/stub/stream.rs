@@ -7,7 +7,7 @@ use super::event::{Millis, Purpose};
 use super::record::StubRecord;
 use super::units::{Units, units_of};
 
-/// Files from this size on may be read while they come, in bytes (DESIGN 7.4).
+/// Files from this size on may be read while they come if nothing else is said, in bytes (DESIGN 7.4).
 pub const STREAM_MIN: u64 = 64 << 20;
 
 /// Most units that are fetched ahead of one reader.

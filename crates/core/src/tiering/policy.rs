@@ -6,6 +6,7 @@ use super::arrival::{Download, Initial};
 use super::heat::{Heat, Position};
 use super::programs::ProgramRule;
 use crate::exclude;
+use crate::stub::{STREAM_MIN, UNIT};
 
 /// Smaller files are worth no stub: two blocks are the least that is gained (DESIGN 7.5).
 pub const STUB_MIN: u64 = 8 << 10;
@@ -41,6 +42,8 @@ pub struct Policy {
     pub download: Download,
     /// What comes of the files that the share has when the endpoint begins.
     pub initial: Initial,
+    /// Files of so many bytes and more are shown to programs that stream while they come; none where there is no such file.
+    pub stream_from: Option<u64>,
     /// Clients of Samba see tiered files as offline.
     pub offline_attribute: bool,
     /// Patterns of what stays. One without `/` fits names of files and directories, one with `/` a path below the endpoint, and with
@@ -60,6 +63,7 @@ impl Default for Policy {
             largest_percent: LARGEST_PERCENT,
             download: Download::default(),
             initial: Initial::default(),
+            stream_from: Some(STREAM_MIN),
             offline_attribute: true,
             keep: Vec::new(),
             programs: Vec::new(),
@@ -76,6 +80,9 @@ pub enum PolicyError {
     /// No part of the room.
     #[error("One file can take 1 to 100 % of the room for contents, not {0} %")]
     Largest(u8),
+    /// What is fetched at least would be all of it.
+    #[error("Files of less than 1 MiB cannot be streamed")]
+    Stream,
     /// A pattern that fits nothing, or that means something else elsewhere.
     #[error("Pattern '{0}' is empty, begins or ends with `/`, or has an empty part")]
     Pattern(String),
@@ -92,6 +99,9 @@ impl Policy {
         }
         if !(1..=100).contains(&self.largest_percent) {
             return Err(PolicyError::Largest(self.largest_percent));
+        }
+        if self.stream_from.is_some_and(|size| size < UNIT) {
+            return Err(PolicyError::Stream);
         }
         match self.keep.iter().find(|pattern| pattern.split('/').any(str::is_empty)) {
             Some(pattern) => Err(PolicyError::Pattern(pattern.clone())),

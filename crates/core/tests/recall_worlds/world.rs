@@ -185,7 +185,7 @@ pub(crate) fn rewriter() -> Person {
 }
 
 fn machine() -> Recalls {
-    Recalls::new(1_000).with_streams(0, 0)
+    Recalls::new(1_000).with_quiet(0)
 }
 
 fn unit(at: u64) -> Units {

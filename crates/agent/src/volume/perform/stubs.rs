@@ -72,6 +72,11 @@ impl StubRules {
         self.tiering.lock().unwrap_or_else(PoisonError::into_inner).1.offline_attribute
     }
 
+    /// Bytes from which on its files are streamed, if any are.
+    pub fn stream_from(&self) -> Option<u64> {
+        self.tiering.lock().unwrap_or_else(PoisonError::into_inner).1.stream_from
+    }
+
     /// Whether it is set to tier.
     pub fn is_tiering(&self) -> bool {
         self.tiering.lock().unwrap_or_else(PoisonError::into_inner).0
