@@ -27,6 +27,13 @@ pub(crate) struct Demo {
     /// Folder for everything the demo makes; started again on it, the demo goes on where it was
     #[arg(long, value_name = "DIR", default_value = "isotherm-demo")]
     pub(crate) dir: PathBuf,
+    /// Sync alone, on plain folders, also where contents could be tiered
+    #[arg(long)]
+    pub(crate) plain: bool,
+    /// How much the drawings are together that are made on the first start, where contents are tiered. Each server has a volume of
+    /// 512 MiB
+    #[arg(long, value_name = "SIZE", default_value = "1.5GiB", value_parser = crate::size::parse, conflicts_with = "plain")]
+    pub(crate) drawings: u64,
     /// One JSON object a line for each event
     #[arg(long)]
     pub(crate) json: bool,

@@ -1,19 +1,20 @@
 //! What happens in the demo, as events: found by comparing one picture of the service with the next.
 //!
-//! It prints nothing. Programs get an event as a line of JSON, people as a line of text.
+//! It prints nothing. Programs get an event as a line of JSON, people as lines of text ([`super::lines`]).
 //!
 //! **Invariant:** a change that stands in two pictures is one event; a picture that misses changes (more than an agent
 //! lists) costs events, never makes false ones.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use isotherm_agent::control::{BANDS_DAYS, Happened};
 use isotherm_api::management::{Conflict, EndpointStatus, Problems, ShownChange, Status};
 use isotherm_api::path::ShownPath;
 use isotherm_api::sync::{Direction, EndpointState, Watch};
 use isotherm_core::ids::NodeId;
 use serde::Serialize;
 
-use crate::{output, size, status};
+use crate::status;
 
 /// A site and its folder.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -50,10 +51,49 @@ pub(super) enum Event {
         text: String,
         remedy: String,
     },
+    /// A content came back at a site, because a program opened the file or somebody asked for it.
+    Recall {
+        site: String,
+        #[serde(flatten)]
+        path: ShownPath,
+        program: Option<String>,
+        user: Option<u32>,
+        bytes: u64,
+        waited_ms: Option<u64>,
+    },
+    /// Nothing is tiered in this demo, and why.
+    Untiered { why: String },
+    /// How full the sites' volumes are, every few seconds while that changes.
+    Volumes { volumes: Vec<SiteVolume>, drawings: Drawn },
     /// How the sites are, every few seconds and whenever that changes.
     Status { sites: Vec<SiteStatus> },
     /// The demo has ended. Always the last one.
     Stopped,
+}
+
+/// The volume of a site.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub(super) struct SiteVolume {
+    pub(super) name: String,
+    /// Bytes, for users.
+    pub(super) free: u64,
+    pub(super) total: u64,
+    /// Bytes of contents that are here.
+    pub(super) here: u64,
+    pub(super) tiered_files: u64,
+    pub(super) tiered_bytes: u64,
+    /// Bytes by the last use, the warmest first, as in `isotherm heat`.
+    pub(super) bands: [u64; BANDS_DAYS.len() + 1],
+    /// What happened lately, the newest first.
+    #[serde(skip)]
+    pub(super) happened: Vec<Happened>,
+}
+
+/// Drawings that were made, and how many there will be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub(super) struct Drawn {
+    pub(super) made: u64,
+    pub(super) all: u64,
 }
 
 /// How a site is.
@@ -98,6 +138,9 @@ pub(super) struct Picture {
     pub(super) status: Status,
     pub(super) conflicts: Vec<Conflict>,
     pub(super) problems: Problems,
+    /// Of sites whose contents can go.
+    pub(super) volumes: Vec<SiteVolume>,
+    pub(super) drawings: Drawn,
 }
 
 impl Picture {
@@ -119,6 +162,10 @@ pub(super) struct Events {
     problems: BTreeSet<(String, Vec<u8>, String)>,
     sites: Vec<SiteStatus>,
     status_ms: u64,
+    /// The latest recall of each site that was told, or had been before.
+    recalled_ms: BTreeMap<String, u64>,
+    volumes: Vec<SiteVolume>,
+    volumes_ms: u64,
 }
 
 /// The longest time without a status event.
@@ -143,6 +190,7 @@ impl Events {
         events.sort_by_key(|event| matches!(event, Event::Change { direction: Direction::Down, .. }));
         self.compare_conflicts(&picture.conflicts, &mut events);
         self.compare_problems(&picture.problems, &mut events);
+        self.compare_volumes(picture, &mut events);
         let (now_ms, sites) = (picture.status.now_ms, picture.sites());
         if sites != self.sites || now_ms.saturating_sub(self.status_ms) >= STATUS_EVERY_MS {
             self.sites.clone_from(&sites);
@@ -150,6 +198,35 @@ impl Events {
             events.push(Event::Status { sites });
         }
         events
+    }
+
+    fn compare_volumes(&mut self, picture: &Picture, events: &mut Vec<Event>) {
+        for volume in &picture.volumes {
+            let recalls = || volume.happened.iter().filter(|one| one.what.what.is_recall());
+            let latest = recalls().map(|one| one.what.at_ms).max().unwrap_or(0);
+            // What was before the first look is not news.
+            let told = self.recalled_ms.insert(volume.name.clone(), latest).unwrap_or(latest);
+            self.recalled_ms.entry(volume.name.clone()).and_modify(|at| *at = told.max(*at));
+            let news: Vec<&Happened> = recalls().filter(|one| one.what.at_ms > told).collect();
+            events.extend(news.into_iter().rev().map(|Happened { path, what }| Event::Recall {
+                site: volume.name.clone(),
+                path: path.clone(),
+                program: what.program.clone(),
+                user: what.user,
+                bytes: what.bytes,
+                waited_ms: what.waited_ms,
+            }));
+        }
+        let now_ms = picture.status.now_ms;
+        let counts = |volumes: &[SiteVolume]| -> Vec<(u64, u64)> {
+            volumes.iter().map(|volume| (volume.here, volume.tiered_bytes)).collect()
+        };
+        let is_due = now_ms.saturating_sub(self.volumes_ms) >= STATUS_EVERY_MS;
+        if is_due && counts(&picture.volumes) != counts(&self.volumes) {
+            self.volumes.clone_from(&picture.volumes);
+            self.volumes_ms = now_ms;
+            events.push(Event::Volumes { volumes: picture.volumes.clone(), drawings: picture.drawings });
+        }
     }
 
     fn compare_conflicts(&mut self, found: &[Conflict], events: &mut Vec<Event>) {
@@ -192,51 +269,13 @@ fn new_changes<'a>(before: &[ShownChange], now: &'a [ShownChange]) -> &'a [Shown
     &now[..from]
 }
 
-/// An event as text for people.
-pub(super) fn line(event: &Event, now_ms: u64) -> String {
-    match event {
-        Event::Ready { service, sites } => {
-            let mut line = format!("Service at {service}");
-            for site in sites {
-                line.push_str(&format!("\n  {:8} {}", site.name, output::text(&site.path)));
-            }
-            line.push_str("\nSave a file in one folder and look into the other. Ctrl-C stops; start it again and it goes on.");
-            line
-        }
-        Event::Change { site, path, direction, delay_ms } => {
-            let way = status::way(*direction);
-            format!("{site:8} {way:4} {:>8}  {}", size::span(*delay_ms), output::path(path))
-        }
-        Event::Conflict { path, kept } => match kept {
-            Some(kept) => format!("conflict {}  beside {}", output::path(path), output::path(kept)),
-            None => format!("conflict {}", output::path(path)),
-        },
-        Event::Problem { site, path, text, remedy } => {
-            format!("{site:8} problem {}: {}. {}", output::path_below(path), output::text(text), output::text(remedy))
-        }
-        Event::Status { sites } => sites.iter().map(|site| site_line(site, now_ms)).collect::<Vec<_>>().join("\n"),
-        Event::Stopped => "Stopped. Everything is kept; start it again on the same folder to go on.".to_owned(),
-    }
-}
-
-fn site_line(site: &SiteStatus, now_ms: u64) -> String {
-    let mut parts = vec![site.state.clone(), format!("{} files", size::count(site.files)), size::bytes(site.bytes)];
-    let moving = site.in_flight_up + site.in_flight_down;
-    if moving > 0 {
-        parts.push(format!("{} in flight", size::count(moving)));
-    }
-    if let Some(since) = site.unsafe_since_ms {
-        parts.push(format!("not yet safe in the share for {}", size::age(now_ms, since)));
-    }
-    if site.problems > 0 {
-        parts.push(output::plural(site.problems, "problem"));
-    }
-    format!("{:8} {}", site.name, parts.join(", "))
-}
-
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+    use isotherm_agent::control::{Happening, What};
+
     use super::*;
+    use crate::output;
 
     fn changes(names: &str) -> Vec<ShownChange> {
         let change = |name: &str| ShownChange { path: ShownPath::new(name.as_bytes()), direction: Direction::Up, delay_ms: 1 };
@@ -265,6 +304,35 @@ mod tests {
     }
 
     #[test]
+    fn each_recall_is_told_once_and_none_of_before() {
+        let happened = |at_ms: u64| {
+            let what = Happening::new(NodeId::default(), What::RecalledByCommand, at_ms, 7);
+            Happened { path: ShownPath::new(at_ms.to_string().as_bytes()), what }
+        };
+        let mut events = Events::default();
+        let mut told = |times: &[u64]| {
+            let volumes = vec![SiteVolume {
+                name: "munich".into(),
+                happened: times.iter().map(|at| happened(*at)).collect(),
+                ..SiteVolume::default()
+            }];
+            let status = serde_json::from_str(r#"{"service_version":"","now_ms":0,"servers":[],"groups":[]}"#).unwrap();
+            let problems = Problems { total: 0, problems: Vec::new() };
+            let picture = Picture { status, conflicts: Vec::new(), problems, volumes, drawings: Drawn::default() };
+            let recalls = events.compare(&picture).into_iter().filter_map(|event| match event {
+                Event::Recall { path, .. } => Some(path.path),
+                _ => None,
+            });
+            recalls.collect::<Vec<String>>()
+        };
+        assert_eq!(told(&[5, 3]), [""; 0]);
+        assert_eq!(told(&[9, 8, 5, 3]), ["8", "9"]);
+        // A file was deleted, and an older one is among the latest again.
+        assert_eq!(told(&[8, 5, 3, 1]), [""; 0]);
+        assert_eq!(told(&[9, 8]), [""; 0]);
+    }
+
+    #[test]
     fn json_lines_have_stable_words() {
         let ready = Event::Ready { service: "http://x".into(), sites: vec![Site { name: "detroit".into(), path: "/d".into() }] };
         let change =
@@ -279,24 +347,5 @@ mod tests {
         ] {
             assert_eq!(output::to_json_line(&event), json);
         }
-    }
-
-    #[test]
-    fn what_is_not_safe_shows_in_the_line() {
-        let site = SiteStatus {
-            name: "munich".into(),
-            state: "syncing".into(),
-            synced: false,
-            files: 1_200,
-            bytes: 2048,
-            in_flight_up: 2,
-            in_flight_down: 0,
-            unsafe_items: 2,
-            unsafe_since_ms: Some(1_000),
-            problems: 1,
-            watching: true,
-        };
-        let expected = "munich   syncing, 1,200 files, 2.0 KiB, 2 in flight, not yet safe in the share for 4 s, 1 problem";
-        assert_eq!(site_line(&site, 5_000), expected);
     }
 }

@@ -1,21 +1,26 @@
 //! `isotherm demo`: a service and two sites on this machine, to look at and to play with.
 //!
 //! It adds nothing to the product: service and agents are the real ones, and what it shows comes from the management
-//! API. It runs without root too; then the sites look for changes every few seconds, and say so.
+//! API. Where volumes can be guarded each site has one, which is smaller than the share. It runs without root too; then nothing is tiered,
+//! the sites look for changes every few seconds, and it says so.
 //!
 //! **Invariant:** stopped at any moment and started again on the same folder, it goes on where it was.
 
+mod drawings;
 mod events;
+mod lines;
 mod parts;
 mod samples;
 mod screen;
+mod tiering;
 mod view;
+mod volumes;
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use isotherm_api::Client;
-use isotherm_api::management::{NewEndpoint, NewGroup, PolicyChange};
+use isotherm_api::management::{NewEndpoint, NewGroup};
 use isotherm_api::sync::InitialUpload;
 use isotherm_core::name::Case;
 
@@ -23,9 +28,10 @@ use crate::args::{Demo, LogLevel};
 use crate::failure::{Exit, Failure, show_path};
 use crate::output::{self, Answer};
 use crate::{log, run};
-use events::{Event, Events, Picture, Site, SiteStatus};
+use events::{Event, Events, Picture, Site, SiteStatus, SiteVolume};
 use parts::Parts;
 use screen::Screen;
+use tiering::Tiering;
 use view::View;
 
 /// The two sites. Everybody who looks at the screen sees them as far apart.
@@ -34,6 +40,8 @@ const SITES: [&str; 2] = ["detroit", "munich"];
 const GROUP: &str = "demo";
 /// How often the picture is taken anew.
 const REFRESH: Duration = Duration::from_millis(250);
+/// How often the sites' agents are asked what is on their volumes.
+const LOOK: Duration = Duration::from_secs(1);
 /// How long the sites may take to report for the first time.
 const START_PATIENCE: Duration = Duration::from_secs(60);
 
@@ -47,27 +55,35 @@ pub(crate) async fn run(demo: Demo) -> Result<Answer, Failure> {
     };
     log::start(if screen.is_some() { LogLevel::Info } else { LogLevel::Warn }, sink);
     let mut show = Show::new(demo.json, screen);
-    let mut parts = Parts::default();
+    let (mut parts, mut tiering) = (Parts::default(), Tiering::of(&demo, &folders.base));
     let ended = tokio::select! {
-        ended = play(&folders, &mut parts, &mut show) => ended,
+        ended = play(&folders, &mut parts, &mut tiering, &mut show) => ended,
         () = stop => Ok(()),
     };
     let stopped = parts.stop().await;
+    // Last: agents answer for what is on the volumes.
+    let detached = tiering.end().await;
     show.leave();
-    ended.and(stopped)?;
+    ended.and(stopped).and(detached)?;
     output::print(&show.text(&Event::Stopped))?;
     Ok(String::new().into())
 }
 
 /// Starts everything, then shows what happens until nobody looks any more or a part ends.
-async fn play(folders: &Folders, parts: &mut Parts, show: &mut Show) -> Result<(), Failure> {
+async fn play(folders: &Folders, parts: &mut Parts, tiering: &mut Tiering, show: &mut Show) -> Result<(), Failure> {
+    // First: it has the folder for itself from then on.
     let client = parts.start_service(&folders.data("service")).await?;
-    let is_new = prepare_share(&client, folders).await?;
+    let is_new = !client.groups().await?.iter().any(|group| group.name == GROUP);
+    tiering.prepare(is_new).await?;
+    if is_new {
+        prepare_share(&client, folders).await?;
+    }
     for site in SITES {
-        parts.start_agent(&folders.data(site), client.url(), site);
+        let state = folders.data(site);
+        parts.start_agent(&state, &tiering.run_folder(&state), client.url(), site);
     }
     let started = async {
-        prepare_endpoints(&client, folders, is_new).await?;
+        prepare_endpoints(&client, folders, is_new, tiering).await?;
         wait_for_reports(&client).await
     };
     tokio::select! {
@@ -76,12 +92,20 @@ async fn play(folders: &Folders, parts: &mut Parts, show: &mut Show) -> Result<(
     }
     let ready = Event::Ready { service: client.url().to_owned(), sites: folders.sites() };
     let mut events = Events::default();
-    let first = picture(&client).await?;
-    if !show.happened(&first, vec![ready])? {
+    let first = picture(&client, tiering, Vec::new()).await?;
+    let why_not = tiering.why_not().map(|why| Event::Untiered { why: why.to_owned() });
+    if !show.happened(&first, [Some(ready), why_not].into_iter().flatten().collect())? {
         return Ok(());
     }
+    tiering.begin_drawings();
+    let (mut volumes, mut looked) = (Vec::new(), None::<Instant>);
     loop {
-        let picture = picture(&client).await?;
+        tiering.failed().await?;
+        if looked.is_none_or(|at| at.elapsed() >= LOOK) {
+            volumes = tiering.look().await;
+            looked = Some(Instant::now());
+        }
+        let picture = picture(&client, tiering, volumes.clone()).await?;
         let new = events.compare(&picture);
         if !show.happened(&picture, new)? {
             return Ok(());
@@ -93,11 +117,8 @@ async fn play(folders: &Folders, parts: &mut Parts, show: &mut Show) -> Result<(
     }
 }
 
-/// Makes the group and the sample drawings on the first start; says whether it was the first.
-async fn prepare_share(client: &Client, folders: &Folders) -> Result<bool, Failure> {
-    if client.groups().await?.iter().any(|group| group.name == GROUP) {
-        return Ok(false);
-    }
+/// Makes the group and the sample drawings on the first start.
+async fn prepare_share(client: &Client, folders: &Folders) -> Result<(), Failure> {
     samples::write(&folders.site(SITES[0]))?;
     let group = NewGroup {
         name: GROUP.to_owned(),
@@ -108,11 +129,11 @@ async fn prepare_share(client: &Client, folders: &Folders) -> Result<bool, Failu
         keep: isotherm_api::management::KeepChange::default(),
     };
     client.create_group(&group).await?;
-    Ok(true)
+    Ok(())
 }
 
 /// Makes the endpoints that are missing, as soon as their servers are known.
-async fn prepare_endpoints(client: &Client, folders: &Folders, is_new: bool) -> Result<(), Failure> {
+async fn prepare_endpoints(client: &Client, folders: &Folders, is_new: bool, tiering: &Tiering) -> Result<(), Failure> {
     let there = if is_new { Vec::new() } else { client.endpoints().await? };
     for site in folders.sites() {
         match there.iter().find(|endpoint| endpoint.server == site.name) {
@@ -133,8 +154,8 @@ async fn prepare_endpoints(client: &Client, folders: &Folders, is_new: bool) -> 
             server: site.name,
             path: site.path,
             initial_upload: InitialUpload::Merge,
-            tiering: false,
-            policy: PolicyChange::default(),
+            tiering: tiering.is_on(),
+            policy: tiering.policy(),
         };
         client.create_endpoint(&endpoint).await?;
     }
@@ -164,11 +185,11 @@ async fn wait_until(client: &Client, why: &str, check: impl AsyncFn(&Client) -> 
     }
 }
 
-async fn picture(client: &Client) -> Result<Picture, Failure> {
+async fn picture(client: &Client, tiering: &Tiering, volumes: Vec<SiteVolume>) -> Result<Picture, Failure> {
     let status = client.status().await?;
     let conflicts = client.conflicts(GROUP).await?;
     let problems = client.problems().await?;
-    Ok(Picture { status, conflicts, problems })
+    Ok(Picture { status, conflicts, problems, volumes, drawings: tiering.drawn() })
 }
 
 /// Where everything is.
@@ -265,7 +286,7 @@ impl Show {
     }
 
     fn text(&self, event: &Event) -> String {
-        if self.json { output::to_json_line(event) } else { events::line(event, self.now_ms) }
+        if self.json { output::to_json_line(event) } else { lines::line(event, self.now_ms) }
     }
 
     /// Gives the terminal back.

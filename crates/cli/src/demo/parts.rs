@@ -33,11 +33,10 @@ impl Parts {
         Ok(Client::new(&format!("http://{address}"))?)
     }
 
-    /// Starts the agent of a server.
-    pub(super) fn start_agent(&mut self, state: &Path, url: &str, name: &str) {
+    /// Starts the agent of a server; the gate, if there is one, has its sockets in the folder `run`.
+    pub(super) fn start_agent(&mut self, state: &Path, run: &Path, url: &str, name: &str) {
         let stop = stopped(self.stop_agents.subscribe());
-        let (state, service, name) = (state.to_owned(), url.to_owned(), name.to_owned());
-        let run = state.join("run");
+        let (state, run, service, name) = (state.to_owned(), run.to_owned(), url.to_owned(), name.to_owned());
         let options = Options { state, service, name, run };
         self.agents.spawn(run::run_agent(options, stop));
     }

@@ -5,13 +5,15 @@
 //! **Invariant:** no line depends on names or paths for its control characters: all of them are escaped.
 
 use std::collections::VecDeque;
+use std::path::Path;
 
 use isotherm_api::management::EndpointStatus;
 use isotherm_api::sync::{Direction, EndpointState, Watch};
 
-use super::events::{Event, Picture};
+use super::events::{Event, Picture, SiteVolume};
+use super::lines::who;
 use crate::output::{self, NOTHING};
-use crate::{size, status};
+use crate::{heat, size, status};
 
 const BOLD: &str = "1";
 const DIM: &str = "2";
@@ -32,18 +34,23 @@ pub(super) struct View {
     started_ms: u64,
     has_colours: bool,
     service: String,
+    /// Why nothing is tiered, where that was wanted.
+    untiered: Option<String>,
 }
 
 impl View {
     pub(super) fn new(service: &str, now_ms: u64) -> Self {
         let has_colours = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        Self { history: VecDeque::new(), started_ms: now_ms, has_colours, service: service.to_owned() }
+        Self { history: VecDeque::new(), started_ms: now_ms, has_colours, service: service.to_owned(), untiered: None }
     }
 
     /// Takes what happened.
     pub(super) fn remember(&mut self, now_ms: u64, events: Vec<Event>) {
         for event in events {
-            if matches!(event, Event::Change { .. } | Event::Conflict { .. } | Event::Problem { .. }) {
+            if let Event::Untiered { why } = &event {
+                self.untiered = Some(why.clone());
+            }
+            if matches!(event, Event::Change { .. } | Event::Conflict { .. } | Event::Problem { .. } | Event::Recall { .. }) {
                 self.history.push_front((now_ms, event));
             }
         }
@@ -61,10 +68,11 @@ impl View {
             String::new(),
         ];
         lines.extend(self.site_rows(&ends, column, now_ms));
+        lines.extend(self.volume_rows(&picture.volumes, column));
         lines.push(format!("  {:NAMES$}{}", "conflicts", self.total_conflicts(picture)));
         lines.push(String::new());
         lines.push(format!("  {}", self.paint(BOLD, "latest changes")));
-        let hint = self.hint(&ends);
+        let hint = self.hint(&ends, picture);
         let room = height.saturating_sub(lines.len() + hint.len() + 1);
         lines.extend(self.history.iter().take(room).map(|(at, event)| self.event_line(*at, now_ms, event)));
         if self.history.is_empty() {
@@ -115,6 +123,28 @@ impl View {
         ]
     }
 
+    fn volume_rows(&self, volumes: &[SiteVolume], column: usize) -> Vec<String> {
+        if volumes.is_empty() {
+            return Vec::new();
+        }
+        let row = |name: &str, cell: &dyn Fn(&SiteVolume) -> String| {
+            let cells: String = volumes
+                .iter()
+                .map(|volume| {
+                    let text = fit(&cell(volume), column - 2);
+                    format!("{text}{}", " ".repeat(column - text.chars().count()))
+                })
+                .collect();
+            format!("  {name:NAMES$}{}", cells.trim_end())
+        };
+        vec![
+            row("free", &|volume| format!("{} of {}", size::bytes(volume.free), size::bytes(volume.total))),
+            row("here", &|volume| size::bytes(volume.here)),
+            row("tiered", &|volume| format!("{} files, {}", size::count(volume.tiered_files), size::bytes(volume.tiered_bytes))),
+            row("heat", &|volume| heat::cells(&volume.bands)),
+        ]
+    }
+
     fn total_conflicts(&self, picture: &Picture) -> String {
         match picture.conflicts.len() {
             0 => self.paint(DIM, NOTHING),
@@ -140,18 +170,55 @@ impl View {
                 let what = self.paint(RED, "problem     ");
                 format!("{ago}  {site:8} {what}  {}: {}", output::path_below(path), output::text(text))
             }
-            Event::Ready { .. } | Event::Status { .. } | Event::Stopped => String::new(),
+            Event::Recall { site, path, program, user, bytes, waited_ms } => {
+                let waited = self.paint(DIM, &format!("after {:>9}", waited_ms.map_or_else(|| NOTHING.to_owned(), size::span)));
+                let (what, who) = (self.paint(CYAN, "recalled    "), who(program.as_deref(), *user));
+                format!("{ago}  {site:8} {what}  {waited}  {} for {who}: {}", size::bytes(*bytes), output::path(path))
+            }
+            Event::Ready { .. } | Event::Status { .. } | Event::Untiered { .. } | Event::Volumes { .. } | Event::Stopped => {
+                String::new()
+            }
         }
     }
 
-    fn hint(&self, ends: &[&EndpointStatus]) -> Vec<String> {
+    fn hint(&self, ends: &[&EndpointStatus], picture: &Picture) -> Vec<String> {
         let Some(first) = ends.first() else { return Vec::new() };
         let folder = output::text(&first.endpoint.path);
-        vec![
+        if let Some(last) = picture.volumes.last() {
+            return self.hint_of_tiering(&folder, last, picture);
+        }
+        let untiered =
+            self.untiered.iter().map(|why| self.paint(YELLOW, &format!("  Nothing is tiered here, for {}", output::text(why))));
+        let mut lines: Vec<String> = untiered.collect();
+        lines.extend([
             self.paint(DIM, &format!("  Try in another terminal:  echo hello > '{folder}/hello.txt'")),
             self.paint(DIM, &format!("  Ask the demo's service:   isotherm status --service {}", self.service)),
             self.paint(DIM, "  Ctrl-C stops; start it again and it goes on where it was."),
-        ]
+        ]);
+        lines
+    }
+
+    /// Short commands, so that they fit: all of them are for the demo's folder.
+    fn hint_of_tiering(&self, folder: &str, volume: &SiteVolume, picture: &Picture) -> Vec<String> {
+        let (site, base) = (&volume.name, Path::new(folder).parent().unwrap_or(Path::new("/")).display());
+        let all = &volume.happened;
+        let is_tiered =
+            |at: &usize| !all[*at].what.what.is_recall() && all[..*at].iter().all(|newer| newer.path != all[*at].path);
+        let tiered = (0..all.len()).find(is_tiered).map(|at| output::path(&all[at].path));
+        let path = format!("'{site}/{}'", tiered.unwrap_or_else(|| "Projects".to_owned()));
+        let mut lines = vec![
+            format!("  Try in another terminal:  cd '{base}'"),
+            format!("    open a tiered drawing   cat {path} | wc -c"),
+            format!("    who recalled it, why    isotherm why {path} --state data/{site}"),
+            format!("    what is warm, and next  isotherm heat --tree {site} --state data/{site}   (or --next)"),
+        ];
+        if picture.drawings.made < picture.drawings.all {
+            let (made, all) = (size::count(picture.drawings.made), size::count(picture.drawings.all));
+            lines.push(format!("  {made} of {all} drawings are made. Ctrl-C stops; start it again and it goes on where it was."));
+        } else {
+            lines.push("  Ctrl-C stops; start it again and it goes on where it was.".to_owned());
+        }
+        lines.iter().map(|line| self.paint(DIM, line)).collect()
     }
 
     fn paint(&self, colour: &str, text: &str) -> String {
@@ -202,6 +269,7 @@ mod tests {
     use isotherm_api::management::Problems;
     use isotherm_api::path::ShownPath;
 
+    use super::super::events::Drawn;
     use super::*;
 
     fn picture() -> Picture {
@@ -233,7 +301,13 @@ mod tests {
             "groups": [{ "group": group, "endpoints": [end("detroit", "synced", 0), end("munich", "syncing", 2)] }]
         });
         let problems = Problems { total: 0, problems: Vec::new() };
-        Picture { status: serde_json::from_value(status).unwrap(), conflicts: Vec::new(), problems }
+        Picture {
+            status: serde_json::from_value(status).unwrap(),
+            conflicts: Vec::new(),
+            problems,
+            volumes: Vec::new(),
+            drawings: Drawn::default(),
+        }
     }
 
     #[test]
@@ -259,6 +333,34 @@ mod tests {
       2 s ago  munich   arrived       after     0.6 s  a\\x1b[2J\\xff";
         assert_eq!(lines[1..15].join("\n"), expected);
         assert_eq!(lines.len(), 24);
+    }
+
+    #[test]
+    fn sites_with_volumes_show_what_is_here_and_what_to_try() {
+        let view = View { has_colours: false, ..View::new("http://x", 0) };
+        let volume = |name: &str| SiteVolume {
+            name: name.to_owned(),
+            free: 96 << 20,
+            total: 448 << 20,
+            here: 300 << 20,
+            tiered_files: 12,
+            tiered_bytes: 1 << 30,
+            bands: [1, 0, 0, 0, 1],
+            happened: Vec::new(),
+        };
+        let volumes = vec![volume("detroit"), volume("munich")];
+        let lines = view.lines(&Picture { volumes, drawings: Drawn { made: 3, all: 9 }, ..picture() }, (80, 30));
+        let shown = lines.join("\n");
+        for expected in [
+            "  free        96.0 MiB of 448.0 MiB           96.0 MiB of 448.0 MiB",
+            "  tiered      12 files, 1.0 GiB               12 files, 1.0 GiB",
+            "cd '/d'",
+            "isotherm why 'munich/Projects' --state data/munich",
+            "3 of 9 drawings are made",
+        ] {
+            assert!(shown.contains(expected), "{expected}\n{shown}");
+        }
+        assert_eq!(lines.len(), 30);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::world::can_sync;
 
 /// Starts the demo and gives the folders of its sites.
 fn start(dir: &str) -> (Running, Vec<PathBuf>) {
-    let demo = Running::start(&["demo", "--dir", dir, "--json"]);
+    let demo = Running::start(&["demo", "--dir", dir, "--json", "--plain"]);
     let ready: Value = serde_json::from_str(&demo.line()).unwrap();
     assert_eq!(ready["event"], "ready", "the first event");
     assert!(ready["service"].as_str().unwrap().starts_with("http://127.0.0.1:"), "{ready}");
@@ -87,6 +87,8 @@ fn without_root_the_demo_syncs_by_scanning_and_says_so() {
         command.uid(NOBODY).gid(NOBODY);
     }
     let demo = Running::spawn(command);
+    let why = demo.event(|event| event["event"] == "untiered")["why"].as_str().unwrap().to_owned();
+    assert!(why.contains("root") || !isotherm_gate::effective_root(), "{why}");
     let (detroit, munich) = (dir.join("detroit"), dir.join("munich"));
     until("the samples arrive", || munich.join("Hall A/Details/crane rail.svg").exists());
     let status = demo.event(|event| event["event"] == "status" && event["sites"][1]["files"].as_u64() > Some(0));
@@ -105,7 +107,7 @@ fn without_root_the_demo_syncs_by_scanning_and_says_so() {
 #[test]
 fn text_is_plain_lines_where_there_is_no_terminal() {
     let folder = tempfile::tempdir().unwrap();
-    let demo = Running::start(&["demo", "--dir", folder.path().to_str().unwrap()]);
+    let demo = Running::start(&["demo", "--plain", "--dir", folder.path().to_str().unwrap()]);
     assert!(demo.line().starts_with("Service at http://127.0.0.1:"));
     assert!(demo.line().contains("detroit"));
     demo.signal(Signal::TERM);
