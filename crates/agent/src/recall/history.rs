@@ -97,3 +97,49 @@ impl Callers {
         self.filling.retain(|file, _| is_waited_for(file));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn file(number: u8) -> Handle {
+        Handle(vec![number; 12].into())
+    }
+
+    #[test]
+    fn whoever_waits_at_the_file_counts_before_whoever_wanted_it() {
+        let (mut callers, history) = (Callers::default(), History::default());
+        let program = |process| Program { name: "cat".to_owned(), process, user: 7 };
+        let node = NodeId([9; 16]);
+        // Brought back by itself, and two programs come while it is on its way.
+        callers.wanted(&file(1), What::RecalledByItself);
+        callers.filling(&file(1), node, 100);
+        callers.asked(&file(1), program(1));
+        callers.asked(&file(1), program(2));
+        let happened = callers.filled(&file(1), true, &history).unwrap();
+        assert_eq!((happened.what, happened.node, happened.bytes), (What::RecalledByProgram, node, 100));
+        assert_eq!((happened.program.as_deref(), happened.process, happened.user), (Some("cat"), Some(1), Some(7)));
+        assert!(happened.waited_ms.is_some());
+        assert_eq!(history.last(&file(1)).unwrap().program, Some(program(1)));
+        for (why, is_awaited) in [(What::RecalledForPin, false), (What::RecalledOverNfs, true)] {
+            callers.wanted(&file(2), why);
+            callers.filling(&file(2), node, 100);
+            let happened = callers.filled(&file(2), true, &history).unwrap();
+            assert_eq!((happened.what, happened.waited_ms.is_some(), happened.program), (why, is_awaited, None));
+        }
+    }
+
+    #[test]
+    fn what_does_not_come_has_not_happened_and_is_forgotten() {
+        let (mut callers, history) = (Callers::default(), History::default());
+        callers.wanted(&file(1), What::RecalledForPin);
+        callers.filling(&file(1), NodeId::ROOT, 100);
+        assert_eq!(callers.filled(&file(1), false, &history), None);
+        callers.wanted(&file(1), What::RecalledForPin);
+        callers.keep(|_| false);
+        callers.filling(&file(1), NodeId::ROOT, 100);
+        let happened = callers.filled(&file(1), true, &history).unwrap();
+        assert_eq!(happened.what, What::RecalledByItself, "nothing is known of who wanted it");
+    }
+}
