@@ -233,9 +233,9 @@ fn whoever_streams_waits_for_what_he_reads() {
     let wanted = Units::of(5..6);
     assert_eq!(machine.handle(asks(3, Purpose::Range(5 * UNIT, 5)), 0), [Effect::Bring(file(1), record, wanted.clone())]);
     let failed = Event::Brought(vec![(file(1), wanted, Err(Failure::NoSpace))]);
-    assert_eq!(machine.handle(failed, 0), [answer(3, Answer::NoSpace)], "the others go on");
-    let again = machine.handle(asks(4, Purpose::Range(5 * UNIT, 5)), 0);
-    assert!(matches!(again[..], [Effect::Bring(..)]), "{again:?}");
+    assert_eq!(machine.handle(failed, 0), [answer(3, Answer::NoSpace), Effect::Look(file(1))], "the others go on");
+    let (mut machine, _) = streamed();
+    machine.handle(asks(4, Purpose::Range(5 * UNIT, 5)), 0);
     assert_eq!(machine.handle(Event::Tick, PATIENCE), [answer(4, Answer::Late), Effect::GiveUp(file(1))]);
 }
 
@@ -253,7 +253,7 @@ fn whoever_needs_all_waits_for_what_is_on_its_way_and_then_for_the_rest() {
     assert_eq!(machine.handle(asks(4, Purpose::Range(6 * UNIT, 5)), 0), [answer(4, Answer::Allow)], "that has come since");
     // It fails: who reads parts goes on, who needs all is told.
     let failed = machine.handle(Event::Filled(vec![(file(1), Err(Failure::Other))]), 0);
-    assert_eq!(failed, [answer(3, Answer::Failed)]);
+    assert_eq!(failed, [answer(3, Answer::Failed), Effect::Look(file(1))]);
     assert!(machine.is_streamed(&file(1)));
 }
 
@@ -285,4 +285,48 @@ fn what_cannot_be_masked_comes_whole() {
     let Event::Looked(mut found) = film() else { return };
     found[0].1.streams = false;
     assert_eq!(machine.handle(Event::Looked(found), 0), [Effect::Fill(file(1), record, Units::none())]);
+}
+
+#[test]
+fn who_reads_what_is_here_has_more_fetched_ahead() {
+    let mut machine = Recalls::new(PATIENCE).with_quiet(1_000);
+    let size = 200 * UNIT;
+    let film = StubRecord { size, ..record(9) };
+    machine.handle(asks(1, Purpose::Stream), 0);
+    let found = Found { record: Some(Ok(film)), size, has_blocks: false, resident: None, streams: true };
+    machine.handle(Event::Looked(vec![(file(1), found)]), 0);
+    let mut fetched = 0;
+    let mut bring = |machine: &mut Recalls, mut effects: Vec<Effect>| {
+        while let Some(effect) = effects.pop() {
+            if let Effect::Bring(file, _, units) = effect {
+                fetched += 1;
+                effects.extend(machine.handle(Event::Brought(vec![(file, units, Ok(()))]), 0));
+            }
+        }
+    };
+    let begun = machine.handle(Event::Masked(vec![(file(1), Ok(()))]), 0);
+    bring(&mut machine, begun);
+    for unit in 0..200 {
+        let effects = machine.handle(asks(unit + 2, Purpose::Range(unit * UNIT, 4_096)), 0);
+        bring(&mut machine, effects);
+    }
+    assert!(fetched < 30, "{fetched} fetches of 200 units that are read one after the other");
+}
+
+#[test]
+fn after_a_failure_what_came_is_looked_at_anew() {
+    let (mut machine, record) = streamed();
+    machine.handle(asks(2, Purpose::Range(5 * UNIT, 5)), 0);
+    let failed = Event::Brought(vec![(file(1), Units::of(5..6), Err(Failure::Other))]);
+    assert_eq!(machine.handle(failed, 0), [answer(2, Answer::Failed), Effect::Look(file(1))]);
+    assert_eq!(machine.handle(asks(3, Purpose::Range(9 * UNIT, 5)), 0), [], "its end may have been cut");
+    let resident = Some(Units::none());
+    let found = Found { record: Some(Ok(record)), size: 10 * UNIT, has_blocks: true, resident, streams: true };
+    let looked = machine.handle(Event::Looked(vec![(file(1), found)]), 0);
+    assert_eq!(looked, [Effect::Bring(file(1), record, Units::of(9..10))]);
+    // What was given up because somebody had waited too long is fetched for who came since.
+    machine.handle(Event::Tick, PATIENCE);
+    machine.handle(asks(4, Purpose::Range(9 * UNIT, 5)), PATIENCE);
+    let given_up = Event::Brought(vec![(file(1), Units::of(9..10), Err(Failure::GivenUp))]);
+    assert_eq!(machine.handle(given_up, PATIENCE), [Effect::Bring(file(1), record, Units::of(9..10))]);
 }

@@ -139,10 +139,10 @@ impl Room for Members {
         cold_files((&self.top, &grounds), &self.heat, plan, without, go_on)
     }
 
-    fn is_short(&self) -> bool {
+    fn is_short(&self, freed: u64) -> bool {
         let free_percent = self.grounds().iter().map(|ground| ground.policy.free_percent).max().unwrap_or(0);
         let space = self.top.space();
-        space.is_ok_and(|space| Volume { total: space.total, free: space.free, unsent: 0, free_percent }.needed() > 0)
+        space.is_ok_and(|space| Volume { total: space.total, free: space.free + freed, unsent: 0, free_percent }.needed() > 0)
     }
 
     fn note(&self, cold: &[Cold]) -> bool {

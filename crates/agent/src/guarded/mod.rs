@@ -240,9 +240,9 @@ impl GuardedVolume {
         results
     }
 
-    /// Has the parts go that were left of streamed files, where there is too little room.
-    pub(crate) fn give_up_parts(&self) {
-        self.recall.sweep_streamed();
+    /// Has the parts go that were left of streamed files, where there is too little room; whether there were any.
+    pub(crate) fn give_up_parts(&self) -> bool {
+        self.recall.sweep_streamed()
     }
 
     /// Whether no content of this endpoint goes by itself, nor will.

@@ -23,6 +23,8 @@ pub(super) struct Desk {
     pub(super) post: Arc<dyn Sentry>,
     pub(super) fetches: Arc<Lane>,
     pub(super) large: Arc<Lane>,
+    /// For what is read while it comes, so that a player does not wait for films that others copy.
+    pub(super) parts: Arc<Lane>,
     pub(super) tasks: Sender<Task>,
     pub(super) looks: Sender<Task>,
     pub(super) performer: Arc<Performer>,
@@ -43,7 +45,7 @@ impl Desk {
             if looked.elapsed() >= LOOK_AFTER {
                 looked = Instant::now();
                 self.tell(self.post.look_after());
-                let moving = [&self.fetches, &self.large].into_iter().flat_map(|lane| lane.moving()).collect();
+                let moving = [&self.fetches, &self.large, &self.parts].into_iter().flat_map(|lane| lane.moving()).collect();
                 self.take(Event::Progress(moving));
                 self.take(Event::Tick);
                 self.callers.keep(|file| self.machine.has(file));
@@ -83,7 +85,7 @@ impl Desk {
                 Ok(Input::LetGo(files)) => self.let_go(files),
                 Ok(Input::Stop) | Err(RecvTimeoutError::Disconnected) => {
                     self.performer.give_up_all();
-                    [&self.fetches, &self.large].into_iter().for_each(|lane| lane.close());
+                    [&self.fetches, &self.large, &self.parts].into_iter().for_each(|lane| lane.close());
                     return;
                 }
                 Err(RecvTimeoutError::Timeout) => {}
@@ -141,7 +143,7 @@ impl Desk {
         if treatment <= Treatment::Slow {
             return;
         }
-        [&self.fetches, &self.large].into_iter().for_each(|lane| lane.promote(file));
+        [&self.fetches, &self.large, &self.parts].into_iter().for_each(|lane| lane.promote(file));
     }
 
     fn let_go(&mut self, files: Vec<(Handle, bool)>) {
@@ -232,11 +234,15 @@ impl Desk {
     }
 
     fn fetch(&mut self, file: Handle, record: StubRecord, what: Portion) {
-        self.performer.begin(&file);
+        let wanted = self.performer.begin(&file);
         let is_slow = self.performer.treatment(&file).is_some_and(|treatment| treatment <= Treatment::Slow);
         let is_awaited = (self.asked_again.remove(&file) || self.machine.is_awaited(&file)) && !is_slow;
-        let lane = if record.size >= LARGE { &self.large } else { &self.fetches };
-        lane.give(Fetch { file, record, what, is_awaited });
+        let lane = match &what {
+            Portion::Units(_) => &self.parts,
+            Portion::Rest(_) if record.size >= LARGE => &self.large,
+            Portion::Rest(_) => &self.fetches,
+        };
+        lane.give(Fetch { file, record, what, wanted, is_awaited });
     }
 
     fn perform(&self, task: Task) {

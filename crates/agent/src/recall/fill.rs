@@ -8,10 +8,11 @@ use isotherm_core::stub::{Failure, StubRecord, Trouble, Units};
 use isotherm_core::trees::Handle;
 use isotherm_gate::{ErrorKind, GateError, Inode, StubFile};
 
+use super::lanes::Wanted;
 use super::perform::{FetchFailure, Performer};
 use super::remains::Remains;
 use super::seals::Seals;
-use super::stream::Arrivals;
+use super::stream::{Arrivals, without_holes};
 use super::stub_file;
 
 /// How long somebody may take to give back a lease, and how often he is asked.
@@ -22,7 +23,7 @@ const FREE_AGAIN: Duration = Duration::from_millis(20);
 const FLUSHED_EVERY: u64 = 128 << 20;
 
 /// How often room is made for one content.
-const ROOM_TRIES: usize = 4;
+pub(super) const ROOM_TRIES: usize = 4;
 
 /// Somebody has written to a stub.
 pub(super) fn is_written_to() -> GateError {
@@ -39,14 +40,23 @@ impl Performer {
         if !is_it || opened.stat()?.size == 0 {
             return Ok(());
         }
+        // Somebody may be reading what is here of a file that was streamed.
+        let is_partial = self.remains(file, &opened)?.1;
+        if is_partial && !opened.take_alone()? {
+            return Err(GateError::new(ErrorKind::Busy, "mend", "a file that somebody has open"));
+        }
         opened.flush()?;
-        // What is here may have been cut; a record that names it must not survive it.
-        opened.set_record(&record.encode_partial(&Units::none()))?;
-        opened.flush()?;
+        if is_partial {
+            // What is here may have been cut; a record that names it must not survive it.
+            opened.set_record(&record.encode_partial(&Units::none()))?;
+            opened.flush()?;
+        }
         opened.give_up()?;
         opened.set_len(record.size)?;
-        opened.flush()?;
-        opened.set_record(&record.encode())?;
+        if is_partial {
+            opened.flush()?;
+            opened.set_record(&record.encode())?;
+        }
         // Whoever changed its length left his own time.
         self.source.modified(file, record).map_or(Ok(()), |modified| inode.set_mtime(modified))
     }
@@ -57,13 +67,13 @@ impl Performer {
         &self,
         of: (&Handle, &StubRecord),
         present: &Units,
-        is_awaited: bool,
+        (is_awaited, wanted): (bool, &Wanted),
         told: (&(dyn Fn() + Sync), &dyn Fn(Units)),
     ) -> Result<(), Failure> {
         let ((file, record), (progress, _)) = (of, told);
         for _ in 0..ROOM_TRIES {
             let seen = self.room_made();
-            match self.fill_once(of, present, told) {
+            match self.fill_once(of, present, wanted, told) {
                 // Somebody may have come since it was begun.
                 Err(Failure::NoSpace) if (is_awaited || self.is_awaited(file)) && self.make_room(record.size, seen, progress) => {
                     progress();
@@ -71,16 +81,17 @@ impl Performer {
                 filled => return filled,
             }
         }
-        self.fill_once(of, present, told)
+        self.fill_once(of, present, wanted, told)
     }
 
     fn fill_once(
         &self,
         (file, record): (&Handle, &StubRecord),
         present: &Units,
+        still: &Wanted,
         (progress, came): (&(dyn Fn() + Sync), &dyn Fn(Units)),
     ) -> Result<(), Failure> {
-        let opened = self.open_to_fill(file);
+        let opened = self.open_to_fill(file, still);
         let Ok((inode, opened)) = opened else { return self.told(file, opened.map(|_| ())) };
         let stat = opened.stat();
         let Ok(stat) = stat else { return self.told(file, stat.map(|_| ())) };
@@ -121,9 +132,10 @@ impl Performer {
             progress();
             Ok(())
         };
-        let fetched = self.source.fetch((file, record), &wanted, &mut take, &|| self.is_wanted(file), progress);
+        let fetched = self.source.fetch((file, record), &wanted, &mut take, &|| still.is(), progress);
         let fetched = fetched.and_then(|()| {
-            if opened.stat()?.size != record.size || !seals.hold(&opened, progress)? {
+            let has_holes = is_partial && without_holes(&opened, present, record.size)? != *present;
+            if has_holes || opened.stat()?.size != record.size || !seals.hold(&opened, progress)? {
                 return Err(FetchFailure::Content("The file was cut, without being opened, while its content came".to_owned()));
             }
             if !remains.leave_holes(&opened, record.size, progress)? {
@@ -156,7 +168,7 @@ impl Performer {
     /// What whoever waited is told, and administrators.
     pub(super) fn why_not(&self, file: &Handle, failure: FetchFailure) -> Result<(), Failure> {
         match failure {
-            FetchFailure::NotWanted => Err(Failure::Other),
+            FetchFailure::NotWanted => Err(Failure::GivenUp),
             FetchFailure::Volume(error) => self.told(file, Err(error)),
             FetchFailure::Content(_) | FetchFailure::Unknown(_) | FetchFailure::Written => {
                 self.show(file, &failure.to_string());
@@ -172,11 +184,11 @@ impl Performer {
     }
 
     /// Opened for the first time, a file that a client of NFS has in his charge is asked back from him, and is free in a moment.
-    pub(super) fn open_to_fill(&self, file: &Handle) -> Result<(Inode, StubFile), GateError> {
+    pub(super) fn open_to_fill(&self, file: &Handle, wanted: &Wanted) -> Result<(Inode, StubFile), GateError> {
         let begun = Instant::now();
         loop {
             match stub_file(&self.root, file) {
-                Err(error) if error.kind() == ErrorKind::Busy && begun.elapsed() < FREE_WITHIN && self.is_wanted(file) => {
+                Err(error) if error.kind() == ErrorKind::Busy && begun.elapsed() < FREE_WITHIN && wanted.is() => {
                     std::thread::sleep(FREE_AGAIN);
                 }
                 opened => return opened,

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use isotherm_core::stub::{StubRecord, Units};
 use isotherm_core::trees::Handle;
@@ -16,9 +16,37 @@ pub(super) struct Fetch {
     pub(super) file: Handle,
     pub(super) record: StubRecord,
     pub(super) what: Portion,
+    /// It goes on while this says so.
+    pub(super) wanted: Wanted,
     /// Somebody waits for it who could be told that there is no room.
     pub(super) is_awaited: bool,
 }
+
+/// Whether a fetch is still wanted. Clones are the same.
+#[derive(Debug, Clone)]
+pub(super) struct Wanted(Arc<AtomicBool>);
+
+impl Wanted {
+    pub(super) fn new() -> Self {
+        Self(Arc::new(AtomicBool::new(true)))
+    }
+
+    pub(super) fn is(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn give_up(&self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
+impl PartialEq for Wanted {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Wanted {}
 
 /// What of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,7 +97,7 @@ impl Lane {
     /// Somebody waits for this one now; nothing where it was taken, or is none of this lane's.
     pub(super) fn promote(&self, file: &Handle) {
         let mut state = self.state();
-        if let Some(at) = state.wanted.iter().position(|fetch| fetch.file == *file)
+        while let Some(at) = state.wanted.iter().position(|fetch| fetch.file == *file)
             && let Some(fetch) = state.wanted.remove(at)
         {
             state.awaited.push_back(Fetch { is_awaited: true, ..fetch });
@@ -141,7 +169,7 @@ mod tests {
         let manifest = isotherm_core::content::ManifestId::of(b"");
         let (content, bound) = (ContentPrefix::of(&manifest), Bound::to(&file));
         let record = StubRecord { node: NodeId::ROOT, version: Version::default(), content, size: 1, bound };
-        Fetch { file, record, what: Portion::Rest(Units::none()), is_awaited }
+        Fetch { file, record, what: Portion::Rest(Units::none()), wanted: Wanted::new(), is_awaited }
     }
 
     fn next(lane: &Lane) -> u8 {

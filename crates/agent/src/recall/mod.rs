@@ -46,6 +46,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const FETCHING: usize = 8;
 /// Threads that fetch large files, so that whoever opens a small one does not wait for a film.
 const FETCHING_LARGE: usize = 4;
+/// Threads that fetch parts of files that are read while they come.
+const FETCHING_PARTS: usize = 4;
 /// A file from this size on is large, in bytes.
 const LARGE: u64 = 64 << 20;
 /// Threads for everything else, so that it does not wait for contents that do not come. They wait for the disk, and file systems make what
@@ -180,14 +182,11 @@ impl Recall {
             tasks
         };
         let (tasks, looks) = (hands(OTHERS), hands(LOOKING));
-        let lanes = [FETCHING, FETCHING_LARGE].map(|hands| (Arc::new(Lane::new(hands)), hands));
-        for (lane, hands) in &lanes {
-            threads.extend((0..*hands).map(|_| {
-                let (performer, lane, done) = (Arc::clone(&performer), Arc::clone(lane), done_with(inputs.clone()));
-                std::thread::spawn(move || while lane.serve(|fetch| performer.fetch(fetch, &lane, &done)) {})
-            }));
-        }
-        let [fetches, large] = lanes.map(|(lane, _)| lane);
+        let [fetches, large, parts] = [FETCHING, FETCHING_LARGE, FETCHING_PARTS].map(|hands| {
+            let lane = Arc::new(Lane::new(hands));
+            threads.extend((0..hands).map(|_| fetching(&performer, &lane, &inputs)));
+            lane
+        });
         // Before anything new is read: nobody may be told of twice.
         let waiting = post.begin()?;
         let (reader, asks, until) = (Arc::clone(&post), inputs.clone(), Arc::clone(&ends));
@@ -200,6 +199,7 @@ impl Recall {
             post,
             fetches,
             large,
+            parts,
             tasks,
             looks,
             performer: performing,
@@ -236,12 +236,14 @@ impl Recall {
         }
     }
 
-    /// The same for all files that were streamed in this run.
-    pub fn sweep_streamed(&self) {
+    /// The same for all files of which a part was left; whether there were any.
+    pub fn sweep_streamed(&self) -> bool {
         let files = self.performer.parted();
-        if !files.is_empty() {
+        let are_any = !files.is_empty();
+        if are_any {
             let _ = self.inputs.send(Input::Event(Event::Swept(files)));
         }
+        are_any
     }
 
     /// Brings contents back, for a reason that is noted, and waits until each is there or will not come, or `go_on` says no; whether
@@ -341,6 +343,12 @@ fn read(post: &dyn Sentry, inputs: &Sender<Input>, ends: &AtomicBool) {
             }
         }
     }
+}
+
+/// A hand of a lane.
+fn fetching(performer: &Arc<Performer>, lane: &Arc<Lane>, inputs: &Sender<Input>) -> JoinHandle<()> {
+    let (performer, lane, done) = (Arc::clone(performer), Arc::clone(lane), done_with(inputs.clone()));
+    std::thread::spawn(move || while lane.serve(|fetch| performer.fetch(fetch, &lane, &done)) {})
 }
 
 fn done_with(inputs: Sender<Input>) -> impl Fn(Event) + Sync {

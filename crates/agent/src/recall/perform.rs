@@ -12,8 +12,9 @@ use isotherm_core::trees::Handle;
 use isotherm_gate::guard::{Program, Sentry};
 use isotherm_gate::{ErrorKind, GateError, Liveness, MaskPool, Root, StubFile};
 
-use super::lanes::{Fetch, Lane, Portion};
+use super::lanes::{Fetch, Lane, Portion, Wanted};
 use super::room::{Room, Turn};
+use super::stream::{Streamed, without_holes};
 use super::{Input, News, RecallProblem, Tell, stub_to_look};
 use crate::volume::{attributes, gate_handle};
 
@@ -115,10 +116,10 @@ pub(super) struct Performer {
     pub(super) problems: Arc<Mutex<Vec<RecallProblem>>>,
     /// Is told of files that are whole now, and of those that cannot be.
     pub(super) tell: Tell,
-    /// Files whose content is wanted, and how many fetches are on their way for each.
-    pub(super) wanted: Mutex<BTreeMap<Handle, usize>>,
-    /// Files that are read while they come, and the time of each.
-    pub(super) streamed: Mutex<BTreeMap<Handle, i64>>,
+    /// What is being fetched of each file.
+    pub(super) wanted: Mutex<BTreeMap<Handle, Vec<Wanted>>>,
+    /// Files that are read while they come.
+    pub(super) streamed: Mutex<BTreeMap<Handle, Streamed>>,
     /// Files of which a part was left here.
     pub(super) parted: Mutex<BTreeSet<Handle>>,
     /// What masks are made of, as soon as one was needed.
@@ -150,27 +151,25 @@ pub(super) fn run(performer: &Performer, queue: &Mutex<Receiver<Task>>, done: &d
 }
 
 impl Performer {
-    /// Somebody waits for the content of a file.
-    pub(super) fn begin(&self, file: &Handle) {
-        *self.wanted().entry(file.clone()).or_default() += 1;
+    /// Somebody waits for the content of a file, or for a part of it.
+    pub(super) fn begin(&self, file: &Handle) -> Wanted {
+        let wanted = Wanted::new();
+        self.wanted().entry(file.clone()).or_default().push(wanted.clone());
+        wanted
     }
 
     /// A fetch of it has ended.
-    fn ended(&self, file: &Handle) {
+    fn ended(&self, file: &Handle, fetch: &Wanted) {
         let mut wanted = self.wanted();
         if let Some(fetches) = wanted.get_mut(file) {
-            *fetches -= 1;
-            if *fetches == 0 {
+            fetches.retain(|other| other != fetch);
+            if fetches.is_empty() {
                 wanted.remove(file);
             }
         }
     }
 
-    pub(super) fn is_wanted(&self, file: &Handle) -> bool {
-        self.wanted().contains_key(file)
-    }
-
-    pub(super) fn streamed(&self) -> MutexGuard<'_, BTreeMap<Handle, i64>> {
+    pub(super) fn streamed(&self) -> MutexGuard<'_, BTreeMap<Handle, Streamed>> {
         self.streamed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -205,12 +204,12 @@ impl Performer {
 
     /// Nobody waits for it any more.
     pub(super) fn give_up(&self, file: &Handle) {
-        self.wanted().remove(file);
+        self.wanted().remove(file).iter().flatten().for_each(Wanted::give_up);
     }
 
     /// Nobody waits for anything any more.
     pub(super) fn give_up_all(&self) {
-        self.wanted().clear();
+        std::mem::take(&mut *self.wanted()).values().flatten().for_each(Wanted::give_up);
     }
 
     pub(super) fn show(&self, file: &Handle, text: &str) {
@@ -275,7 +274,7 @@ impl Performer {
 
     /// Fetches a content; `done` hears how it gets on, and of its end.
     pub(super) fn fetch(&self, fetch: Fetch, lane: &Lane, done: &(dyn Fn(Event) + Sync)) {
-        let Fetch { file, record, what, is_awaited } = fetch;
+        let Fetch { file, record, what, wanted, is_awaited } = fetch;
         let told = Mutex::new(None::<Instant>);
         let progress = || {
             let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
@@ -290,16 +289,17 @@ impl Performer {
         progress();
         let present = match what {
             Portion::Units(units) => {
-                let result = self.bring((&file, &record), &units, &progress, done);
-                self.ended(&file);
+                let came = |units: Units| done(Event::Came(vec![(file.clone(), units)]));
+                let result = self.bring((&file, &record), &units, &wanted, (&progress, &came));
+                self.ended(&file, &wanted);
                 done(Event::Brought(vec![(file, units, result)]));
                 return;
             }
             Portion::Rest(present) => present,
         };
         let came = |units: Units| done(Event::Came(vec![(file.clone(), units)]));
-        let result = self.fill((&file, &record), &present, is_awaited, (&progress, &came));
-        self.ended(&file);
+        let result = self.fill((&file, &record), &present, (is_awaited, &wanted), (&progress, &came));
+        self.ended(&file, &wanted);
         // What a program reads that only looks at everything is not used by that.
         let treatment = self.treatment(&file).or(is_awaited.then_some(Treatment::Allow));
         if result.is_ok() && treatment.is_none_or(|treatment| treatment >= Treatment::Allow) {
@@ -310,14 +310,20 @@ impl Performer {
 
     fn look(&self, file: &Handle) -> Result<Found, GateError> {
         let opened = stub_to_look(&self.root, file)?;
-        let (record, resident) = match opened.record()?.map(|value| StubRecord::decode_with(&value, file)) {
+        let value = opened.record()?;
+        let (record, resident) = match value.as_ref().map(|value| StubRecord::decode_with(value, file)) {
             Some(Ok((record, resident))) => (Some(Ok(record)), resident),
             Some(Err(error)) => (Some(Err(error)), None),
             None => (None, None),
         };
+        // What somebody has cut and made long again (row 18): a content that was streamed has no holes.
+        let resident = resident.map(|resident| without_holes(&opened, &resident, opened.stat()?.size)).transpose()?;
         // Room that is only reserved counts.
         let stat = opened.stat()?;
         let has_blocks = opened.has_data()? || (resident.is_some() && stat.blocks > 8);
+        // A copy of a file of which a part was here may hold that part alone, and a mask.
+        let is_partial_copy = || value.is_some_and(|value| matches!(StubRecord::decode_unbound(&value), Ok((_, Some(_)))));
+        let has_blocks = has_blocks && !(record == Some(Err(RecordError::Void)) && is_partial_copy());
         let streams = self.source.streams_from(file).is_some_and(|least| stat.size >= least) && Self::may_stream(&opened)?;
         Ok(Found { record, size: stat.size, has_blocks, resident, streams })
     }
@@ -334,6 +340,7 @@ impl Performer {
             }
             Err(error) => tracing::debug!(?file, %error, "A file that is whole cannot be opened"),
         }
+        self.streamed().remove(file);
         self.post.release(&[handle]);
         (self.tell)(News::Came(vec![file.clone()]));
     }
@@ -363,7 +370,7 @@ impl Performer {
         })
     }
 
-    fn wanted(&self) -> MutexGuard<'_, BTreeMap<Handle, usize>> {
+    fn wanted(&self) -> MutexGuard<'_, BTreeMap<Handle, Vec<Wanted>>> {
         self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -57,7 +57,7 @@ impl Remains {
 
     /// Whether there is nothing where nothing came. To be asked when all has come.
     pub(super) fn leave_holes(&mut self, file: &StubFile, size: u64, progress: &dyn Fn()) -> Result<bool, GateError> {
-        // A content that was masked has no holes.
+        // A content that was streamed has no holes, and of others no partial record is written but while they are mended.
         if !self.any || self.masked {
             return Ok(true);
         }

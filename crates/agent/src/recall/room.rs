@@ -51,8 +51,8 @@ pub trait Room: Send + Sync + std::fmt::Debug {
     /// `without`. `go_on` is asked now and then; none when it says no, and where nothing may go.
     fn coldest(&self, bytes: u64, without: &BTreeSet<Handle>, go_on: &dyn Fn() -> bool) -> Vec<Cold>;
 
-    /// Whether there is less room than somebody asks for.
-    fn is_short(&self) -> bool;
+    /// Whether there is less room than somebody asks for, also when so many bytes more are free.
+    fn is_short(&self, freed: u64) -> bool;
 
     /// Notes durably that these may be stubs soon; false if that was not possible, or they are not to go any more.
     fn note(&self, cold: &[Cold]) -> bool;

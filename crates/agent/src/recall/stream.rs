@@ -3,28 +3,42 @@
 //! What is on disk is what the record says, durably, and beside it whatever else: a mask, or what came and is in no record yet. **Invariant:**
 //! the record names only what is durable, and nothing is given up that a record names which may still be there after a power cut.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::PoisonError;
 
-use isotherm_core::stub::{Event, Failure, Parted, RANGES_MAX, StubRecord, Trouble, UNIT, Units};
+use isotherm_core::stub::{Failure, Parted, RANGES_MAX, StubRecord, Trouble, UNIT, Units};
 use isotherm_core::trees::Handle;
-use isotherm_gate::{FileHandle, GateError, MaskPool, StubFile};
+use isotherm_gate::{FileHandle, GateError, Inode, MaskPool, StubFile, mask_byte};
 
 use super::News;
-use super::fill::is_written_to;
+use super::fill::{ROOM_TRIES, is_written_to};
+use super::lanes::Wanted;
 use super::perform::{FetchFailure, Performer};
 use super::remains::Remains;
 use super::seals::Seals;
 use super::stub_file;
 use crate::volume::attributes;
 
-/// What of units that are on their way has not come, in bytes. Only for contents without holes.
+/// A file that is read while it comes.
+#[derive(Debug, Default)]
+pub(super) struct Streamed {
+    /// Its time before the fetches that are under way.
+    modified: i64,
+    fetches: u32,
+    /// Units that held something when this run of the agent met them: of an earlier run, or of somebody who wrote to the file while nobody
+    /// guarded it. It stays until somebody fetches it, who compares.
+    strange: Units,
+}
+
+/// What of units that are on their way has not come, in bytes. A unit of which a part is a hole of the content never counts as here.
 #[derive(Debug)]
 pub(super) struct Arrivals {
     size: u64,
     wanted: Vec<Range<u64>>,
     left: BTreeMap<u64, u64>,
+    /// Where parts began that have come: over a line that breaks some come more than once.
+    counted: BTreeSet<u64>,
 }
 
 impl Arrivals {
@@ -32,7 +46,7 @@ impl Arrivals {
     pub(super) fn of(units: &Units, size: u64) -> Self {
         let bytes = |unit: u64| (unit * UNIT + UNIT).min(size) - unit * UNIT;
         let left = units.ranges().flatten().map(|unit| (unit, bytes(unit))).collect();
-        Self { size, wanted: units.bytes(size).collect(), left }
+        Self { size, wanted: units.bytes(size).collect(), left, counted: BTreeSet::new() }
     }
 
     /// The parts of a piece that are wanted, with their offsets.
@@ -44,8 +58,11 @@ impl Arrivals {
         self.wanted.iter().map(within).filter(|range| !range.is_empty()).filter_map(cut).collect()
     }
 
-    /// A part has come; the units that are whole with it.
+    /// A part has come, for the first time or again; the units that are whole with it.
     pub(super) fn came(&mut self, offset: u64, part: &[u8]) -> Units {
+        if !self.counted.insert(offset) {
+            return Units::none();
+        }
         let (mut at, end) = (offset, (offset + part.len() as u64).min(self.size));
         let mut whole = Units::none();
         while at < end {
@@ -64,6 +81,36 @@ impl Arrivals {
     }
 }
 
+/// Those of the units in which no hole is.
+pub(super) fn without_holes(file: &StubFile, units: &Units, size: u64) -> Result<Units, GateError> {
+    let mut whole = Units::none();
+    for unit in units.ranges().flatten() {
+        let bytes = unit * UNIT..(unit * UNIT + UNIT).min(size);
+        if file.next_hole(bytes.start, bytes.end)? == bytes.end {
+            whole = whole.and(&Units::of(unit..unit + 1));
+        }
+    }
+    Ok(whole)
+}
+
+/// Those of the units that hold something that is neither nothing nor a mask.
+fn strange(file: &StubFile, units: &Units, size: u64) -> Result<Units, GateError> {
+    let mut found = Units::none();
+    let mut bytes = vec![0; to_usize(UNIT)];
+    for unit in units.ranges().flatten() {
+        let (from, end) = (unit * UNIT, (unit * UNIT + UNIT).min(size));
+        if file.next_data(from)?.is_none_or(|data| data >= end) {
+            continue;
+        }
+        let here = &mut bytes[..to_usize(end - from)];
+        file.read_at(from, here)?;
+        if here.iter().zip(from..).any(|(byte, at)| *byte != 0 && *byte != mask_byte(at)) {
+            found = found.and(&Units::of(unit..unit + 1));
+        }
+    }
+    Ok(found)
+}
+
 fn to_usize(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }
@@ -77,7 +124,7 @@ impl Performer {
 
     /// Files of which a part was left here, if there is too little room now.
     pub(super) fn parted(&self) -> Vec<Handle> {
-        if !self.room.as_ref().is_some_and(|room| room.is_short()) {
+        if !self.room.as_ref().is_some_and(|room| room.is_short(0)) {
             return Vec::new();
         }
         std::mem::take(&mut *self.parted.lock().unwrap_or_else(PoisonError::into_inner)).into_iter().collect()
@@ -110,19 +157,48 @@ impl Performer {
         if found != *record || stat.size != record.size {
             return Err(FetchFailure::Content("it has changed".to_owned()));
         }
-        let modified = match partial {
-            None if !opened.has_data()? => stat.mtime_ns,
-            _ => self.source.modified(file, record).unwrap_or(stat.mtime_ns),
-        };
-        // From then on it may hold what is not the content's.
-        if partial.is_none() {
-            opened.set_record(&record.encode_partial(resident))?;
-            opened.flush()?;
-        }
-        self.streamed().insert(file.clone(), modified);
         let absent = Units::all(record.size).without(resident);
-        opened.mask(self.pool()?, absent.bytes(record.size))?;
+        match partial {
+            // Of a recall that was broken off, or of somebody who wrote to it while nobody guarded it: whoever brings all of it compares.
+            None if opened.has_data()? => return Err(FetchFailure::Content("something is in it already".to_owned())),
+            // From then on it may hold what is not the content's.
+            None => {
+                opened.set_record(&record.encode_partial(resident))?;
+                opened.flush()?;
+                self.streamed().insert(file.clone(), Streamed::default());
+            }
+            Some(_) => self.know(file, record, (&inode, &opened), &absent)?,
+        }
+        let modified = opened.stat()?.mtime_ns;
+        let masked = self.pool().and_then(|pool| opened.mask(pool, absent.bytes(record.size)));
+        if masked.is_err() && partial.is_none() {
+            // Nobody was let through yet, and what was reserved may be what others lack.
+            opened.give_up_within(absent.bytes(record.size))?;
+        }
         inode.set_mtime(modified)?;
+        Ok(masked?)
+    }
+
+    /// Remembers what an earlier run has left, before anything of this one comes.
+    fn know(
+        &self,
+        file: &Handle,
+        record: &StubRecord,
+        (inode, opened): (&Inode, &StubFile),
+        absent: &Units,
+    ) -> Result<(), GateError> {
+        let size = record.size;
+        if self.streamed().contains_key(file) {
+            return Ok(());
+        }
+        let strange = strange(opened, absent, size)?;
+        // An agent that was killed while something came has left the time of that.
+        if !strange.is_empty()
+            && let Some(modified) = self.source.modified(file, record)
+        {
+            inode.set_mtime(modified)?;
+        }
+        self.streamed().insert(file.clone(), Streamed { strange, ..Streamed::default() });
         Ok(())
     }
 
@@ -135,17 +211,38 @@ impl Performer {
         Ok(self.pool.get_or_init(|| made))
     }
 
-    /// Brings units of a file that somebody reads.
+    /// Brings units of a file that somebody reads; where the volume is full, others go first.
     pub(super) fn bring(
+        &self,
+        of: (&Handle, &StubRecord),
+        units: &Units,
+        wanted: &Wanted,
+        told: (&(dyn Fn() + Sync), &dyn Fn(Units)),
+    ) -> Result<(), Failure> {
+        for _ in 0..ROOM_TRIES {
+            let seen = self.room_made();
+            match self.bring_once(of, units, wanted, told) {
+                Err(Failure::NoSpace) if self.make_room(units.len() * UNIT, seen, told.0) => told.0(),
+                brought => return brought,
+            }
+        }
+        self.bring_once(of, units, wanted, told)
+    }
+
+    fn bring_once(
         &self,
         (file, record): (&Handle, &StubRecord),
         units: &Units,
-        progress: &(dyn Fn() + Sync),
-        done: &(dyn Fn(Event) + Sync),
+        wanted: &Wanted,
+        (progress, came): (&(dyn Fn() + Sync), &dyn Fn(Units)),
     ) -> Result<(), Failure> {
-        let opened = self.open_to_fill(file);
-        let Ok((inode, opened)) = opened else { return self.told(file, opened.map(|_| ())) };
-        let modified = self.streamed().get(file).copied();
+        let opened = self.open_to_fill(file, wanted).and_then(|(inode, opened)| Ok((opened.stat()?, inode, opened)));
+        let Ok((stat, inode, opened)) = opened else { return self.told(file, opened.map(|_| ())) };
+        if stat.size != record.size {
+            self.show(file, &Trouble::Size { found: stat.size, recorded: record.size }.to_string());
+            return Err(Failure::Other);
+        }
+        self.fetch_begins(file, stat.mtime_ns);
         let (mut arrivals, mut seals, mut remains) = (Arrivals::of(units, record.size), Seals::default(), Remains::of_partial());
         let mut written = false;
         let mut take = |offset: u64, piece: &[u8]| {
@@ -158,29 +255,20 @@ impl Performer {
                 seals.add(offset, part);
                 let whole = arrivals.came(offset, part);
                 if !whole.is_empty() {
-                    done(Event::Came(vec![(file.clone(), whole)]));
+                    came(whole);
                 }
             }
             progress();
             Ok(())
         };
-        let size = opened.stat().map(|stat| stat.size);
-        let fetched = match size {
-            Ok(size) if size != record.size => {
-                self.show(file, &Trouble::Size { found: size, recorded: record.size }.to_string());
-                return Err(Failure::Other);
-            }
-            Ok(_) => self.source.fetch((file, record), units, &mut take, &|| self.is_wanted(file), progress),
-            Err(error) => Err(error.into()),
-        };
+        let fetched = self.source.fetch((file, record), units, &mut take, &|| wanted.is(), progress);
         let fetched = fetched.and_then(|()| {
             if opened.stat()?.size != record.size || !seals.hold(&opened, progress)? {
                 return Err(FetchFailure::Content("The file was cut, without being opened, while its content came".to_owned()));
             }
             Ok(())
         });
-        let mended = modified.map_or(Ok(()), |modified| inode.set_mtime(modified));
-        if let Err(error) = mended {
+        if let Err(error) = inode.set_mtime(self.fetch_ends(file, stat.mtime_ns)) {
             tracing::debug!(?file, %error, "A file that is read while it comes shows a time of its own");
         }
         match fetched {
@@ -188,6 +276,23 @@ impl Performer {
             Err(FetchFailure::Volume(_)) if written => self.why_not(file, FetchFailure::Written),
             Err(failure) => self.why_not(file, failure),
         }
+    }
+
+    /// The time that a file shows before anything is written to it is its own.
+    fn fetch_begins(&self, file: &Handle, modified: i64) {
+        let mut streamed = self.streamed();
+        let it = streamed.entry(file.clone()).or_default();
+        if it.fetches == 0 {
+            it.modified = modified;
+        }
+        it.fetches += 1;
+    }
+
+    fn fetch_ends(&self, file: &Handle, modified: i64) -> i64 {
+        self.streamed().get_mut(file).map_or(modified, |it| {
+            it.fetches = it.fetches.saturating_sub(1);
+            it.modified
+        })
     }
 
     /// Gives up what is not here of a file that was streamed, if nobody has it open.
@@ -219,10 +324,17 @@ impl Performer {
         if !is_it || stat.size != record.size {
             return Ok(Parted::Over);
         }
-        let is_short = self.room.as_ref().is_some_and(|room| room.is_short());
-        let kept = if is_short { Units::none() } else { present.longest(RANGES_MAX) };
-        let known = self.streamed().get(file).copied();
-        let modified = known.or_else(|| self.source.modified(file, record)).unwrap_or(stat.mtime_ns);
+        let absent = Units::all(record.size).without(present);
+        self.know(file, record, (&inode, &opened), &absent)?;
+        let strange = self.streamed().get(file).map(|it| it.strange.without(present)).unwrap_or_default();
+        if !strange.is_empty() {
+            return Ok(Parted::Strange(strange));
+        }
+        let modified = opened.stat()?.mtime_ns;
+        let reserved = if self.pool()?.reserves() { absent.len() * UNIT } else { 0 };
+        let is_short = self.room.as_ref().is_some_and(|room| room.is_short(reserved));
+        // What somebody has cut and made long again (row 18) is not here.
+        let kept = if is_short { Units::none() } else { without_holes(&opened, &present.longest(RANGES_MAX), record.size)? };
         opened.flush()?;
         opened.set_record(&record.encode_partial(&kept))?;
         opened.flush()?;
@@ -230,13 +342,19 @@ impl Performer {
         if !opened.take_alone()? {
             return Ok(Parted::InUse);
         }
-        opened.give_up_within(Units::all(record.size).without(&kept).bytes(record.size))?;
-        if kept.is_empty() {
-            // Without a mask it may say so.
-            opened.flush()?;
-            opened.set_record(&record.encode())?;
+        // From here on the record on the disk is right, and what was remembered of the file is not.
+        let rest = Units::all(record.size).without(&kept);
+        let given_up = opened.give_up_within(rest.bytes(record.size)).and_then(|()| {
+            if kept.is_empty() {
+                // Without a mask it may say so.
+                opened.flush()?;
+                opened.set_record(&record.encode())?;
+            }
+            Ok(())
+        });
+        if let Err(error) = given_up.and_then(|()| inode.set_mtime(modified)) {
+            tracing::warn!(?file, %error, "Not all went that a file has no record of");
         }
-        inode.set_mtime(modified)?;
         if !kept.is_empty() {
             self.parted.lock().unwrap_or_else(PoisonError::into_inner).insert(file.clone());
         }
@@ -263,6 +381,7 @@ mod tests {
         );
         let half = &piece[..to_usize(UNIT / 2)];
         assert_eq!(arrivals.came(UNIT + UNIT / 2, half), Units::none());
+        assert_eq!(arrivals.came(UNIT + UNIT / 2, half), Units::none(), "it came once more over another connection");
         assert_eq!(arrivals.came(UNIT, half), Units::of(1..2));
         assert_eq!(arrivals.came(UNIT, half), Units::none());
         assert_eq!(arrivals.came(4 * UNIT, &piece[..10]), Units::of(4..5), "the last one is short");

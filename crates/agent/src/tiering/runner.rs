@@ -139,9 +139,9 @@ impl Turn {
         }
         let Some(situation) = volume.situation() else { return LOOK };
         self.tell_low(&situation.volume, volume);
-        if situation.volume.needed() > 0 {
-            // Before anything that somebody may use as a whole.
-            volume.give_up_parts();
+        // Before anything that somebody may use as a whole.
+        if situation.volume.needed() > 0 && volume.give_up_parts() {
+            return LOOK;
         }
         let needs_space = situation.volume.needed() > 0 && self.again.is_none_or(|at| Instant::now() >= at);
         if needs_space || self.is_age_due(&situation.grounds) {

@@ -144,8 +144,9 @@ impl Looker<'_> {
         };
         let (handle, print) = (handle_of(&stat.handle), print_of(&stat));
         let is_recorded = known.is_some_and(|known| known.handle == handle && same_state(kind, &known.print, &print));
-        let is_tiered = is_tiered(&inode, &stat);
-        if is_tiered != known.is_some_and(|known| known.handle == handle && known.is_tiered) {
+        let was_tiered = known.is_some_and(|known| known.handle == handle && known.is_tiered);
+        let is_tiered = is_tiered(&inode, &stat, was_tiered);
+        if is_tiered != was_tiered {
             self.moved.push((handle.clone(), is_tiered));
         }
         let metadata = if is_recorded && !self.full && evidence != Evidence::Written {

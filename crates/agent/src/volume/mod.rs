@@ -186,11 +186,13 @@ fn is_own(record: &[u8], handle: &Handle) -> bool {
     !matches!(StubRecord::decode(record, handle), Err(RecordError::Void))
 }
 
-/// Whether the content of an inode is away. Only what takes less room than its length can be a stub, so others cost no system call.
-/// What cannot be told is no stub.
-pub(crate) fn is_tiered(inode: &Inode, stat: &Stat) -> bool {
-    let is_hollow = stat.kind == isotherm_gate::Kind::File && stat.blocks.saturating_mul(512) < stat.size;
-    is_hollow && inode.stub_record().is_ok_and(|record| record.is_some_and(|value| is_own(&value, &handle_of(&stat.handle))))
+/// Whether the content of an inode is away. Only what takes less room than its length can be a stub, or was one and is streamed now, so
+/// others cost no system call. What cannot be told is no stub.
+pub(crate) fn is_tiered(inode: &Inode, stat: &Stat, was_tiered: bool) -> bool {
+    let is_hollow = was_tiered || stat.blocks.saturating_mul(512) < stat.size;
+    stat.kind == isotherm_gate::Kind::File
+        && is_hollow
+        && inode.stub_record().is_ok_and(|record| record.is_some_and(|value| is_own(&value, &handle_of(&stat.handle))))
 }
 
 pub(crate) fn print_of(stat: &Stat) -> Print {

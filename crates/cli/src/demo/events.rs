@@ -164,6 +164,8 @@ pub(super) struct Events {
     status_ms: u64,
     /// The latest recall of each site that was told, or had been before.
     recalled_ms: BTreeMap<String, u64>,
+    /// When the first picture was taken.
+    began_ms: Option<u64>,
     volumes: Vec<SiteVolume>,
     volumes_ms: u64,
 }
@@ -201,11 +203,12 @@ impl Events {
     }
 
     fn compare_volumes(&mut self, picture: &Picture, events: &mut Vec<Event>) {
+        let began_ms = *self.began_ms.get_or_insert(picture.status.now_ms);
         for volume in &picture.volumes {
             let recalls = || volume.happened.iter().filter(|one| one.what.what.is_recall());
             let latest = recalls().map(|one| one.what.at_ms).max().unwrap_or(0);
-            // What was before the first look is not news.
-            let told = self.recalled_ms.insert(volume.name.clone(), latest).unwrap_or(latest);
+            // What was before the first picture is not news; a site may be seen later than that.
+            let told = self.recalled_ms.insert(volume.name.clone(), latest).unwrap_or(began_ms);
             self.recalled_ms.entry(volume.name.clone()).and_modify(|at| *at = told.max(*at));
             let news: Vec<&Happened> = recalls().filter(|one| one.what.at_ms > told).collect();
             events.extend(news.into_iter().rev().map(|Happened { path, what }| Event::Recall {
@@ -316,7 +319,7 @@ mod tests {
                 happened: times.iter().map(|at| happened(*at)).collect(),
                 ..SiteVolume::default()
             }];
-            let status = serde_json::from_str(r#"{"service_version":"","now_ms":0,"servers":[],"groups":[]}"#).unwrap();
+            let status = serde_json::from_str(r#"{"service_version":"","now_ms":5,"servers":[],"groups":[]}"#).unwrap();
             let problems = Problems { total: 0, problems: Vec::new() };
             let picture = Picture { status, conflicts: Vec::new(), problems, volumes, drawings: Drawn::default() };
             let recalls = events.compare(&picture).into_iter().filter_map(|event| match event {

@@ -63,13 +63,16 @@ pub struct Found {
 }
 
 /// What became of a file that nobody has to ask anything of.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Parted {
     /// It is streamed no more: nobody has it open, and it holds what its record says and nothing else; or it has another length by
     /// now, and has to be looked at before anything is done to it.
     Over,
     /// Somebody still has it open.
     InUse,
+    /// In these units is something of which nobody knows whose it is: of an earlier run, or of somebody who wrote to the file while nobody
+    /// guarded it. Whoever brings them finds out.
+    Strange(Units),
     /// It could not be done, or not be told. It stays as it is.
     Failed,
 }
@@ -81,6 +84,8 @@ pub enum Failure {
     NoSpace,
     /// The quota of the file's owner is used up.
     Quota,
+    /// It was given up, as was asked.
+    GivenUp,
     /// Anything else, which the performer shows as a problem: content gone or damaged, a disk that fails.
     Other,
 }

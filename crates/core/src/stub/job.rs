@@ -54,12 +54,12 @@ pub(super) struct Job {
     pub(super) mend: bool,
     /// Somebody was let through to empty it, and it was not empty afterwards: nobody is again.
     pub(super) not_emptied: bool,
-    /// An earlier run may have left a mask in it.
-    pub(super) swept: bool,
     /// It was tried to mask it, in vain: who opens it waits until it is whole.
     pub(super) unmaskable: bool,
     /// Somebody may have it open who reads it while it comes.
     pub(super) stream: Option<Stream>,
+    /// Before that it is not tried to give it up.
+    pub(super) rests_until: Millis,
     /// When it last got on.
     pub(super) moved: Millis,
 }
@@ -74,9 +74,9 @@ impl Job {
             wanted: false,
             mend: false,
             not_emptied: false,
-            swept: false,
             unmaskable: false,
             stream: None,
+            rests_until: now,
             moved: now,
         }
     }
@@ -148,9 +148,17 @@ impl Job {
     /// Streaming goes on: what somebody waits for is fetched, all of it if somebody needs that and nothing else is on its way.
     pub(super) fn stream_on(&mut self, file: &Handle, now: Millis, out: &mut Vec<Effect>) {
         self.stage = Stage::Streaming;
-        self.serve(out);
+        if self.stream.as_ref().is_some_and(|stream| stream.doubted && stream.is_still()) {
+            self.look(file, now, out);
+            return;
+        }
         let (needs_all, has_opener) = (self.needs_all(), self.has_opener());
+        let asked: Vec<Purpose> = self.waiting.values().copied().collect();
+        self.serve(out);
         let Some(stream) = &mut self.stream else { return };
+        if stream.doubted {
+            return;
+        }
         if needs_all || (has_opener && !stream.masked) {
             if !stream.is_still() {
                 return;
@@ -164,7 +172,8 @@ impl Job {
             self.go_on(stage, effect, now, out);
             return;
         }
-        let fetched: Units = self.waiting.values().fold(Units::none(), |all, purpose| all.and(&stream.fetch_for(*purpose)));
+        // Also for those who need nothing but what is here: they will go on.
+        let fetched: Units = asked.iter().fold(Units::none(), |all, purpose| all.and(&stream.fetch_for(*purpose)));
         if !fetched.is_empty() {
             stream.begun();
             self.moved = now;
@@ -172,10 +181,21 @@ impl Job {
         }
     }
 
+    /// Something went wrong: what came and is in no record may not be there, and the file may have been cut. It is looked at when nothing
+    /// is on its way, and not given up before `again`.
+    pub(super) fn doubt(&mut self, file: &Handle, again: Millis, now: Millis, out: &mut Vec<Effect>) {
+        if let Some(stream) = &mut self.stream {
+            stream.present = stream.resident.clone();
+            stream.doubted = true;
+        }
+        (self.moved, self.rests_until) = (now, again);
+        self.stream_on(file, now, out);
+    }
+
     /// If nobody asked anything for so long, maybe nobody has it open any more.
     pub(super) fn part_if_quiet(&mut self, file: &Handle, quiet: Millis, now: Millis, out: &mut Vec<Effect>) {
         let Some(stream) = self.stream.as_ref().filter(|_| self.stage == Stage::Streaming && self.is_idle()) else { return };
-        if stream.is_still() && now >= stream.used + quiet {
+        if stream.is_still() && now >= (stream.used + quiet).max(self.rests_until) {
             let effect = Effect::Part(file.clone(), stream.record, stream.present.clone());
             self.go_on(Stage::Parting, effect, now, out);
         }
@@ -206,7 +226,7 @@ impl Job {
         if std::mem::take(&mut self.wanted) {
             out.push(Effect::Ended(file.clone(), answer));
         }
-        self.stream_on(file, now, out);
+        self.doubt(file, now, now, out);
         true
     }
 }

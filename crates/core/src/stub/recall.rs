@@ -19,6 +19,9 @@ use super::stream::{QUIET, Stream};
 use super::units::Units;
 use crate::trees::Handle;
 
+/// So many times as long as nobody has to ask anything a file rests after a failure, before it is tried again to give it up.
+const RESTS: u64 = 30;
+
 /// All files that somebody waits for.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Recalls {
@@ -119,7 +122,7 @@ impl Recalls {
             Event::Brought(files) => {
                 files.iter().for_each(|(file, units, result)| self.brought(file, (units, *result), now, &mut out));
             }
-            Event::Parted(files) => files.iter().for_each(|(file, parted)| self.parted(file, *parted, now, &mut out)),
+            Event::Parted(files) => files.iter().for_each(|(file, parted)| self.parted(file, parted, now, &mut out)),
             Event::Swept(files) => files.iter().for_each(|file| self.swept(file, now, &mut out)),
             Event::Tick => self.tick(now, &mut out),
         }
@@ -162,11 +165,9 @@ impl Recalls {
     }
 
     fn swept(&mut self, file: &Handle, now: Millis, out: &mut Vec<Effect>) {
-        // Whoever works on it already leaves none.
+        // Whoever works on it already looks at it, too.
         if !self.jobs.contains_key(file) {
-            let mut job = Job::new(Stage::Looking, now);
-            job.swept = true;
-            self.jobs.insert(file.clone(), job);
+            self.jobs.insert(file.clone(), Job::new(Stage::Looking, now));
             out.push(Effect::Look(file.clone()));
         }
     }
@@ -189,7 +190,8 @@ impl Recalls {
             callers.iter().for_each(|caller| {
                 job.waiting.remove(caller);
             });
-            if job.waiting.len() < before && job.is_idle() && job.stage == Stage::Filling {
+            let needs_none = job.is_idle() || (job.stream.is_some() && !job.needs_all());
+            if job.waiting.len() < before && needs_none && job.stage == Stage::Filling {
                 job.stage = Stage::GivingUp;
                 out.push(Effect::GiveUp(file.clone()));
             }
@@ -258,11 +260,13 @@ impl Recalls {
         let resident = found.resident.clone().unwrap_or_default();
         // Who reads through a descriptor got it when the file was streamed, or is no program that may see it while it comes.
         let may_stream = job.stream.is_some() || job.waiting.values().any(|purpose| *purpose == Purpose::Stream);
-        if job.is_idle() && found.has_blocks && job.swept && job.stream.is_some() {
+        if job.is_idle() && found.has_blocks && job.stream.is_some() && now < job.rests_until {
+            job.stage = Stage::Streaming;
+        } else if job.is_idle() && found.has_blocks && job.stream.is_some() {
             job.go_on(Stage::Parting, Effect::Part(file.clone(), record, resident), now, out);
         } else if job.is_idle() {
             self.jobs.remove(file);
-        } else if !job.needs_all() && may_stream && found.streams {
+        } else if !job.needs_all() && may_stream && (found.streams || found.resident.is_some()) {
             job.stream.get_or_insert_with(|| Stream::new(record, resident, now));
             job.stream_on(file, now, out);
         } else {
@@ -304,35 +308,48 @@ impl Recalls {
         }
         stream.ended(units);
         job.serve(out);
-        if let Err(failure) = result {
-            // Whoever waits for a part that was not fetched again since then.
-            let Some(stream) = job.stream.clone() else { return };
-            let lacks = |purpose: Purpose| stream.lacks(purpose);
-            let failed = job.take(lacks);
-            out.extend(failed.into_iter().map(|caller| Effect::Answer(caller, failure.into())));
+        match result {
+            // Who came since, or was told that he waited too long, asks anew.
+            Ok(()) | Err(Failure::GivenUp) => job.stream_on(file, now, out),
+            Err(failure) => {
+                // Whoever waits for a part that was not fetched again since then.
+                let Some(stream) = job.stream.clone() else { return };
+                let failed = job.take(|purpose| stream.lacks(purpose));
+                out.extend(failed.into_iter().map(|caller| Effect::Answer(caller, failure.into())));
+                job.doubt(file, now + self.quiet * RESTS, now, out);
+            }
         }
-        job.stream_on(file, now, out);
     }
 
-    fn parted(&mut self, file: &Handle, parted: Parted, now: Millis, out: &mut Vec<Effect>) {
+    fn parted(&mut self, file: &Handle, parted: &Parted, now: Millis, out: &mut Vec<Effect>) {
         let Some(job) = self.jobs.get_mut(file).filter(|job| job.stage == Stage::Parting) else { return };
         match parted {
             Parted::Over => {
                 job.stream = None;
-                job.swept = false;
                 if job.is_idle() {
                     self.jobs.remove(file);
                 } else {
                     job.look(file, now, out);
                 }
             }
-            Parted::InUse | Parted::Failed => {
+            Parted::InUse => {
                 if let Some(stream) = &mut job.stream {
                     stream.used = now;
                 }
                 job.moved = now;
                 job.stream_on(file, now, out);
             }
+            Parted::Strange(units) => {
+                if let Some(stream) = &mut job.stream {
+                    stream.used = now;
+                    stream.begun();
+                    out.push(Effect::Bring(file.clone(), stream.record, units.clone()));
+                }
+                job.moved = now;
+                job.stream_on(file, now, out);
+            }
+            // Not again at once.
+            Parted::Failed => job.doubt(file, now + self.quiet * RESTS, now, out),
         }
     }
 
@@ -373,7 +390,8 @@ impl Recalls {
             }
             (Stage::Filling, Err(failure)) if job.stream_without_all(file, failure.into(), now, out) => {}
             (Stage::Filling, Err(failure)) => self.end(file, failure.into(), out),
-            (Stage::GivingUp, Err(_)) if job.stream.is_some() => job.stream_on(file, now, out),
+            (Stage::GivingUp, Err(Failure::GivenUp)) if job.stream.is_some() => job.stream_on(file, now, out),
+            (Stage::GivingUp, Err(_)) if job.stream.is_some() => job.doubt(file, now, now, out),
             (Stage::GivingUp, Err(_)) if job.is_idle() => {
                 self.jobs.remove(file);
             }
@@ -440,6 +458,7 @@ impl From<Failure> for Answer {
         match failure {
             Failure::NoSpace => Self::NoSpace,
             Failure::Quota => Self::Quota,
+            Failure::GivenUp => Self::Late,
             Failure::Other => Self::Failed,
         }
     }

@@ -22,7 +22,7 @@ const PARTIAL: u8 = 2;
 /// Most bytes of a compact record: format, check, inode, node, content, and two numbers of up to ten bytes.
 const COMPACT_MAX: usize = 1 + 4 + BOUND_BYTES + 16 + PREFIX_BYTES + 10 + 10;
 
-/// Most resident ranges that a record names: far more than a program leaves behind, and little enough for every file system.
+/// Most resident ranges that a record names: far more than a program leaves behind.
 pub const RANGES_MAX: usize = 64;
 
 /// Most bytes of a record: two numbers more for each range.

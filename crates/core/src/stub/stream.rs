@@ -28,6 +28,8 @@ pub(super) struct Stream {
     pub(super) present: Units,
     /// No hole shows.
     pub(super) masked: bool,
+    /// What is here has to be looked at anew before anything else is done.
+    pub(super) doubted: bool,
     /// What is on its way.
     coming: Units,
     /// Fetches that have not ended, whether all that they bring is here or not.
@@ -59,7 +61,7 @@ pub(super) fn needed(purpose: Purpose, size: u64) -> Option<Units> {
 impl Stream {
     pub(super) fn new(record: StubRecord, resident: Units, now: Millis) -> Self {
         let (present, coming) = (resident.clone(), Units::none());
-        Self { record, resident, present, masked: false, coming, fetches: 0, readers: Vec::new(), used: now }
+        Self { record, resident, present, masked: false, doubted: false, coming, fetches: 0, readers: Vec::new(), used: now }
     }
 
     /// Whether somebody may go on.
@@ -179,7 +181,7 @@ mod tests {
                 assert!(stream.has(read(unit)));
             }
         }
-        assert_eq!(fetched[..4], [1, 2, 4, 8], "{fetched:?}");
+        assert_eq!(fetched[..7], [1, 2, 2, 3, 5, 9, 17], "{fetched:?}");
         assert!(fetched.iter().all(|units| *units <= AHEAD_MAX + 1), "{fetched:?}");
         assert!(fetched.len() < 30, "{fetched:?}");
         assert!(stream.present.len() <= 200 + AHEAD_MAX);

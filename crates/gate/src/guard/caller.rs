@@ -56,6 +56,8 @@ pub fn purpose(thread: i32, touch: Touch, is_attached: impl FnOnce() -> bool) ->
     match (call, touch) {
         (Does::Open(Purpose::Read), Touch::Open) if is_attached() => Purpose::OpenToRead,
         (Does::Read, Touch::Content(offset, len)) if len > 0 => Purpose::ReadRange(offset, len),
+        // Nothing is opened by reading: the number is another call's in a program of 32 bits.
+        (Does::Read, Touch::Open) => Purpose::Write,
         (Does::Read, _) => Purpose::Read,
         (Does::Open(purpose) | Does::Otherwise(purpose), _) => purpose,
     }

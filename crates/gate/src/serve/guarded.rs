@@ -128,7 +128,7 @@ impl Guarded {
         guarded
     }
 
-    /// Somebody may have taken the mount away and set up another one.
+    /// Who opens files through this mount may stream them. If somebody sets up another one nobody may, until the gate begins anew.
     fn note_mount(&self) {
         self.post.is_attached_at(self.mounted().number_at(&self.listed.settings.path));
     }

@@ -58,6 +58,14 @@ impl MaskPool {
     }
 }
 
+impl MaskPool {
+    /// Whether masks take room of their own.
+    #[must_use]
+    pub fn reserves(&self) -> bool {
+        self.shared.is_none()
+    }
+}
+
 impl StubFile {
     /// Masks the holes within these bytes. The last block, if the file ends within it, stays a hole: a mask covers whole blocks.
     ///
@@ -121,12 +129,15 @@ impl StubFile {
     }
 
     /// Where the next hole begins, or the end.
-    fn next_hole(&self, from: u64, end: u64) -> Result<u64> {
+    ///
+    /// # Errors
+    /// A failure of the volume.
+    pub fn next_hole(&self, from: u64, end: u64) -> Result<u64> {
         if from >= end {
             return Ok(end);
         }
         match rustix::fs::seek(self, SeekFrom::Hole(from)) {
-            Ok(hole) => Ok(hole),
+            Ok(hole) => Ok(hole.min(end)),
             Err(Errno::NXIO) => Ok(end),
             Err(errno) => Err(self.fail(errno, "look for holes of")),
         }

@@ -9,7 +9,7 @@ use isotherm_core::content::manifest::Part;
 use isotherm_core::ids::{NodeId, Timestamp};
 use isotherm_core::node::FileContent;
 use isotherm_core::stub::{RecordError, Sought, StubRecord, Trouble};
-use isotherm_gate::{ErrorKind, GateError, Inode, Stat, StubFile};
+use isotherm_gate::{ErrorKind, GateError, Inode, Stat, StubFile, mask_byte};
 
 use super::{MetStubs, ReadError, Uploader};
 use crate::catalog::CatalogReader;
@@ -61,8 +61,11 @@ impl Uploader {
         let Some(manifest) = found else {
             return Ok(failed("It is tiered, and the share does not know its content: it may belong to another share"));
         };
-        // While its content comes, and after a recall that was broken off, it shows the time of that.
-        let is_half = StubFile::open_to_look(inode)?.has_data()?;
+        // While its content comes, and after a recall that was broken off, it shows the time of that. Of a partially tiered file some is
+        // always here: it shows its own time while nobody brings more of it.
+        let file = StubFile::open_to_look(inode)?;
+        let is_partial = || Ok::<_, ReadError>(file.record()?.is_some_and(|value| is_partial(&value)));
+        let is_half = file.has_data()? && (!is_partial()? || inode.has_writer().unwrap_or(true));
         let of_content = reader(asked).and_then(|node| node.modified_of(record.content));
         let modified = of_content.filter(|_| is_half).unwrap_or(Timestamp(stat.mtime_ns));
         let content = FileContent { manifest, size: record.size, modified, link: None };
@@ -119,20 +122,33 @@ impl Uploader {
             let here = usize::try_from(size.saturating_sub(placed.offset)).unwrap_or(usize::MAX).min(len as usize);
             let mut bytes = vec![0; here];
             copy.read_at(placed.offset, &mut bytes)?;
-            let has_zeros = || bytes.chunks(HALF_PAGE).any(is_zero);
-            if ChunkId::of(&bytes) == chunk || !has_zeros() {
+            // What stands for content that is not there: zeros, and the mask of a file that was streamed.
+            let at = |part: usize| placed.offset + (part * HALF_PAGE) as u64;
+            let has_none = || bytes.chunks(HALF_PAGE).enumerate().any(|(part, here)| is_zero(here) || is_mask(here, at(part)));
+            if ChunkId::of(&bytes) == chunk || !has_none() {
                 continue;
             }
             let mut original = None;
             self.share.chunks(&[chunk], &mut |_, found| original = found, &|| {}).map_err(ReadError::Away)?;
             // One that the share has no more cannot be compared.
             let Some(original) = original else { return Ok(true) };
-            if bytes.chunks(HALF_PAGE).zip(original.chunks(HALF_PAGE)).any(|(here, there)| is_zero(here) && !is_zero(there)) {
+            let lacks = |(part, (here, there)): (usize, (&[u8], &[u8]))| {
+                (is_zero(here) && !is_zero(there)) || (is_mask(here, at(part)) && here != there)
+            };
+            if bytes.chunks(HALF_PAGE).zip(original.chunks(HALF_PAGE)).enumerate().any(lacks) {
                 return Ok(true);
             }
         }
         Ok(false)
     }
+}
+
+fn is_partial(record: &[u8]) -> bool {
+    matches!(StubRecord::decode_unbound(record), Ok((_, Some(_))))
+}
+
+fn is_mask(bytes: &[u8], offset: u64) -> bool {
+    bytes.iter().zip(offset..).all(|(byte, at)| *byte == mask_byte(at))
 }
 
 fn is_zero(bytes: &[u8]) -> bool {

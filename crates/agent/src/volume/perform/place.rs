@@ -231,7 +231,7 @@ impl Batch<'_> {
         let modified = content.map_or(before.mtime_ns, |content| content.modified.0);
         let is_ours = print_of(before) == *expected && stat.size == before.size && stat.mtime_ns == modified;
         let print = if is_ours { print_of(&stat) } else { *expected };
-        let (shown, is_tiered) = (self.volume().read_metadata(inode, &stat)?, Some(is_tiered(inode, &stat)));
+        let (shown, is_tiered) = (self.volume().read_metadata(inode, &stat)?, Some(is_tiered(inode, &stat, true)));
         Ok(After { handle: handle_of(&stat.handle), print, shown, is_tiered })
     }
 
@@ -299,7 +299,7 @@ fn named(new: &Staged) -> Result<After, GateError> {
     let stat = new.inode.stat()?;
     let is_ours = same_bytes(&print_of(&new.stat), &stat);
     let print = print_of(if is_ours { &stat } else { &new.stat });
-    let is_tiered = Some(is_tiered(&new.inode, &stat));
+    let is_tiered = Some(is_tiered(&new.inode, &stat, true));
     Ok(After { handle: handle_of(&stat.handle), print, shown: new.shown.clone(), is_tiered })
 }
 
