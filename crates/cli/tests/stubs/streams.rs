@@ -161,3 +161,50 @@ fn case_20_whoever_streams_goes_on_when_agent_or_gate_are_killed() {
         assert_eq!(office.problems(), [] as [serde_json::Value; 0]);
     }
 }
+
+/// Everything that guards the volume ends, somebody does something, and everything begins again.
+fn unguarded(office: &mut Office, deed: impl FnOnce()) {
+    let all = [Part::Munich, Part::Gate, Part::Keeper];
+    all.iter().for_each(|part| office.kill(*part));
+    deed();
+    [Part::Gate, Part::Munich].iter().for_each(|part| office.start(*part));
+    until("everything is guarded and answered for again", || office.is_whole());
+}
+
+// semantics.md#streaming
+/// Row 18: what was cut and made long again while nobody was asked is not taken for a part that is here.
+#[test]
+fn case_18_a_part_that_was_cut_comes_anew() {
+    for (mut office, path, film) in offices() {
+        assert!(read_by(&office, "mpv", &path, 40, 4_096) == part(&film, 40 * MIB, 4 * MIB));
+        until("the file is partially tiered", || resident(&office, &path).is_some_and(|resident| resident > 3));
+        until("the mask goes", || blocks(&path) * 512 < 40 * MIB);
+        unguarded(&mut office, || {
+            let file = File::options().write(true).open(&path).unwrap();
+            file.set_len(41 * MIB + 5).unwrap();
+            file.set_len(LEN).unwrap();
+            file.sync_all().unwrap();
+        });
+        assert!(read_by(&office, "mpv", &path, 41, 1_024) == part(&film, 41 * MIB, MIB));
+        let copy = office.beside().join("copy");
+        assert!(Command::new("cp").args([path.as_os_str(), copy.as_os_str()]).status().unwrap().success());
+        assert!(fs::read(&copy).unwrap() == film);
+    }
+}
+
+// semantics.md#all-holders-die semantics.md#streaming
+/// What somebody has written to a stub while nobody guarded it is not overwritten, and does not go with the mask.
+#[test]
+fn what_was_written_to_a_stub_is_not_masked_away() {
+    for (mut office, path, film) in offices() {
+        unguarded(&mut office, || File::options().write(true).open(&path).unwrap().write_all_at(&[b'x'; 5_000], 50 * MIB).unwrap());
+        let (player, input) = (copied(&office, "/bin/dd", "mpv"), format!("if={}", path.display()));
+        let played = Command::new(player).arg(input).args(["bs=64K", "skip=160", "count=1"]).output().unwrap();
+        assert!(!played.status.success(), "whose it is nobody can tell");
+        until("the problem is shown", || office.problems().len() == 1);
+        let state = office.beside().join("state-Munich");
+        assert!(blocks(&path) >= 10, "what he wrote is gone; {}", state.display());
+        office.mend(&path).expect(0);
+        assert!(fs::read(&path).unwrap() == film);
+    }
+}
