@@ -266,7 +266,12 @@ impl Run {
                 Some(_) if self.kept.stays(&self.catalog, record.node, &local.place).is_some() => {
                     self.leave(&record, PINNED);
                 }
-                Some(_) if self.is_stub(&local.handle) => self.moved.already += 1,
+                Some(_) if self.is_stub(&local.handle) => {
+                    self.moved.already += 1;
+                    if self.way == Way::Tier {
+                        self.volume.give_up_part(&local.handle);
+                    }
+                }
                 candidate => self.batch.push((record, candidate)),
             }
             return;

@@ -240,6 +240,11 @@ impl GuardedVolume {
         results
     }
 
+    /// Has what is here of a partially tiered file go, when nobody has it open.
+    pub(crate) fn give_up_part(&self, file: &Handle) {
+        self.recall.give_up_part(file);
+    }
+
     /// Has the parts go that were left of streamed files, where there is too little room; whether there were any.
     pub(crate) fn give_up_parts(&self) -> bool {
         self.recall.sweep_streamed()

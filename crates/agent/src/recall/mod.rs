@@ -168,6 +168,7 @@ impl Recall {
             wanted: Mutex::default(),
             streamed: Mutex::default(),
             parted: Mutex::default(),
+            unkept: Mutex::default(),
             pool: OnceLock::new(),
             awaited: Mutex::default(),
         });
@@ -233,6 +234,14 @@ impl Recall {
         if !partial.is_empty() {
             // It ends only with this.
             let _ = self.inputs.send(Input::Event(Event::Swept(partial)));
+        }
+    }
+
+    /// Has what is here of a partially tiered file go, when nobody has it open; nothing where it is none.
+    pub fn give_up_part(&self, file: &Handle) {
+        if gate_handle(file).is_ok_and(|handle| self.performer.is_partial(&handle)) {
+            self.performer.keeps_nothing_of(file);
+            let _ = self.inputs.send(Input::Event(Event::Swept(vec![file.clone()])));
         }
     }
 

@@ -120,6 +120,8 @@ pub(super) struct Performer {
     pub(super) wanted: Mutex<BTreeMap<Handle, Vec<Wanted>>>,
     /// Files that are read while they come.
     pub(super) streamed: Mutex<BTreeMap<Handle, Streamed>>,
+    /// Files of which nothing is to stay when they are given up.
+    pub(super) unkept: Mutex<BTreeSet<Handle>>,
     /// Files of which a part was left here.
     pub(super) parted: Mutex<BTreeSet<Handle>>,
     /// What masks are made of, as soon as one was needed.

@@ -122,6 +122,11 @@ impl Performer {
         value.is_ok_and(|value| value.is_some_and(|value| matches!(StubRecord::decode_unbound(&value), Ok((_, Some(_))))))
     }
 
+    /// Somebody wants nothing of it to stay.
+    pub(super) fn keeps_nothing_of(&self, file: &Handle) {
+        self.unkept.lock().unwrap_or_else(PoisonError::into_inner).insert(file.clone());
+    }
+
     /// Files of which a part was left here, if there is too little room now.
     pub(super) fn parted(&self) -> Vec<Handle> {
         if !self.room.as_ref().is_some_and(|room| room.is_short(0)) {
@@ -334,7 +339,12 @@ impl Performer {
         let reserved = if self.pool()?.reserves() { absent.len() * UNIT } else { 0 };
         let is_short = self.room.as_ref().is_some_and(|room| room.is_short(reserved));
         // What somebody has cut and made long again (row 18) is not here.
-        let kept = if is_short { Units::none() } else { without_holes(&opened, &present.longest(RANGES_MAX), record.size)? };
+        let is_unkept = self.unkept.lock().unwrap_or_else(PoisonError::into_inner).remove(file);
+        let kept = if is_short || is_unkept {
+            Units::none()
+        } else {
+            without_holes(&opened, &present.longest(RANGES_MAX), record.size)?
+        };
         opened.flush()?;
         opened.set_record(&record.encode_partial(&kept))?;
         opened.flush()?;

@@ -75,6 +75,9 @@ fn a_player_reads_a_part_and_the_rest_stays_in_the_share() {
         // What is here is not fetched again, and nobody else has to be asked for it.
         assert!(read_by(&office, "mpv", &path, 40, 256) == part(&film, 40 * MIB, 256 << 10));
         until("it is given up once more", || resident(&office, &path).is_some_and(|resident| resident < 12));
+        // Whoever says so has all of it go.
+        assert_eq!(office.residency("tier", &path).code, Some(0));
+        until("nothing of it is here", || blocks(&path) * 512 < MIB && resident(&office, &path).is_none());
         // Others get all of it.
         let copy = office.beside().join("copy");
         assert!(Command::new("cp").args([path.as_os_str(), copy.as_os_str()]).status().unwrap().success());
@@ -197,7 +200,9 @@ fn case_18_a_part_that_was_cut_comes_anew() {
 #[test]
 fn what_was_written_to_a_stub_is_not_masked_away() {
     for (mut office, path, film) in offices() {
-        unguarded(&mut office, || File::options().write(true).open(&path).unwrap().write_all_at(&[b'x'; 5_000], 50 * MIB).unwrap());
+        unguarded(&mut office, || {
+            File::options().write(true).open(&path).unwrap().write_all_at(&[b'x'; 5_000], 50 * MIB).unwrap()
+        });
         let (player, input) = (copied(&office, "/bin/dd", "mpv"), format!("if={}", path.display()));
         let played = Command::new(player).arg(input).args(["bs=64K", "skip=160", "count=1"]).output().unwrap();
         assert!(!played.status.success(), "whose it is nobody can tell");

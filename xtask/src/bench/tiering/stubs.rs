@@ -19,6 +19,8 @@ const MOVED: usize = 10_000;
 /// Stubs that are opened, of each size.
 const OPENED: u64 = 15;
 const LARGE_MIB: u64 = 1_024;
+/// Files of that size that are streamed.
+const FILMS: u64 = 3;
 const KIB: f64 = 1_024.0;
 
 pub(super) fn measure(office: &mut Office, files: usize, rows: &mut Rows) -> Result<()> {
@@ -26,6 +28,7 @@ pub(super) fn measure(office: &mut Office, files: usize, rows: &mut Rows) -> Res
     arming(office, files, rows)?;
     moving(office, rows)?;
     opening(office, rows)?;
+    streaming(office, rows)?;
     large(office, rows)
 }
 
@@ -112,6 +115,37 @@ fn opening(office: &Office, rows: &mut Rows) -> Result<()> {
         rows.add(format!("first byte of a stub of {name}, {}", office.fs), "ms", "", percentile(&mut times, 0.5));
     }
     Ok(())
+}
+
+/// A program that streams reads the first bytes of large files, and then one of them from end to end.
+fn streaming(office: &Office, rows: &mut Rows) -> Result<()> {
+    office.share("films")?;
+    for number in 0..FILMS {
+        large_file(&office.plain("films").join(format!("film{number}")), LARGE_MIB, 200 + number)?;
+    }
+    office.synced()?;
+    office.guard("films")?;
+    let film = |number: u64| office.guarded("films").join(format!("film{number}"));
+    // By this name the product knows it as one that streams.
+    let player = office.volume().with_file_name("mpv");
+    fs::copy("/bin/dd", &player)?;
+    let play = |film: &Path, settings: &[&str]| {
+        let mut command = Command::new(&player);
+        done(command.arg(format!("if={}", film.display())).args(["of=/dev/null", "status=none"]).args(settings))
+    };
+    // The time of the program itself counts too.
+    let mut times = Vec::new();
+    for number in 0..FILMS {
+        times.push(1_000.0 * timed(|| play(&film(number), &["bs=4K", "count=1"]))?);
+    }
+    rows.add(format!("first byte of a stub of 1 GiB, streamed, {}", office.fs), "ms", "", percentile(&mut times, 0.5));
+    until("nobody streams", || (0..FILMS).all(|number| fs::metadata(film(number)).is_ok_and(|found| found.blocks() < 64 << 11)))?;
+    let played = timed(|| play(&film(0), &["bs=64K"]))?;
+    rows.add(format!("a large file streamed from end to end, {}", office.fs), "MiB/s", "", LARGE_MIB as f64 / played);
+    for number in 0..FILMS {
+        fs::remove_file(office.plain("films").join(format!("film{number}")))?;
+    }
+    office.synced()
 }
 
 /// A large content comes because somebody opens it, and as a whole file to an endpoint that does not tier, on a volume like it.
