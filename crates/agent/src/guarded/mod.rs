@@ -390,7 +390,7 @@ impl StubGuard for GuardedVolume {
     }
 
     fn is_awaited(&self, file: &Handle) -> bool {
-        self.recall.is_busy_with(file)
+        !self.recall.may_take(file)
     }
 }
 

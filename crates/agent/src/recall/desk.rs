@@ -72,6 +72,10 @@ impl Desk {
                 Ok(Input::IsBusyWith(file, reply)) => {
                     // Who asked may have gone away.
                     let _ = reply.send(self.machine.has(&file));
+                }
+                Ok(Input::MayTake(file, reply)) => {
+                    // Who asked may have gone away.
+                    let _ = reply.send(!self.machine.has(&file));
                     // Whoever wants to take it away waits for whoever reads it while it comes no longer than for all of it.
                     if self.machine.is_streamed(&file) {
                         self.take(Event::Wanted(vec![file]));

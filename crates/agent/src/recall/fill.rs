@@ -42,18 +42,21 @@ impl Performer {
         }
         // Somebody may be reading what is here of a file that was streamed.
         let is_partial = self.remains(file, &opened)?.1;
-        if is_partial && !opened.take_alone()? {
-            return Err(GateError::new(ErrorKind::Busy, "mend", "a file that somebody has open"));
-        }
+        let in_use = || GateError::new(ErrorKind::Busy, "mend", "a file that somebody has open");
         opened.flush()?;
         if is_partial {
             // What is here may have been cut; a record that names it must not survive it.
             opened.set_record(&record.encode_partial(&Units::none()))?;
             opened.flush()?;
+            // Kept only while it goes; see tiering.
+            if !opened.take_alone()? {
+                return Err(in_use());
+            }
         }
         opened.give_up()?;
         opened.set_len(record.size)?;
         if is_partial {
+            opened.let_others_in()?;
             opened.flush()?;
             opened.set_record(&record.encode())?;
         }
@@ -106,7 +109,7 @@ impl Performer {
         // What comes is told of where somebody may read it before all is there.
         let mut arrivals = Arrivals::of(&wanted, record.size);
         // A recall that was broken off has left its own time.
-        let of_content = if remains.are_any() { self.source.modified(file, record) } else { None };
+        let of_content = if remains.are_any() && !is_partial { self.source.modified(file, record) } else { None };
         let modified = of_content.unwrap_or(stat.mtime_ns);
         let mut seals = Seals::default();
         let (mut unflushed, mut written) = (0, false);
@@ -148,21 +151,22 @@ impl Performer {
             self.show(file, &FetchFailure::Written.to_string());
             return Err(Failure::Other);
         }
-        // Where something had been before, somebody may have written it: then all stays, and the next try compares. Of a file with a
-        // partial record somebody may be reading what has come.
+        // Where something had been, all stays, and the next try compares. Of a partial file somebody may be reading it.
         let is_own = !remains.are_any();
-        self.leave(file, (&inode, &opened), modified, is_own);
-        self.why_not(file, failure)
+        let is_left = self.leave(file, (&inode, &opened), modified, is_own);
+        // What came of a file that is read meanwhile may be lost.
+        if is_left || is_own { self.why_not(file, failure) } else { Err(Failure::Other) }
     }
 
     /// Leaves a file that was not filled as it was: what came is given up if it is ours. The record may not be durable yet, and without
-    /// it nobody knows what the holes stand for.
-    fn leave(&self, file: &Handle, (inode, opened): (&Inode, &StubFile), modified: i64, is_own: bool) {
+    /// it nobody knows what the holes stand for. False if that failed.
+    fn leave(&self, file: &Handle, (inode, opened): (&Inode, &StubFile), modified: i64, is_own: bool) -> bool {
         let given_up = opened.flush().and_then(|()| if is_own { opened.give_up() } else { Ok(()) });
         let left = given_up.and_then(|()| inode.set_mtime(modified));
-        if let Err(error) = left {
+        if let Err(error) = &left {
             tracing::warn!(?file, %error, "What came of a recall that failed was not given up");
         }
+        left.is_ok()
     }
 
     /// What whoever waited is told, and administrators.

@@ -130,6 +130,8 @@ enum Input {
     Wanted(Vec<Handle>),
     /// Whether somebody waits for this one.
     IsBusyWith(Handle, Sender<bool>),
+    /// The same, by somebody who wants to take it away.
+    MayTake(Handle, Sender<bool>),
     /// These are wanted, and whoever wants them is told of each.
     BringBack(Vec<Handle>, Lengths, What, Sender<(Handle, bool)>),
     /// Which of these may be worked on: the others are in hand already.
@@ -282,6 +284,15 @@ impl Recall {
         // It ends only with this.
         let _ = self.inputs.send(Input::IsBusyWith(file.clone(), reply));
         answer.recv().unwrap_or(false)
+    }
+
+    /// Whether somebody else may take a file away now. One that is read while it comes is to be whole first.
+    #[must_use]
+    pub fn may_take(&self, file: &Handle) -> bool {
+        let (reply, answer) = channel();
+        // It ends only with this.
+        let _ = self.inputs.send(Input::MayTake(file.clone(), reply));
+        answer.recv().unwrap_or(true)
     }
 
     /// Makes stubs of files whose content is safe in the share; one answer for each, in order. Waits until it is done.

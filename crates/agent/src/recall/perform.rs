@@ -14,7 +14,7 @@ use isotherm_gate::{ErrorKind, GateError, Liveness, MaskPool, Root, StubFile};
 
 use super::lanes::{Fetch, Lane, Portion, Wanted};
 use super::room::{Room, Turn};
-use super::stream::{Streamed, without_holes};
+use super::stream::Streamed;
 use super::{Input, News, RecallProblem, Tell, stub_to_look};
 use crate::volume::{attributes, gate_handle};
 
@@ -318,8 +318,10 @@ impl Performer {
             Some(Err(error)) => (Some(Err(error)), None),
             None => (None, None),
         };
-        // What somebody has cut and made long again (row 18): a content that was streamed has no holes.
-        let resident = resident.map(|resident| without_holes(&opened, &resident, opened.stat()?.size)).transpose()?;
+        let resident = match (&record, resident) {
+            (Some(Ok(record)), Some(resident)) => Some(self.believed(file, record, &opened, &resident)?),
+            (_, resident) => resident,
+        };
         // Room that is only reserved counts.
         let stat = opened.stat()?;
         let has_blocks = opened.has_data()? || (resident.is_some() && stat.blocks > 8);
@@ -342,7 +344,7 @@ impl Performer {
             }
             Err(error) => tracing::debug!(?file, %error, "A file that is whole cannot be opened"),
         }
-        self.streamed().remove(file);
+        self.forget_stream(file);
         self.post.release(&[handle]);
         (self.tell)(News::Came(vec![file.clone()]));
     }

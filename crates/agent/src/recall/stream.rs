@@ -7,18 +7,23 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::PoisonError;
 
-use isotherm_core::stub::{Failure, Parted, RANGES_MAX, StubRecord, Trouble, UNIT, Units};
+use isotherm_core::stub::{Event, Failure, Parted, RANGES_MAX, StubRecord, Trouble, UNIT, Units};
 use isotherm_core::trees::Handle;
 use isotherm_gate::{FileHandle, GateError, Inode, MaskPool, StubFile, mask_byte};
 
-use super::News;
 use super::fill::{ROOM_TRIES, is_written_to};
 use super::lanes::Wanted;
 use super::perform::{FetchFailure, Performer};
 use super::remains::Remains;
 use super::seals::Seals;
 use super::stub_file;
+use super::{Input, News};
 use crate::volume::attributes;
+
+/// Units of an earlier run that are compared together.
+const STRANGE_TOGETHER: u64 = 32;
+/// Units that are looked at before it is told that it goes on.
+const LOOKED_AT: u64 = 64;
 
 /// A file that is read while it comes.
 #[derive(Debug, Default)]
@@ -94,11 +99,14 @@ pub(super) fn without_holes(file: &StubFile, units: &Units, size: u64) -> Result
 }
 
 /// Those of the units that hold something that is neither nothing nor a mask.
-fn strange(file: &StubFile, units: &Units, size: u64) -> Result<Units, GateError> {
+fn strange(file: &StubFile, units: &Units, size: u64, goes_on: &dyn Fn()) -> Result<Units, GateError> {
     let mut found = Units::none();
     let mut bytes = vec![0; to_usize(UNIT)];
     for unit in units.ranges().flatten() {
         let (from, end) = (unit * UNIT, (unit * UNIT + UNIT).min(size));
+        if unit.is_multiple_of(LOOKED_AT) {
+            goes_on();
+        }
         if file.next_data(from)?.is_none_or(|data| data >= end) {
             continue;
         }
@@ -127,6 +135,28 @@ impl Performer {
         self.unkept.lock().unwrap_or_else(PoisonError::into_inner).insert(file.clone());
     }
 
+    /// It is not streamed any more.
+    pub(super) fn forget_stream(&self, file: &Handle) {
+        self.streamed().remove(file);
+        self.unkept.lock().unwrap_or_else(PoisonError::into_inner).remove(file);
+    }
+
+    /// Those of the units that are here, as far as can be told without reading them (row 18): a content that was streamed has no holes. A cut
+    /// that was made long again shows in the time, and may have ended in the last block of what is no hole now.
+    pub(super) fn believed(
+        &self,
+        file: &Handle,
+        record: &StubRecord,
+        opened: &StubFile,
+        units: &Units,
+    ) -> Result<Units, GateError> {
+        let whole = without_holes(opened, units, record.size)?;
+        let modified = opened.stat()?.mtime_ns;
+        let is_as_left = self.source.modified(file, record).is_none_or(|known| known == modified);
+        let but_last = |range: Range<u64>| range.start..range.end - 1;
+        Ok(if is_as_left { whole } else { whole.ranges().map(but_last).filter(|range| !range.is_empty()).collect() })
+    }
+
     /// Files of which a part was left here, if there is too little room now.
     pub(super) fn parted(&self) -> Vec<Handle> {
         if !self.room.as_ref().is_some_and(|room| room.is_short(0)) {
@@ -152,9 +182,6 @@ impl Performer {
     }
 
     fn try_mask(&self, file: &Handle, record: &StubRecord, resident: &Units) -> Result<(), FetchFailure> {
-        if !self.source.is_dense(file, record)? {
-            return Err(FetchFailure::Content("its content has holes".to_owned()));
-        }
         let (inode, opened) = stub_file(&self.root, file)?;
         let stat = opened.stat()?;
         let value = opened.record()?.unwrap_or_default();
@@ -164,6 +191,9 @@ impl Performer {
         }
         let absent = Units::all(record.size).without(resident);
         match partial {
+            None if !self.source.is_dense(file, record)? => {
+                return Err(FetchFailure::Content("its content has holes".to_owned()));
+            }
             // Of a recall that was broken off, or of somebody who wrote to it while nobody guarded it: whoever brings all of it compares.
             None if opened.has_data()? => return Err(FetchFailure::Content("something is in it already".to_owned())),
             // From then on it may hold what is not the content's.
@@ -184,6 +214,12 @@ impl Performer {
         Ok(masked?)
     }
 
+    /// Work on it takes long.
+    fn goes_on(&self, file: &Handle) {
+        // The desk may have ended.
+        let _ = self.inputs.send(Input::Event(Event::Progress(vec![file.clone()])));
+    }
+
     /// Remembers what an earlier run has left, before anything of this one comes.
     fn know(
         &self,
@@ -196,7 +232,7 @@ impl Performer {
         if self.streamed().contains_key(file) {
             return Ok(());
         }
-        let strange = strange(opened, absent, size)?;
+        let strange = strange(opened, absent, size, &|| self.goes_on(file))?;
         // An agent that was killed while something came has left the time of that.
         if !strange.is_empty()
             && let Some(modified) = self.source.modified(file, record)
@@ -227,7 +263,7 @@ impl Performer {
         for _ in 0..ROOM_TRIES {
             let seen = self.room_made();
             match self.bring_once(of, units, wanted, told) {
-                Err(Failure::NoSpace) if self.make_room(units.len() * UNIT, seen, told.0) => told.0(),
+                Err(Failure::NoSpace) if self.is_awaited(of.0) && self.make_room(units.len() * UNIT, seen, told.0) => told.0(),
                 brought => return brought,
             }
         }
@@ -241,13 +277,18 @@ impl Performer {
         wanted: &Wanted,
         (progress, came): (&(dyn Fn() + Sync), &dyn Fn(Units)),
     ) -> Result<(), Failure> {
-        let opened = self.open_to_fill(file, wanted).and_then(|(inode, opened)| Ok((opened.stat()?, inode, opened)));
-        let Ok((stat, inode, opened)) = opened else { return self.told(file, opened.map(|_| ())) };
-        if stat.size != record.size {
-            self.show(file, &Trouble::Size { found: stat.size, recorded: record.size }.to_string());
+        let opened = self.open_to_fill(file, wanted).and_then(|(inode, opened)| {
+            let found = opened.stat()?.size;
+            if found == record.size {
+                self.fetch_begins(file, record, (&inode, &opened))?;
+            }
+            Ok((found, inode, opened))
+        });
+        let Ok((found, inode, opened)) = opened else { return self.told(file, opened.map(|_| ())) };
+        if found != record.size {
+            self.show(file, &Trouble::Size { found, recorded: record.size }.to_string());
             return Err(Failure::Other);
         }
-        self.fetch_begins(file, stat.mtime_ns);
         let (mut arrivals, mut seals, mut remains) = (Arrivals::of(units, record.size), Seals::default(), Remains::of_partial());
         let mut written = false;
         let mut take = |offset: u64, piece: &[u8]| {
@@ -273,7 +314,7 @@ impl Performer {
             }
             Ok(())
         });
-        if let Err(error) = inode.set_mtime(self.fetch_ends(file, stat.mtime_ns)) {
+        if let Err(error) = self.fetch_ends(file, &inode) {
             tracing::debug!(?file, %error, "A file that is read while it comes shows a time of its own");
         }
         match fetched {
@@ -284,20 +325,25 @@ impl Performer {
     }
 
     /// The time that a file shows before anything is written to it is its own.
-    fn fetch_begins(&self, file: &Handle, modified: i64) {
+    fn fetch_begins(&self, file: &Handle, record: &StubRecord, of: (&Inode, &StubFile)) -> Result<(), GateError> {
+        let value = of.1.record()?.unwrap_or_default();
+        let resident = StubRecord::decode_with(&value, file).ok().and_then(|(_, resident)| resident).unwrap_or_default();
+        self.know(file, record, of, &Units::all(record.size).without(&resident))?;
         let mut streamed = self.streamed();
         let it = streamed.entry(file.clone()).or_default();
         if it.fetches == 0 {
-            it.modified = modified;
+            it.modified = of.1.stat()?.mtime_ns;
         }
         it.fetches += 1;
+        Ok(())
     }
 
-    fn fetch_ends(&self, file: &Handle, modified: i64) -> i64 {
-        self.streamed().get_mut(file).map_or(modified, |it| {
-            it.fetches = it.fetches.saturating_sub(1);
-            it.modified
-        })
+    fn fetch_ends(&self, file: &Handle, inode: &Inode) -> Result<(), GateError> {
+        let mut streamed = self.streamed();
+        let Some(it) = streamed.get_mut(file) else { return Ok(()) };
+        it.fetches = it.fetches.saturating_sub(1);
+        // Before the next one looks at it.
+        inode.set_mtime(it.modified)
     }
 
     /// Gives up what is not here of a file that was streamed, if nobody has it open.
@@ -305,7 +351,7 @@ impl Performer {
         match self.try_part(file, record, present) {
             Ok(parted) => {
                 if parted == Parted::Over {
-                    self.streamed().remove(file);
+                    self.forget_stream(file);
                 }
                 parted
             }
@@ -332,18 +378,19 @@ impl Performer {
         let absent = Units::all(record.size).without(present);
         self.know(file, record, (&inode, &opened), &absent)?;
         let strange = self.streamed().get(file).map(|it| it.strange.without(present)).unwrap_or_default();
-        if !strange.is_empty() {
-            return Ok(Parted::Strange(strange));
+        if let Some(range) = strange.ranges().next() {
+            // A few at a time: whoever opens the file waits for them.
+            return Ok(Parted::Strange(Units::of(range.start..range.end.min(range.start + STRANGE_TOGETHER))));
         }
         let modified = opened.stat()?.mtime_ns;
         let reserved = if self.pool()?.reserves() { absent.len() * UNIT } else { 0 };
         let is_short = self.room.as_ref().is_some_and(|room| room.is_short(reserved));
         // What somebody has cut and made long again (row 18) is not here.
-        let is_unkept = self.unkept.lock().unwrap_or_else(PoisonError::into_inner).remove(file);
+        let is_unkept = self.unkept.lock().unwrap_or_else(PoisonError::into_inner).contains(file);
         let kept = if is_short || is_unkept {
             Units::none()
         } else {
-            without_holes(&opened, &present.longest(RANGES_MAX), record.size)?
+            self.believed(file, record, &opened, present)?.longest(RANGES_MAX)
         };
         opened.flush()?;
         opened.set_record(&record.encode_partial(&kept))?;
@@ -355,8 +402,9 @@ impl Performer {
         // From here on the record on the disk is right, and what was remembered of the file is not.
         let rest = Units::all(record.size).without(&kept);
         let given_up = opened.give_up_within(rest.bytes(record.size)).and_then(|()| {
+            opened.let_others_in()?;
             if kept.is_empty() {
-                // Without a mask it may say so.
+                // Without a mask it may say so. Whoever opens it waits at the gate.
                 opened.flush()?;
                 opened.set_record(&record.encode())?;
             }

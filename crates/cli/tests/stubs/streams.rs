@@ -213,3 +213,21 @@ fn what_was_written_to_a_stub_is_not_masked_away() {
         assert!(fs::read(&path).unwrap() == film);
     }
 }
+
+// semantics.md#all-holders-die semantics.md#streaming
+/// The same where somebody streams the file all the time: what comes for him is no reason to forget what else is there.
+#[test]
+fn what_was_written_beside_a_player_does_not_go_with_the_mask() {
+    for (mut office, path, film) in offices() {
+        let player = File::open(&path).unwrap();
+        assert!(read(&player, 10 * MIB, 4_096) == part(&film, 10 * MIB, 4_096));
+        unguarded(&mut office, || {
+            File::options().write(true).open(&path).unwrap().write_all_at(&[b'x'; 4_096], 50 * MIB).unwrap();
+        });
+        assert!(read(&player, 70 * MIB, 4_096) == part(&film, 70 * MIB, 4_096));
+        drop(player);
+        until("the problem is shown", || office.problems().len() == 1);
+        until("it is mended", || office.mend(&path).code == Some(0));
+        assert!(fs::read(&path).unwrap() == film);
+    }
+}

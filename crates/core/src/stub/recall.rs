@@ -179,6 +179,10 @@ impl Recalls {
         });
         job.wanted = true;
         job.mend |= mend;
+        if let Some(stream) = job.stream.as_mut().filter(|_| mend) {
+            // What it holds is looked at first.
+            stream.doubted = true;
+        }
         if job.stage == Stage::Streaming {
             job.stream_on(file, now, out);
         }
@@ -314,9 +318,13 @@ impl Recalls {
             Err(failure) => {
                 // Whoever waits for a part that was not fetched again since then.
                 let Some(stream) = job.stream.clone() else { return };
-                let failed = job.take(|purpose| stream.lacks(purpose));
+                let failed = job.take(|purpose| stream.lacks(purpose, units));
                 out.extend(failed.into_iter().map(|caller| Effect::Answer(caller, failure.into())));
-                job.doubt(file, now + self.quiet * RESTS, now, out);
+                match failure {
+                    // What is here is here.
+                    Failure::NoSpace | Failure::Quota => job.stream_on(file, now, out),
+                    Failure::Other | Failure::GivenUp => job.doubt(file, now + self.quiet * RESTS, now, out),
+                }
             }
         }
     }
@@ -358,6 +366,7 @@ impl Recalls {
         match result {
             // Its length may have been changed once more.
             Ok(()) => job.look(file, now, out),
+            Err(failure) if job.stream_without_all(file, failure.into(), now, out) => {}
             Err(failure) => self.end(file, failure.into(), out),
         }
     }

@@ -101,8 +101,8 @@ impl Stream {
     /// How many units are to be fetched ahead of somebody who asks for these.
     fn ahead(&mut self, asked: &Units) -> u64 {
         let Some(range) = asked.ranges().next() else { return 0 };
-        // He goes on where he was, in the same unit or the one behind it.
-        let goes_on = |reader: &Reader| range.start == reader.next || range.start + 1 == reader.next;
+        // He goes on where he was, in the same units or right behind them.
+        let goes_on = |reader: &Reader| range.start <= reader.next && reader.next <= range.end;
         let Some(at) = self.readers.iter().position(goes_on) else {
             if self.readers.len() == READERS {
                 self.readers.remove(0);
@@ -118,10 +118,11 @@ impl Stream {
         reader.ahead
     }
 
-    /// Whether somebody waits for a part of it that is neither here nor on its way.
-    pub(super) fn lacks(&self, purpose: Purpose) -> bool {
+    /// Whether somebody waits for any of these units, and for some that are neither here nor on their way.
+    pub(super) fn lacks(&self, purpose: Purpose, units: &Units) -> bool {
         let needed = needed(purpose, self.record.size);
-        needed.is_some_and(|needed| !self.present.and(&self.coming).contain(&needed))
+        let is_of_these = |needed: &Units| needed.without(units) != *needed;
+        needed.is_some_and(|needed| is_of_these(&needed) && !self.present.and(&self.coming).contain(&needed))
     }
 
     /// These have come.

@@ -85,7 +85,7 @@ impl Uploader {
         let copy = StubFile::open_to_look(inode)?;
         let is_hollow = match StubRecord::decode_unbound(value) {
             _ if !copy.has_data()? => true,
-            Ok((record, _)) => self.lacks_content(known, &record, request.node, &copy)?,
+            Ok((record, resident)) => self.lacks_content(known, (&record, resident.is_some()), request.node, &copy)?,
             // Only the attribute's name came along: whoever copied saw it go, and so the content.
             Err(_) => false,
         };
@@ -104,7 +104,7 @@ impl Uploader {
     fn lacks_content(
         &self,
         known: &Mutex<CatalogReader>,
-        record: &StubRecord,
+        (record, is_part): (&StubRecord, bool),
         asked: NodeId,
         copy: &StubFile,
     ) -> Result<bool, ReadError> {
@@ -115,7 +115,7 @@ impl Uploader {
             Some(id) => self.share.manifests(&[id]).map_err(ReadError::Away)?.pop().flatten(),
             None => None,
         };
-        let Some(manifest) = manifest else { return Ok(are_zeros(copy, size)?) };
+        let Some(manifest) = manifest else { return Ok(is_part || are_zeros(copy, size)?) };
         for placed in manifest.placed() {
             let Part::Data { chunk, len } = placed.part else { continue };
             // What was cut off is no zeros.
