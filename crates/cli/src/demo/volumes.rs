@@ -104,6 +104,11 @@ impl Place {
                 let _ = gate.wait();
             }
             stopped?;
+            // One that is about to end still answers, and would be taken for the next.
+            let begun = Instant::now();
+            while client.volumes().is_ok() && begun.elapsed() < PATIENCE {
+                std::thread::sleep(AGAIN);
+            }
         }
         for site in SITES {
             let folder = self.base.join(site);

@@ -98,11 +98,13 @@ impl Running {
     /// Reads events until one fits.
     #[track_caller]
     pub(crate) fn event(&self, fits: impl Fn(&Value) -> bool) -> Value {
+        let until = Instant::now() + PATIENCE;
         loop {
             let event: Value = serde_json::from_str(&self.line()).unwrap();
             if fits(&event) {
                 return event;
             }
+            assert!(Instant::now() < until, "no such event, the last one was {event}");
         }
     }
 

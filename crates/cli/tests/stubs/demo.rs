@@ -97,6 +97,11 @@ fn the_demo_tiers_on_volumes_of_its_own_and_leaves_none() {
     let _cleared = Cleared(dir.clone());
     let Some((demo, sites)) = start(&dir) else { return };
     let tiered = || drawings(&sites[1]).into_iter().find(|path| blocks(&sites[1].join(path)) == 0);
+    // Only then: of what happens while many arrive the screen shows the newest.
+    until("all drawings are at both sites", || {
+        let there: Vec<usize> = sites.iter().map(|site| drawings(site).len()).collect();
+        dir.join("data/drawings/made").exists() && there[0] > 0 && there[0] == there[1]
+    });
     until("a drawing is tiered at the other site", || tiered().is_some());
     let path = tiered().unwrap();
     let content = fs::read(sites[0].join(&path)).unwrap();

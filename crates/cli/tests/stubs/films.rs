@@ -193,7 +193,7 @@ fn tier_again_and_again(office: &Path, folder: &Path, pause_ms: u64, ends: &Atom
 fn whoever_dies_players_and_all_others_read_the_film() {
     let mut dice = Dice(seed(41));
     let kinds = [Fs::Xfs, Fs::Ext4, Fs::Btrfs];
-    for round in 0..rounds(3) {
+    for round in 0..rounds(2) {
         let fs = kinds[round % kinds.len()];
         let Some((mut office, films)) = office(fs, &mut dice) else { return };
         let (ends, count) = (AtomicBool::new(false), Count::default());
@@ -246,7 +246,7 @@ fn case_20_after_a_power_cut_records_name_only_what_is_there() {
     let mut dice = Dice(seed(43));
     let kinds = [Fs::Ext4, Fs::Xfs, Fs::Btrfs];
     let mut all = 0;
-    for round in 0..rounds(3) {
+    for round in 0..rounds(2) {
         let fs = kinds[round % kinds.len()];
         let Some((office, films)) = office(fs, &mut dice) else { return };
         let (ends, count) = (AtomicBool::new(false), Count::default());

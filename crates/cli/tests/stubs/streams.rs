@@ -13,7 +13,7 @@ use crate::texts::text;
 
 const MIB: u64 = 1 << 20;
 /// Large enough to be streamed, and no whole number of blocks.
-const LEN: u64 = 96 * MIB + 777;
+const LEN: u64 = 72 * MIB + 777;
 
 /// This process, by a rule: the kernel cuts its name after fifteen bytes.
 const OWN_NAME: &str = "stubs-*=stream";

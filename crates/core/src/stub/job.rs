@@ -140,7 +140,7 @@ impl Job {
 
     /// Whoever needs nothing but what is here goes on.
     pub(super) fn serve(&mut self, out: &mut Vec<Effect>) {
-        let Some(stream) = self.stream.clone() else { return };
+        let Some(stream) = self.stream.clone().filter(|stream| !stream.doubted) else { return };
         let served = self.take(|purpose| stream.has(purpose));
         out.extend(served.into_iter().map(|caller| Effect::Answer(caller, Answer::Allow)));
     }
