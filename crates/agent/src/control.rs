@@ -8,6 +8,7 @@ mod heat;
 mod next;
 mod pins;
 mod residency;
+mod volumes;
 mod why;
 
 pub use file::{FileState, FileView, RecallView};
@@ -15,6 +16,7 @@ pub use heat::{BANDS_DAYS, DEPTH_MAX, HeatRow};
 pub use next::{COUNT_MAX, ComesNext, GoesFor, GoesNext, NextView};
 pub use residency::Moved;
 pub(crate) use residency::{count_stubs, recall_all};
+pub use volumes::VolumeView;
 pub use why::{Below, Happened, Standing, WhyView};
 
 pub use crate::catalog::{Happening, What};
@@ -118,6 +120,19 @@ pub enum Request {
     },
     /// What is pinned.
     Pins,
+    /// The guarded volumes on which this agent has endpoints.
+    Volumes,
+    /// Sets what is given for the guarded volume that users see at this path.
+    SetVolume {
+        /// Where.
+        path: ShownPath,
+        /// Whether equal contents share blocks.
+        #[serde(default)]
+        dedup: Option<bool>,
+        /// They do once they were not changed for so many seconds.
+        #[serde(default)]
+        dedup_after_s: Option<u64>,
+    },
 }
 
 fn direct() -> u32 {
@@ -144,6 +159,10 @@ pub enum Answer {
     Pinned(bool),
     /// To [`Request::Pins`]: absolute paths.
     Pins(Vec<ShownPath>),
+    /// To [`Request::Volumes`].
+    Volumes(Vec<VolumeView>),
+    /// To [`Request::SetVolume`]: what is set now.
+    Volume(Box<VolumeView>),
     /// To [`Request::Tier`] and [`Request::Recall`]: how far it is.
     Moved(Box<Moved>),
     /// The request cannot be answered, and why.
@@ -273,6 +292,10 @@ fn answer(request: &Request, (overview, guarded): &Known, tell: &mut dyn FnMut(&
         }
         Request::Pin { path, pinned } => about(path, |path| pins::set((&overview, guarded), path, *pinned).map(Answer::Pinned)),
         Request::Pins => pins::list(&overview).map_or_else(Answer::Error, Answer::Pins),
+        Request::Volumes => Answer::Volumes(volumes::list(guarded)),
+        Request::SetVolume { path, dedup, dedup_after_s } => {
+            about(path, |path| volumes::set(guarded, path, (*dedup, *dedup_after_s)).map(|view| Answer::Volume(Box::new(view))))
+        }
         Request::Problems => Answer::Problems(problems(&overview)),
         Request::Heat { path, depth } => about(path, |path| heat::show((&overview, guarded), path, *depth).map(Answer::Heat)),
         Request::Next { path, count } => {

@@ -7,6 +7,7 @@ pub mod catalog;
 mod chance;
 mod clock;
 pub mod control;
+mod dedup;
 mod endpoint;
 pub mod engine;
 #[cfg(fuzzing)]

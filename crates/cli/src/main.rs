@@ -35,6 +35,7 @@ mod server;
 mod size;
 mod status;
 mod versions;
+mod volume;
 mod wait;
 mod why;
 
@@ -122,7 +123,7 @@ async fn ask(url: String, command: Command) -> Result<Answer, Failure> {
         Command::Undelete(wanted) => restore::undelete(&client()?, wanted).await,
         Command::Undo(wanted) => restore::undo(&client()?, wanted).await,
         Command::File(command) => file::run(command),
-        Command::Volume(command) => gate::volume(command),
+        Command::Volume(command) => volume::run(command),
         Command::Tier(wanted) => residency::tier(wanted),
         Command::Heat(wanted) => heat::run(wanted),
         Command::Why(wanted) => why::run(&wanted),

@@ -81,6 +81,9 @@ pub(crate) fn show(way: Way, moved: &Moved) -> String {
         Way::Recall => " fetched",
     };
     let mut out = format!("{} {done}, {}{gained}\n", plural(moved.files, "file"), size::bytes(moved.bytes));
+    if let Some(frees) = moved.frees.filter(|_| moved.files > 0) {
+        out.push_str(&format!("{} would get free\n", size::bytes(frees)));
+    }
     if let Some(at_ms) = moved.coldest_ms {
         out.push_str(&format!("The coldest was used last on {}\n", crate::moment::show(at_ms)));
     }

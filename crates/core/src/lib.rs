@@ -8,6 +8,7 @@
 //! of a plan depend on chance.
 
 pub mod content;
+pub mod dedup;
 pub mod exclude;
 pub mod fold;
 pub mod ids;

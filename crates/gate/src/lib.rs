@@ -34,6 +34,6 @@ pub use process::{bound_heap, effective_root, is_mount_point, raise_nofile};
 pub use stat::{Kind, Stat};
 pub use volume::{
     Account, ContentReader, Dir, Extent, Finish, FsKind, Inode, Isolation, Ledger, ListEntry, Liveness, MaskPool, Metadata,
-    Owners, Root, STAGE_DIR, STUB_RECORD_XATTR, Snapshot, Space, StagedFile, Staging, StubFile, mask_byte,
+    Owners, Root, STAGE_DIR, STUB_RECORD_XATTR, Shared, Snapshot, Space, StagedFile, Staging, StubFile, mask_byte,
 };
 pub use watch::{Batch, Change, ChangeKinds, UnavailableReason, Waker, Watch, WatchError, WatchUnavailable};

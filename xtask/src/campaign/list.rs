@@ -91,6 +91,7 @@ pub(super) const CAMPAIGNS: &[Campaign] = &[
     of_stubs("stub-kills", 200, 5, &["kills::whoever_dies_nobody_reads_a_wrong_byte"]),
     of_stubs("stub-fsx", 60, 3, &["fsx::the_exerciser_finds_every_byte_while_its_files_come_and_go"]),
     of_stubs("stub-power", 60, 5, &["power::after_a_power_cut_every_file_is_whole_or_a_valid_stub"]),
+    of_stubs("dedup", 60, 4, &["dedup::whoever_writes_and_whoever_dies_every_file_is_its_own"]),
     of_stubs("films", 60, 3, &["films::whoever_dies_players_and_all_others_read_the_film"]),
     of_stubs("films-power", 60, 3, &["films::case_20_after_a_power_cut_records_name_only_what_is_there"]),
 ];

@@ -22,7 +22,7 @@ use record::Record;
 pub(crate) const HELP: &str = "\
 cargo xtask campaign [--only NAME]... [--rounds N] [--again]
 
-  --only NAME  one campaign of: seeds, apart, tiers, kills, power, network, full, errors, lost, stub-kills, stub-fsx, stub-power, films, films-power; repeat it for more (all)
+  --only NAME  one campaign of: seeds, apart, tiers, kills, power, network, full, errors, lost, stub-kills, stub-fsx, stub-power, dedup, films, films-power; repeat it for more (all)
   --rounds N   of each at most so many rounds or seeds in this call (what is left)
   --again      forgets what was done before
 

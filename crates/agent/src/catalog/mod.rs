@@ -1,5 +1,5 @@
 //! The catalog of an endpoint in SQLite: the engine's three trees and the few facts beside them. And, in files of their own for each
-//! guarded volume, what is known of uses (`heat`) and what happened to contents (`history`).
+//! guarded volume, what is known of uses (`heat`), what happened to contents (`history`), and which contents are equal (`shares`).
 //!
 //! It decides nothing and derives nothing but indexes. **Invariants:** everything since the last commit is one
 //! transaction; after a failure nothing is written before that transaction was rolled back, and whoever commits is told.
@@ -12,12 +12,14 @@ mod put;
 mod reader;
 mod row;
 mod schema;
+mod shares;
 mod states;
 
 pub(crate) use heat::HeatStore;
 pub(crate) use history::HistoryStore;
 pub use history::{Happening, What};
 pub use reader::{CatalogReader, Recorded};
+pub(crate) use shares::{ShareStore, SharedFile};
 pub use states::RecordedState;
 
 use std::cell::RefCell;

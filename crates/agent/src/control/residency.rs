@@ -21,7 +21,7 @@ use crate::agent::Overview;
 use crate::catalog::CatalogReader;
 use crate::guarded::{GuardedVolume, GuardedVolumes};
 use crate::recall::{Candidate, Lengths, NotTiered};
-use crate::tiering::Kept;
+use crate::tiering::{Frees, Kept};
 use crate::volume::{Volume, gate_handle};
 
 /// Files that are made stubs together.
@@ -50,6 +50,9 @@ pub struct Moved {
     pub files: u64,
     /// Bytes of these.
     pub bytes: u64,
+    /// Bytes that would really get free, when nothing goes yet: what shares blocks with files that stay frees nothing.
+    #[serde(default)]
+    pub frees: Option<u64>,
     /// Files that are already as was asked for.
     pub already: u64,
     /// Files that are too small, have several names, or are empty: they stay whole.
@@ -122,10 +125,15 @@ pub(super) fn run(
         is_last_try: false,
         batch: Vec::new(),
         found: Vec::new(),
+        frees: None,
     };
+    if run.way == Way::Plan {
+        run.frees = Some(Frees::default());
+    }
     run.walk(top, progress);
     run.in_order(progress);
     run.try_again();
+    run.moved.frees = run.frees.take().map(|frees| frees.bytes());
     run.moved.done = true;
     Ok(run.moved)
 }
@@ -177,6 +185,8 @@ struct Run {
     batch: Vec<(Record, Option<Candidate>)>,
     /// What is to come in the order of warmth, 64 bytes a file.
     found: Vec<Used<NodeId>>,
+    /// Where only a plan is made: what would get free.
+    frees: Option<Frees>,
 }
 
 impl Run {
@@ -329,6 +339,11 @@ impl Run {
             }
             Way::Plan => {
                 batch.iter().for_each(|(record, _)| self.note_use(record));
+                let of = (self.volume.root(), self.volume.dedup());
+                let candidates = batch.iter().filter_map(|(_, candidate)| candidate.as_ref());
+                if let Some(frees) = &mut self.frees {
+                    candidates.for_each(|going| frees.note(of, going));
+                }
                 batch.iter().map(|_| Ok(())).collect()
             }
             Way::Tier => {

@@ -15,8 +15,9 @@ use isotherm_gate::{FileHandle, GateError, Ledger, Root};
 use super::Ask;
 use crate::catalog::{CatalogReader, HeatStore, HistoryStore};
 use crate::clock::wall_ms;
+use crate::dedup::Dedup;
 use crate::recall::{Candidate, Cold, FetchFailure, FromShare, News, Room, Source, Take, Tell};
-use crate::tiering::{Ground, Kept, cold_files};
+use crate::tiering::{Ground, Kept, cold_files, what_frees};
 use crate::volume::{StubRules, gate_handle};
 
 /// Between two looks for an endpoint that knows a content.
@@ -30,6 +31,7 @@ pub(super) struct Members {
     pub(super) ledger: Arc<Ledger>,
     pub(super) heat: HeatStore,
     pub(super) history: HistoryStore,
+    pub(super) dedup: Dedup,
     pub(super) endpoints: Mutex<BTreeMap<EndpointId, Member>>,
     /// Files whose content comes by itself now.
     pub(super) coming: Mutex<BTreeSet<Handle>>,
@@ -136,7 +138,8 @@ impl Room for Members {
         let free_percent = grounds.iter().map(|ground| ground.policy.free_percent).max().unwrap_or(0);
         let volume = Volume { total: space.total, free: space.free, unsent: 0, free_percent };
         let plan = Plan::for_room(volume, bytes, wall_ms(), usize::MAX);
-        cold_files((&self.top, &grounds), &self.heat, plan, without, go_on)
+        let cold = cold_files((&self.top, &grounds), &self.heat, plan, without, go_on);
+        what_frees((&self.top, &self.dedup), cold).0
     }
 
     fn is_short(&self, freed: u64) -> bool {

@@ -21,6 +21,7 @@ use isotherm_gate::{ErrorKind, FileHandle, GateError, Isolation, Ledger, Root, S
 
 use crate::catalog::{CatalogReader, Happening, HeatStore, HistoryStore, What};
 use crate::clock::wall_ms;
+use crate::dedup::Dedup;
 use crate::engine::Command;
 use crate::recall::{Candidate, Cold, FromShare, Lengths, News, NotTiered, Recall, Recalled, Source as _, Tell};
 use crate::remote::Share;
@@ -111,6 +112,12 @@ impl GuardedVolumes {
         open.values().filter_map(Weak::upgrade).for_each(|volume| volume.recall.stop());
     }
 
+    /// All on which an endpoint takes part.
+    pub(crate) fn all(&self) -> Vec<Arc<GuardedVolume>> {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.values().filter_map(Weak::upgrade).collect()
+    }
+
     /// The volume of an endpoint that takes part.
     pub(crate) fn volume_of_endpoint(&self, endpoint: EndpointId) -> Option<Arc<GuardedVolume>> {
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
@@ -152,8 +159,8 @@ impl GuardedVolumes {
         let folder = self.folder(state.id)?;
         let heat = HeatStore::open(&folder.join("heat"));
         let history = HistoryStore::open(&folder.join("history"));
-        let opened = Instant::now();
-        let members = Arc::new(Members { top: Arc::clone(&top), ledger: held, heat, history, endpoints, coming, opened });
+        let (dedup, opened) = (Dedup::open(&folder), Instant::now());
+        let members = Arc::new(Members { top: Arc::clone(&top), ledger: held, heat, history, dedup, endpoints, coming, opened });
         let told = Arc::clone(&members);
         let tell: Tell = Box::new(move |news| told.tell(&news));
         let recall = Recall::start(top, post.clone(), members.clone(), Some(members.clone()), tell);
@@ -308,6 +315,20 @@ impl GuardedVolume {
 
     pub(crate) fn history(&self) -> &HistoryStore {
         &self.members.history
+    }
+
+    pub(crate) fn dedup(&self) -> &Dedup {
+        &self.members.dedup
+    }
+
+    /// The endpoints: the catalog of each, and where its contents are.
+    pub(crate) fn sources(&self) -> Vec<(PathBuf, Arc<FromShare>)> {
+        self.members.endpoints().values().map(|member| (member.catalog.clone(), Arc::clone(&member.source))).collect()
+    }
+
+    /// See [`Recall::while_nothing_goes`].
+    pub(crate) fn while_nothing_goes<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.recall.while_nothing_goes(work)
     }
 
     /// Has an endpoint's engine do something; false where the endpoint does not take part any more.

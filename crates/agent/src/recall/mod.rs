@@ -172,6 +172,7 @@ impl Recall {
             parted: Mutex::default(),
             unkept: Mutex::default(),
             pool: OnceLock::new(),
+            going: Mutex::default(),
             awaited: Mutex::default(),
         });
         let mut threads = Vec::new();
@@ -299,6 +300,12 @@ impl Recall {
     #[must_use]
     pub fn tier(&self, candidates: &[Candidate]) -> Vec<Result<(), NotTiered>> {
         hand_over(&self.inputs, candidates, |mine| self.performer.tier(mine))
+    }
+
+    /// Does something with files that are open for a moment: none goes meanwhile, and none is left because it is open for that.
+    pub fn while_nothing_goes<T>(&self, work: impl FnOnce() -> T) -> T {
+        let _going = self.performer.while_nothing_goes();
+        work()
     }
 
     /// The last recall of a file in this run, if it is remembered.

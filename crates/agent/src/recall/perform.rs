@@ -126,6 +126,8 @@ pub(super) struct Performer {
     pub(super) parted: Mutex<BTreeSet<Handle>>,
     /// What masks are made of, as soon as one was needed.
     pub(super) pool: OnceLock<MaskPool>,
+    /// Held while stubs are made, and while others have files open for a moment that must not be taken for ones in use.
+    pub(super) going: Mutex<()>,
     /// Files that callers wait for, and the best that any of them is treated.
     pub(super) awaited: Mutex<BTreeMap<Handle, Treatment>>,
 }

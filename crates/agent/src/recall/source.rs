@@ -59,6 +59,11 @@ impl FromShare {
         known.is_some_and(|known| !known.by_handle(file).is_empty())
     }
 
+    /// The lists of chunks of these contents, as far as the share has them.
+    pub(crate) fn manifests(&self, ids: &[ManifestId]) -> Result<Vec<Option<Manifest>>, Away> {
+        self.content.manifests(ids)
+    }
+
     fn manifest(&self, file: &Handle, record: &StubRecord) -> Result<Manifest, Stopped> {
         let unknown = || Stopped::For(FetchFailure::Unknown("The share does not know the content of this file".to_owned()));
         let id = (self.find)(file, record)?.ok_or_else(unknown)?;

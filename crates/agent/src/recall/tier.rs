@@ -5,6 +5,7 @@
 //! durable.
 
 use std::os::fd::AsFd;
+use std::sync::{MutexGuard, PoisonError};
 
 use isotherm_core::node::Kind;
 use isotherm_core::stub::{Bound, ContentPrefix, StubRecord};
@@ -66,6 +67,9 @@ pub enum NotTiered {
     /// It is not what it was.
     #[error("it has changed")]
     Changed,
+    /// Its blocks are those of files that stay too.
+    #[error("it shares its blocks with files that stay, and so nothing would get free")]
+    Shared,
     /// The volume refuses.
     #[error(transparent)]
     Volume(#[from] GateError),
@@ -82,6 +86,7 @@ struct Marked {
 impl Performer {
     /// Makes stubs of files that the machine has given out of hand; one answer for each, in order.
     pub(super) fn tier(&self, candidates: &[Candidate]) -> Vec<Result<(), NotTiered>> {
+        let _going = self.while_nothing_goes();
         let handles: Vec<FileHandle> = candidates.iter().filter_map(|candidate| gate_handle(&candidate.file).ok()).collect();
         // From here on whoever opens one of them waits.
         if !self.post.hold(&handles) {
@@ -109,6 +114,11 @@ impl Performer {
             Ok(())
         };
         marked.into_iter().map(give_up).collect()
+    }
+
+    /// No content goes until this is dropped.
+    pub(super) fn while_nothing_goes(&self) -> MutexGuard<'_, ()> {
+        self.going.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// From the mark on the kernel asks about the file; who has it open already is seen by the lease.

@@ -15,8 +15,10 @@ use isotherm_core::trees::Handle;
 
 use super::cold::{Ground, cold_files};
 use super::filler::fill;
+use super::frees::what_frees;
 use super::uses::listen;
 use crate::clock::wall_ms;
+use crate::dedup;
 use crate::guarded::GuardedVolume;
 use crate::recall::{Cold, NotTiered};
 
@@ -47,7 +49,8 @@ const STUCK_MAX: usize = 100_000;
 /// Files in one plan.
 const PLANNED: usize = 20_000;
 
-/// Its threads: one that lets go, one that notes what is used, one that has come what should be here, and one that keeps what happened.
+/// Its threads: one that lets go, one that notes what is used, one that has come what should be here, and one that keeps what happened,
+/// and one that has equal contents share blocks.
 #[derive(Debug)]
 pub(crate) struct Runner {
     ends: Arc<AtomicBool>,
@@ -70,11 +73,13 @@ impl Runner {
         let (heard, until) = (Weak::clone(&volume), Arc::clone(&ends));
         let (filled, meanwhile) = (Weak::clone(&volume), Arc::clone(&ends));
         let (noted, so_long) = (Weak::clone(&volume), Arc::clone(&ends));
+        let (shared, as_long) = (Weak::clone(&volume), Arc::clone(&ends));
         let threads = vec![
             std::thread::spawn(move || turn.run(&volume)),
             std::thread::spawn(move || listen(&heard, &until)),
             std::thread::spawn(move || fill(&filled, &meanwhile)),
             std::thread::spawn(move || keep_history(&noted, &so_long)),
+            std::thread::spawn(move || dedup::run(&shared, &as_long)),
         ];
         Self { ends, threads }
     }
@@ -187,6 +192,8 @@ impl Turn {
         self.stuck.retain(|_, until| Instant::now() < *until);
         let stuck: BTreeSet<Handle> = self.stuck.keys().cloned().collect();
         let cold = cold_files((volume.root(), &situation.grounds), volume.heat(), plan, &stuck, &go_on);
+        let (cold, in_vain) = what_frees((volume.root(), volume.dedup()), cold);
+        in_vain.iter().for_each(|cold| self.leave_alone(cold, &NotTiered::Shared));
         self.took = begun.elapsed();
         let (mut files, mut bytes) = (0, 0);
         for part in parts(&cold) {
@@ -223,7 +230,7 @@ impl Turn {
         let span = match why {
             // The catalog will know in a moment.
             NotTiered::Changed | NotTiered::IsStub | NotTiered::Held => STUCK_SHORTLY,
-            NotTiered::InUse | NotTiered::Volume(_) => STUCK,
+            NotTiered::InUse | NotTiered::Shared | NotTiered::Volume(_) => STUCK,
         };
         if self.stuck.len() < STUCK_MAX {
             self.stuck.insert(cold.candidate.file.clone(), Instant::now() + span);

@@ -6,7 +6,8 @@ use clap::{Args, Subcommand, ValueEnum};
 use isotherm_agent::control::{COUNT_MAX, DEPTH_MAX};
 use isotherm_gate::link::{Guarding, RUN_FOLDER};
 
-use super::{Format, Log};
+use super::{Format, Log, parse_switch};
+use crate::size;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum GateCommand {
@@ -182,6 +183,28 @@ pub(crate) enum VolumeCommand {
     List {
         #[command(flatten)]
         at: AtGate,
+        /// State folder of the agent. Without it all agents of this machine are asked
+        #[arg(long, value_name = "DIR")]
+        state: Option<PathBuf>,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Changes what the agent of this machine does with a volume; what is not named stays
+    ///
+    /// Needs an endpoint on the volume.
+    Set {
+        /// The folder where users see it
+        path: PathBuf,
+        /// Whether equal files, and equal parts of large ones, share their space; needs XFS with reflink=1, or btrfs. Whoever writes to
+        /// one of them changes only that one. When it is off, what is shared stays so
+        #[arg(long, value_name = "on|off", value_parser = parse_switch, required_unless_present = "dedup_after")]
+        dedup: Option<bool>,
+        /// Files share space once nobody has changed them for so long, such as 12h; a day without
+        #[arg(long, value_name = "SPAN", value_parser = size::parse_span)]
+        dedup_after: Option<u64>,
+        /// State folder of the agent. Without it all agents of this machine are asked
+        #[arg(long, value_name = "DIR")]
+        state: Option<PathBuf>,
         #[command(flatten)]
         format: Format,
     },

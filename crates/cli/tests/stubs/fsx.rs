@@ -1,4 +1,4 @@
-//! The file system exerciser `fsx`, which knows what each byte has to be, on files that are tiered, recalled and sent to the
+//! The file system exerciser `fsx`, which knows what each byte has to be, on files that are tiered, recalled, shared with equal ones and sent to the
 //! other server whenever it has closed them, while agents die.
 //!
 //! It opens a file again at once after it has closed it. Each opening is held up for a moment, in which the file can become a
@@ -61,7 +61,13 @@ fn the_exerciser_finds_every_byte_while_its_files_come_and_go() {
     let mut all_tiered = 0;
     for round in 0..rounds(3) {
         let Some(mut office) = Office::open(kinds[round % kinds.len()]) else { return };
-        let seeds: Vec<usize> = (0..FILES).map(|_| dice.roll(1 << 30)).collect();
+        // In pairs, so that where files can share blocks there are some that are equal for a while.
+        let pairs: Vec<usize> = (0..FILES / 2).map(|_| dice.roll(1 << 30)).collect();
+        let seeds: Vec<usize> = pairs.iter().flat_map(|seed| [*seed; 2]).collect();
+        let volume = office.guarded().parent().unwrap().to_owned();
+        let dedup = ["volume", "set", volume.to_str().unwrap(), "--dedup", "on", "--dedup-after", "0s"];
+        // ext4 refuses.
+        office.ask_munich(&dedup);
         let running = seeds.iter().enumerate().map(|(at, seed)| {
             let command = exerciser(&fsx, &strace, &office, at, *seed);
             (format!("seed {seed} on {}", kinds[round % kinds.len()].name()), command)

@@ -10,6 +10,7 @@
 
 mod arrivals;
 mod copies;
+mod dedup;
 mod demo;
 #[path = "../volumes/dice.rs"]
 mod dice;

@@ -47,6 +47,11 @@ pub(crate) struct Users {
     threads: Vec<JoinHandle<()>>,
 }
 
+/// Whether it is what the death of somebody may come to.
+pub(crate) fn is_excused(error: &Error) -> bool {
+    EXCUSES.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
 impl Users {
     /// `people` work on `files` files in `folder`, which they make first.
     pub(crate) fn begin(folder: &Path, files: usize, people: usize, mut dice: Dice) -> Self {
@@ -90,7 +95,7 @@ fn work(person: usize, known: &[Mutex<Known>], ends: &AtomicBool, (done, excused
             Ok(()) => {
                 done.fetch_add(1, Ordering::Relaxed);
             }
-            Err(error) if EXCUSES.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error())) => {
+            Err(error) if is_excused(&error) => {
                 excused.fetch_add(1, Ordering::Relaxed);
             }
             Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -265,8 +270,7 @@ impl Author {
                     Err(wrong) => panic!("sent-{at}: {wrong}\n{}", witness::about(&folder.join(format!("sent-{at}")))),
                 },
                 Err(error) => {
-                    let is_excused = EXCUSES.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()));
-                    assert!(is_excused || error.kind() == ErrorKind::NotFound, "sent-{at}: {error}");
+                    assert!(is_excused(&error) || error.kind() == ErrorKind::NotFound, "sent-{at}: {error}");
                 }
             }
         }

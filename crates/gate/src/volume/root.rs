@@ -65,6 +65,9 @@ pub struct Space {
     pub is_estimate: bool,
 }
 
+/// That of a volume that does not tell.
+const BLOCK: u64 = 4_096;
+
 /// Where each has to be flushed by itself, one flush of the whole volume is cheaper for more files than that.
 const FLUSHED_ONE_BY_ONE: usize = 32;
 
@@ -92,6 +95,7 @@ pub struct Root {
     isolation: Isolation,
     reflink: OnceLock<bool>,
     journal: OnceLock<bool>,
+    block: OnceLock<u64>,
 }
 
 impl Root {
@@ -113,7 +117,7 @@ impl Root {
         let handle = FileHandle::of(&fd).map_err(fail)?;
         let dev = device(&statx_fd(&fd).map_err(fail)?);
         let dir = Dir::new(fd, dev, path.as_os_str());
-        Ok(Self { dir, handle, fs, isolation, reflink: OnceLock::new(), journal: OnceLock::new() })
+        Ok(Self { dir, handle, fs, isolation, reflink: OnceLock::new(), journal: OnceLock::new(), block: OnceLock::new() })
     }
 
     /// The root itself as a directory.
@@ -255,6 +259,11 @@ impl Root {
     /// Whether two files of this volume can share blocks. Tried once with two unnamed files.
     pub fn supports_reflink(&self) -> bool {
         *self.reflink.get_or_init(|| probe_reflink(self.dir.as_fd()).unwrap_or(false))
+    }
+
+    /// Bytes of a block of the volume, which is what files share at once.
+    pub fn block(&self) -> u64 {
+        *self.block.get_or_init(|| rustix::fs::fstatvfs(&self.dir).map_or(BLOCK, |found| found.f_bsize.max(1)))
     }
 
     /// Makes everything written to the volume so far durable.
