@@ -22,8 +22,8 @@ use crate::remote::{Share, Uploader};
 use crate::volume::{Performer, StubRules, Volume, look};
 use crate::watcher::Watcher;
 
-/// Threads that change the volume: one for what is small, one for what is large.
-const PERFORMERS: usize = 2;
+/// Threads that change the volume: as many as the engine has lanes.
+const PERFORMERS: usize = 3;
 /// Threads that read files: as many as the engine asks for at a time, and one kept for small ones.
 const READERS: usize = 4;
 

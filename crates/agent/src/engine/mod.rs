@@ -13,6 +13,7 @@ mod coming;
 mod deletes;
 mod event;
 mod guard;
+mod lanes;
 mod limits;
 mod local;
 pub(crate) mod placing;

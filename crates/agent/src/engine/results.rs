@@ -122,10 +122,9 @@ impl<C: Catalog> Engine<C> {
     }
 
     pub(super) fn performed(&mut self, results: Vec<(Step, StepResult)>, now: Millis) {
-        let large = results.first().is_some_and(|(step, _)| self.work.bulk.contains(&step.node));
-        self.work.performing[usize::from(large)] = false;
+        self.work.lane_ended(results.first().map(|(step, _)| step.node));
         for (step, _) in &results {
-            self.work.bulk.remove(&step.node);
+            self.work.lanes.remove(&step.node);
             for place in places(step) {
                 self.work.held.remove(&place);
                 self.local.touched.insert(place);
@@ -140,7 +139,7 @@ impl<C: Catalog> Engine<C> {
             self.step_ended(&step, result, now);
             self.around(step.node);
         }
-        if self.work.performing == [false, false] {
+        if !self.work.is_performing() {
             self.forget_strays();
         }
         self.wake_left_over();

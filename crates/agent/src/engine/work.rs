@@ -6,9 +6,10 @@ use std::ops::Bound;
 use isotherm_core::ids::{Incarnation, NodeId, OperationId};
 use isotherm_core::node::{Content, Place};
 use isotherm_core::plan::settle::establish;
-use isotherm_core::plan::{Action, Intent, Parent, Plan, Step, Trouble, plan};
+use isotherm_core::plan::{Action, Intent, Plan, Step, Trouble, plan};
 use isotherm_core::trees::{Handle, Record};
 
+use super::lanes::LANES;
 use super::{Catalog, Effect, Engine, Millis, Places, ReadRequest, Sent};
 
 /// A node that is left alone until then.
@@ -43,12 +44,13 @@ pub(super) struct Work {
     pub(super) committing: bool,
     /// The life of the share in which the latest commit was made.
     pub(super) committing_in: Incarnation,
-    pub(super) performing: [bool; 2],
+    /// Whether an effect of each lane is under way.
+    pub(super) performing: [bool; LANES],
     pub(super) searching: bool,
     /// Nodes whose history was asked for.
     pub(super) searches: BTreeSet<NodeId>,
-    /// Nodes whose large content is being fetched.
-    pub(super) bulk: BTreeSet<NodeId>,
+    /// The lane of each node with a step under way in another than the ordinary one.
+    pub(super) lanes: BTreeMap<NodeId, usize>,
     /// Nodes whose steps found no room in an effect.
     pub(super) left_over: BTreeSet<NodeId>,
     left_from: Option<NodeId>,
@@ -93,7 +95,7 @@ impl<C: Catalog> Engine<C> {
             }
             self.wake_names(node);
         }
-        if self.work.performing == [false, false] && self.work.wake.is_empty() {
+        if !self.work.is_performing() && self.work.wake.is_empty() {
             self.wake_left_over();
         }
         if self.remote.at_head && !self.guard.paused && self.may_rule(now) {
@@ -255,54 +257,6 @@ impl<C: Catalog> Engine<C> {
         }
     }
 
-    /// Hands steps out: small ones in order, large contents apart.
-    fn hand_out(&mut self, steps: Vec<Step>) {
-        let limits = &self.settings.limits;
-        let (mut ordinary, mut bulk) = (Vec::new(), Vec::new());
-        let mut left = Vec::new();
-        let (mut ordinary_nodes, mut bulk_nodes) = (BTreeSet::new(), BTreeSet::new());
-        let mut taken = [Places::new(), Places::new()];
-        for step in steps {
-            let large = content_bytes(&step) > limits.bulk_bytes;
-            let (place_in, under_way) =
-                if large { (&mut bulk, self.work.performing[1]) } else { (&mut ordinary, self.work.performing[0]) };
-            let depends = matches!(&step.action, Action::Create { at, .. } if matches!(at.parent, Parent::Planned(_)));
-            // A node has work under way in one effect only: what else it needs is planned again after that.
-            let other = if large { &ordinary_nodes } else { &bulk_nodes };
-            let used = places(&step);
-            // The same goes for a name: the results of the two come in any order.
-            let crossed = |place| self.work.held.contains(place) || taken[usize::from(!large)].contains(place);
-            let elsewhere = other.contains(&step.node) || used.iter().any(crossed);
-            let full = place_in.len() >= if large { 4 } else { limits.steps };
-            if under_way || full || elsewhere || (large && depends) || self.work.busy.contains(&step.node) {
-                left.push(step.node);
-            } else {
-                if large { &mut bulk_nodes } else { &mut ordinary_nodes }.insert(step.node);
-                taken[usize::from(large)].extend(used);
-                place_in.push(step);
-            }
-        }
-        for (lane, steps) in [ordinary, bulk].into_iter().enumerate() {
-            if steps.is_empty() {
-                continue;
-            }
-            for step in &steps {
-                self.work.busy.insert(step.node);
-                if matches!(step.action, Action::Move { .. }) {
-                    self.about_to_move(step.node);
-                }
-                self.work.held.extend(places(step));
-                if lane == 1 {
-                    self.work.bulk.insert(step.node);
-                }
-            }
-            self.work.performing[lane] = true;
-            self.begin_placing(&steps);
-            self.effects.push(Effect::Perform(steps));
-        }
-        self.work.left_over.extend(left);
-    }
-
     fn send_reads(&mut self) {
         let limits = self.settings.limits.clone();
         while self.work.reads < limits.reads && !self.work.read_queue.is_empty() {
@@ -444,13 +398,6 @@ impl<C: Catalog> Engine<C> {
 pub(super) fn intent_nodes(intent: &Intent) -> BTreeSet<NodeId> {
     let changed = intent.changes.iter().map(isotherm_core::namespace::Change::node);
     changed.chain(intent.rebind.map(|(from, _)| from)).collect()
-}
-
-fn content_bytes(step: &Step) -> u64 {
-    match &step.action {
-        Action::Create { content, link_to: None, .. } | Action::Replace { content, link_to: None, .. } => content.size(),
-        _ => 0,
-    }
 }
 
 /// The places that a step takes, leaves or changes.

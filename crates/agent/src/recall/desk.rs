@@ -27,6 +27,8 @@ pub(super) struct Desk {
     pub(super) parts: Arc<Lane>,
     pub(super) tasks: Sender<Task>,
     pub(super) looks: Sender<Task>,
+    /// For what is to be durable.
+    pub(super) flushes: Sender<Handle>,
     pub(super) performer: Arc<Performer>,
     /// Who waits for the end of which recall.
     pub(super) wanting: BTreeMap<Handle, Vec<Sender<(Handle, bool)>>>,
@@ -230,7 +232,10 @@ impl Desk {
                 Effect::Bring(file, record, units) => self.fetch(file, record, Portion::Units(units)),
                 Effect::Mask(file, record, resident) => self.perform(Task::Mask(file, record, resident)),
                 Effect::Part(file, record, present) => self.perform(Task::Part(file, record, present)),
-                Effect::Flush(file) => self.perform(Task::Flush(file)),
+                Effect::Flush(file) => {
+                    // Those who perform end after this thread.
+                    let _ = self.flushes.send(file);
+                }
                 Effect::Forget(file) => self.perform(Task::Forget(file)),
                 Effect::Release(file) => self.perform(Task::Release(file)),
             }

@@ -53,6 +53,8 @@ const LARGE: u64 = 64 << 20;
 /// Threads for everything else, so that it does not wait for contents that do not come. They wait for the disk, and file systems make what
 /// several of them flush durable together.
 const OTHERS: usize = 16;
+/// Threads that make files durable, all together that wait for it: one does while the next ones gather.
+const FLUSHING: usize = 2;
 /// Threads that look at what is asked about. They write nothing: while a volume is about to be frozen every writer waits, and the
 /// freeze for somebody who waits for an answer.
 const LOOKING: usize = 2;
@@ -186,6 +188,8 @@ impl Recall {
             tasks
         };
         let (tasks, looks) = (hands(OTHERS), hands(LOOKING));
+        let (flushes, flushing) = flushing(&performer, &tasks, &inputs);
+        threads.extend(flushing);
         let [fetches, large, parts] = [FETCHING, FETCHING_LARGE, FETCHING_PARTS].map(|hands| {
             let lane = Arc::new(Lane::new(hands));
             threads.extend((0..hands).map(|_| fetching(&performer, &lane, &inputs)));
@@ -206,6 +210,7 @@ impl Recall {
             parts,
             tasks,
             looks,
+            flushes,
             performer: performing,
             wanting,
             asked_again: BTreeSet::new(),
@@ -370,6 +375,18 @@ fn read(post: &dyn Sentry, inputs: &Sender<Input>, ends: &AtomicBool) {
             }
         }
     }
+}
+
+/// Those who make files durable, and where to tell them which.
+fn flushing(performer: &Arc<Performer>, alone: &Sender<Task>, inputs: &Sender<Input>) -> (Sender<Handle>, Vec<JoinHandle<()>>) {
+    let (flushes, queue) = channel();
+    let queue = Arc::new(Mutex::new(queue));
+    let hand = |_| {
+        let (performer, queue, alone) = (Arc::clone(performer), Arc::clone(&queue), alone.clone());
+        let done = done_with(inputs.clone());
+        std::thread::spawn(move || perform::flush(&performer, &queue, &alone, &done))
+    };
+    (flushes, (0..FLUSHING).map(hand).collect())
 }
 
 /// A hand of a lane.

@@ -90,6 +90,11 @@ pub enum FetchFailure {
     Written,
 }
 
+/// Files that are made durable together.
+const FLUSHED_TOGETHER: usize = 64;
+/// A larger one is flushed by itself: others would wait for it. In bytes.
+const FLUSHED_ALONE: u64 = 16 << 20;
+
 /// One piece of work.
 #[derive(Debug)]
 pub(super) enum Task {
@@ -154,7 +159,45 @@ pub(super) fn run(performer: &Performer, queue: &Mutex<Receiver<Task>>, done: &d
     }
 }
 
+/// Makes files durable, all together that wait for it, until there can be no more; `alone` takes the large ones.
+pub(super) fn flush(performer: &Performer, queue: &Mutex<Receiver<Handle>>, alone: &Sender<Task>, done: &dyn Fn(Event)) {
+    loop {
+        let mut files = Vec::new();
+        {
+            let queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
+            let Ok(first) = queue.recv() else { return };
+            files.push(first);
+            files.extend(queue.try_iter().take(FLUSHED_TOGETHER - 1));
+        }
+        let flushed = performer.flush(files, alone);
+        if !flushed.is_empty() {
+            done(Event::Flushed(flushed));
+        }
+    }
+}
+
 impl Performer {
+    /// Flushes files together; what became of each.
+    fn flush(&self, files: Vec<Handle>, alone: &Sender<Task>) -> Vec<(Handle, Result<(), Failure>)> {
+        let mut opened = Vec::new();
+        let mut flushed = Vec::new();
+        for file in files {
+            match stub_to_look(&self.root, &file).and_then(|opened| Ok((opened.stat()?.size, opened))) {
+                Ok((size, _)) if size >= FLUSHED_ALONE => {
+                    // Those who perform end after this one.
+                    let _ = alone.send(Task::Flush(file));
+                }
+                Ok((_, found)) => opened.push((file, found)),
+                Err(error) => flushed.push((file.clone(), self.told_of_left(&file, Err(error)))),
+            }
+        }
+        let all: Vec<&StubFile> = opened.iter().map(|(_, found)| found).collect();
+        let results = self.root.sync_files(&all);
+        let ended = opened.iter().zip(results).map(|((file, _), result)| (file.clone(), self.told_of_left(file, result)));
+        flushed.extend(ended);
+        flushed
+    }
+
     /// Somebody waits for the content of a file, or for a part of it.
     pub(super) fn begin(&self, file: &Handle) -> Wanted {
         let wanted = Wanted::new();

@@ -19,6 +19,7 @@ pub(crate) mod mapping;
 pub(crate) mod mount;
 pub(crate) mod project;
 pub(crate) mod signals;
+pub(crate) mod writeback;
 
 use rustix::io::Errno;
 

@@ -94,7 +94,7 @@ impl<C: Catalog> Engine<C> {
             let known = directories.entry(change.directory.clone()).or_insert_with(|| self.here_by_handle(&change.directory));
             let Some(directory) = *known else {
                 // Perhaps a directory that a step under way has just made: it is listed when the step's result comes.
-                if self.work.performing != [false, false] {
+                if self.work.is_performing() {
                     self.local.strays.insert(change.directory);
                 }
                 continue;
@@ -154,7 +154,7 @@ impl<C: Catalog> Engine<C> {
     pub(in crate::engine) fn touched(&mut self, files: &[Handle], now: Millis) {
         let evidence = if self.settings.watched { Evidence::Watched } else { Evidence::Unwatched };
         let nodes: Vec<Vec<NodeId>> = files.iter().map(|file| self.catalog.by_handle(file)).collect();
-        if self.work.performing != [false, false] {
+        if self.work.is_performing() {
             // Perhaps files that a step under way has just made.
             let unknown = files.iter().zip(&nodes).filter(|(_, nodes)| nodes.is_empty());
             self.local.strays.extend(unknown.map(|(file, _)| file.clone()));
