@@ -258,12 +258,15 @@ impl<C: Catalog> Engine<C> {
     /// Hands steps out: small ones in order, large contents apart.
     fn hand_out(&mut self, steps: Vec<Step>) {
         let limits = &self.settings.limits;
-        let (mut ordinary, mut bulk) = (Vec::new(), Vec::new());
+        // Where most of what comes is a stub, no content is waited for.
+        let limited = self.limited.filter(|_| self.tiers.is_none());
+        let bulk_above = if limited.is_some() { 0 } else { limits.bulk_bytes };
+        let (mut ordinary, mut bulk, mut bytes) = (Vec::new(), Vec::new(), 0);
         let mut left = Vec::new();
         let (mut ordinary_nodes, mut bulk_nodes) = (BTreeSet::new(), BTreeSet::new());
         let mut taken = [Places::new(), Places::new()];
         for step in steps {
-            let large = content_bytes(&step) > limits.bulk_bytes;
+            let large = content_bytes(&step) > bulk_above;
             let (place_in, under_way) =
                 if large { (&mut bulk, self.work.performing[1]) } else { (&mut ordinary, self.work.performing[0]) };
             let depends = matches!(&step.action, Action::Create { at, .. } if matches!(at.parent, Parent::Planned(_)));
@@ -273,12 +276,16 @@ impl<C: Catalog> Engine<C> {
             // The same goes for a name: the results of the two come in any order.
             let crossed = |place| self.work.held.contains(place) || taken[usize::from(!large)].contains(place);
             let elsewhere = other.contains(&step.node) || used.iter().any(crossed);
-            let full = place_in.len() >= if large { 4 } else { limits.steps };
+            let full = match limited.filter(|_| large) {
+                Some(most) => place_in.len() >= limits.steps || bytes >= most,
+                None => place_in.len() >= if large { 4 } else { limits.steps },
+            };
             if under_way || full || elsewhere || (large && depends) || self.work.busy.contains(&step.node) {
                 left.push(step.node);
             } else {
                 if large { &mut bulk_nodes } else { &mut ordinary_nodes }.insert(step.node);
                 taken[usize::from(large)].extend(used);
+                bytes += if large { content_bytes(&step) } else { 0 };
                 place_in.push(step);
             }
         }

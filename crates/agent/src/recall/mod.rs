@@ -186,8 +186,9 @@ impl Recall {
         };
         let (tasks, looks) = (hands(OTHERS), hands(LOOKING));
         let [fetches, large, parts] = [FETCHING, FETCHING_LARGE, FETCHING_PARTS].map(|hands| {
-            let lane = Arc::new(Lane::new(hands));
-            threads.extend((0..hands).map(|_| fetching(&performer, &lane, &inputs)));
+            let limited = Arc::clone(&performer.source);
+            let lane = Arc::new(Lane::new(hands, Box::new(move || limited.is_limited())));
+            threads.extend((0..lane.threads()).map(|_| fetching(&performer, &lane, &inputs)));
             lane
         });
         // Before anything new is read: nobody may be told of twice.
