@@ -4,6 +4,7 @@
 //!
 //! **Invariant:** a path in an answer is exact, also where it is not UTF-8 ([`ShownPath`]).
 
+use isotherm_core::bandwidth::{InForce, Limit};
 use isotherm_core::content::ManifestId;
 use isotherm_core::ids::{EndpointId, Epoch, GroupId, Incarnation, NodeId, ServerId, Version};
 use isotherm_core::name::Case;
@@ -162,6 +163,21 @@ pub struct Server {
     pub agent_version: Option<String>,
     /// How many endpoints it has.
     pub endpoints: u64,
+    /// What limits its traffic with the service, and when.
+    #[serde(default)]
+    pub limits: Vec<Limit>,
+    /// What of that is in force, by its own clock, as its agent has reported.
+    #[serde(default)]
+    pub in_force: InForce,
+}
+
+/// What to change of a server; what is absent stays.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServerChange {
+    /// Limits of its traffic, at most [`isotherm_core::bandwidth::LIMITS_MAX`]; they replace the earlier ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Vec<Limit>>,
 }
 
 /// A new endpoint.

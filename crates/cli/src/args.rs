@@ -13,6 +13,7 @@ use isotherm_core::name::Case;
 mod gate;
 mod machine;
 mod revisions;
+mod server;
 mod service;
 mod share_path;
 mod tiering;
@@ -20,6 +21,7 @@ mod tiering;
 pub(crate) use gate::{AtGate, GateCommand, Heat, Pin, Recall, RecallOrder, Residency, Tier, VolumeCommand};
 pub(crate) use machine::{Demo, Doctor};
 pub(crate) use revisions::{Restore, RestoreOptions, Undelete, Undo, Versions};
+pub(crate) use server::ServerCommand;
 pub(crate) use service::ServiceCommand;
 pub(crate) use share_path::SharePath;
 pub(crate) use tiering::TieringSettings;
@@ -290,19 +292,6 @@ impl From<CaseWord> for Case {
             CaseWord::Insensitive => Self::Insensitive,
         }
     }
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum ServerCommand {
-    /// The servers that ever connected, and when they were last heard of
-    List(Format),
-    /// Forgets a server that has no endpoints, so that another one may have its name
-    ///
-    /// For a server that was rebuilt without its old `--state` folder.
-    Delete {
-        /// Name of the server
-        name: String,
-    },
 }
 
 /// [`InitialUpload`] as a word of the command line.

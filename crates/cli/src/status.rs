@@ -14,7 +14,7 @@ use crate::args::Format;
 use crate::endpoint::short;
 use crate::failure::Failure;
 use crate::output::{Answer, NOTHING, Table, plural, text};
-use crate::size;
+use crate::{server, size};
 
 pub(crate) async fn run(client: &Client, format: Format) -> Result<Answer, Failure> {
     let status = client.status().await?;
@@ -76,6 +76,10 @@ fn show(status: &Status) -> String {
         }
         (items, None) => format!("Not yet in the share: {}.\n", plural(items, "item")),
     });
+    for limited in status.servers.iter().filter_map(server::in_force) {
+        out.push_str(&limited);
+        out.push('\n');
+    }
     if let Some(wait) = &status.collection_waits {
         let mut servers: Vec<&str> = wait.missing.iter().map(|one| one.server.as_str()).collect();
         servers.dedup();

@@ -7,6 +7,7 @@
 //! **Invariant:** equal inputs give equal decisions. `BTreeMap` stands where a hash map would make the order
 //! of a plan depend on chance.
 
+pub mod bandwidth;
 pub mod content;
 pub mod dedup;
 pub mod exclude;

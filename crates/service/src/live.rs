@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use isotherm_api::limits::{ONLINE_MS, WAIT_MAX_MS};
 use isotherm_api::sync::{EndpointReport, Report};
+use isotherm_core::bandwidth::InForce;
 use isotherm_core::ids::{Cursor, EndpointId, GroupId, ServerId};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -22,6 +23,8 @@ use crate::clock::now_ms;
 pub(crate) struct Seen {
     pub(crate) last_seen_ms: Option<u64>,
     pub(crate) agent_version: Option<String>,
+    /// Limits of its traffic, by its own clock.
+    pub(crate) in_force: InForce,
 }
 
 impl Seen {
@@ -124,9 +127,9 @@ impl Live {
     }
 
     /// Keeps a report.
-    pub(crate) fn reported(&self, server: ServerId, report: Report) {
+    pub(crate) fn reported(&self, server: ServerId, report: Report, in_force: InForce) {
         let at_ms = now_ms();
-        let seen = Seen { last_seen_ms: Some(at_ms), agent_version: Some(report.agent_version) };
+        let seen = Seen { last_seen_ms: Some(at_ms), agent_version: Some(report.agent_version), in_force };
         lock(&self.servers).insert(server, seen);
         let (mut endpoints, mut agreed) = (lock(&self.endpoints), lock(&self.agreed));
         for report in report.endpoints {

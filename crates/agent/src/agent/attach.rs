@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use isotherm_api::sync::{Assignment, Attach};
 use isotherm_api::{ApiError, Client, Code};
+use isotherm_core::bandwidth::Limit;
 use isotherm_core::ids::ServerId;
 use tokio::sync::mpsc::Sender;
 
@@ -29,6 +30,8 @@ pub(super) enum News {
     Known(ServerId, Known),
     Assignments(Vec<Assignment>),
     Servers(BTreeMap<ServerId, String>),
+    /// What limits this server's traffic.
+    Limits(Vec<Limit>),
     Away(String),
     Back,
     Refused(ApiError),
@@ -64,10 +67,16 @@ impl Follower {
     async fn attached_run(&mut self) -> Result<(), Stopped> {
         let (server, epoch) = self.attach().await?;
         self.tell(News::Attached(Attachment::new(self.client.clone(), server, epoch))).await?;
-        let (mut revision, mut names) = (0, BTreeMap::new());
+        let (mut revision, mut names, mut limits) = (0, BTreeMap::new(), None);
         loop {
-            // First the names, so that the first conflict copy has the right one.
+            // First the names and limits, so that the first conflict copy has the right one, and nothing goes faster than it may. Whatever an
+            // administrator changes is another revision, with which the question below is answered at once.
             if let Ok(servers) = self.client.servers().await {
+                let own = servers.iter().find(|one| one.id == server).map(|one| one.limits.clone());
+                if own.is_some() && own != limits {
+                    limits.clone_from(&own);
+                    self.tell(News::Limits(own.unwrap_or_default())).await?;
+                }
                 let now: BTreeMap<ServerId, String> = servers.into_iter().map(|server| (server.id, server.name)).collect();
                 if now != names {
                     names.clone_from(&now);

@@ -8,6 +8,7 @@ use std::io::{self, Write as _};
 use std::path::Path;
 
 use isotherm_api::sync::Assignment;
+use isotherm_core::bandwidth::Limit;
 use isotherm_core::ids::ServerId;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -31,11 +32,26 @@ pub(super) struct Known {
     #[serde(default)]
     pub(super) lost: Vec<Assignment>,
     servers: Vec<(ServerId, String)>,
+    #[serde(default)]
+    pub(super) limits: Vec<Limit>,
 }
 
 impl Known {
-    pub(super) fn new(assignments: Vec<Assignment>, lost: Vec<Assignment>, servers: &BTreeMap<ServerId, String>) -> Self {
-        Self { assignments, lost, servers: servers.iter().map(|(id, name)| (*id, name.clone())).collect() }
+    pub(super) fn new(
+        assignments: Vec<Assignment>,
+        lost: Vec<Assignment>,
+        servers: &BTreeMap<ServerId, String>,
+        limits: Vec<Limit>,
+    ) -> Self {
+        Self { assignments, lost, servers: servers.iter().map(|(id, name)| (*id, name.clone())).collect(), limits }
+    }
+
+    /// Keeps other limits beside what is kept; where nothing is, all will be kept together.
+    pub(super) fn keep_limits(state: &Path, limits: &[Limit]) -> io::Result<()> {
+        match Self::read(state)? {
+            Some(known) if known.limits != limits => Self { limits: limits.to_owned(), ..known }.write(state),
+            _ => Ok(()),
+        }
     }
 
     pub(super) fn servers(&self) -> BTreeMap<ServerId, String> {

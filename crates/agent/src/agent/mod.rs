@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use isotherm_api::sync::{Assignment, EndpointState, Report};
 use isotherm_api::{ApiError, Client, Code};
+use isotherm_core::bandwidth::InForce;
 use isotherm_core::ids::{EndpointId, ServerId};
 use isotherm_gate::{LockError, StateLock, lock_exclusive, raise_nofile};
 use tokio::runtime::Runtime;
@@ -29,7 +30,7 @@ use tokio::sync::{Notify, mpsc};
 use crate::control;
 use crate::endpoint::{Endpoint, Published, Spec};
 use crate::guarded::GuardedVolumes;
-use crate::remote::Attachment;
+use crate::remote::{Attachment, Limiter};
 use crate::volume::Volume;
 use attach::{News, follow};
 use folders::{make_private, overlap, service_data, state_of};
@@ -107,6 +108,8 @@ pub struct Agent {
     leaving: Leaving,
     lost: Lost,
     servers: BTreeMap<ServerId, String>,
+    /// Keeps the limits of this server's traffic, for all endpoints.
+    limiter: Arc<Limiter>,
     overview: Arc<Mutex<Overview>>,
     reporting: Reporting,
     /// Some endpoint has another picture.
@@ -131,6 +134,7 @@ enum Slot {
 struct Reporting {
     at: Option<Instant>,
     revision: u64,
+    in_force: InForce,
     /// The report that is on its way.
     sending: Option<tokio::task::JoinHandle<Result<(), ApiError>>>,
 }
@@ -173,6 +177,7 @@ impl Agent {
             leaving: Leaving::default(),
             lost: Lost::default(),
             servers: BTreeMap::new(),
+            limiter: Arc::default(),
             overview,
             reporting: Reporting::default(),
             shown: Arc::new(Notify::new()),
@@ -208,12 +213,14 @@ impl Agent {
         match news {
             News::Attached(attachment) => match &self.attachment {
                 Some(known) if known.server == attachment.server => known.set_epoch(attachment.epoch()),
-                _ => self.attachment = Some(Arc::new(attachment)),
+                _ => self.attachment = Some(Arc::new(attachment.limited_by(Arc::clone(&self.limiter)))),
             },
             News::Known(server, known) => {
                 if self.attachment.is_none() {
                     tracing::info!("Endpoints start as they were known before; the service is away");
-                    self.attachment = Some(Arc::new(Attachment::unattached(self.client.clone(), server)));
+                    let attachment = Attachment::unattached(self.client.clone(), server);
+                    self.attachment = Some(Arc::new(attachment.limited_by(Arc::clone(&self.limiter))));
+                    self.limiter.set(known.limits.clone());
                     self.servers = known.servers();
                     tokio::task::block_in_place(|| self.assign_all(known.assignments));
                 }
@@ -224,10 +231,16 @@ impl Agent {
                 // Starting and stopping endpoints waits for threads.
                 tokio::task::block_in_place(|| specs.into_iter().for_each(|spec| self.assign(spec.assignment)));
             }
+            News::Limits(limits) => {
+                if let Err(error) = Known::keep_limits(&self.options.state, &limits) {
+                    tracing::warn!(%error, "The limits cannot be kept; a start without the service will know none");
+                }
+                self.limiter.set(limits);
+            }
             News::Assignments(assignments) => tokio::task::block_in_place(|| {
                 self.lost.compare(&self.options.state, &assignments);
                 let staying = assignments.iter().filter(|one| !one.deleting).cloned().collect();
-                let known = Known::new(staying, self.lost.assignments(), &self.servers);
+                let known = Known::new(staying, self.lost.assignments(), &self.servers, self.limiter.limits());
                 if let Err(error) = known.write(&self.options.state) {
                     tracing::warn!(%error, "The endpoints cannot be kept; a start without the service will wait for it");
                 }
@@ -379,14 +392,15 @@ impl Agent {
             return;
         }
         let due = self.reporting.at.is_none_or(|at| at.elapsed() >= REPORT_EVERY);
-        if !due && revision == self.reporting.revision {
+        let in_force = self.limiter.in_force();
+        if !due && (revision, in_force) == (self.reporting.revision, self.reporting.in_force) {
             return;
         }
-        self.reporting.revision = revision;
+        (self.reporting.revision, self.reporting.in_force) = (revision, in_force);
         self.reporting.at = Some(Instant::now());
         let report = report_of(attachment, &views);
         let attachment = Arc::clone(attachment);
-        let sending = async move { attachment.client.report(attachment.server, &report).await };
+        let sending = async move { attachment.client.report(attachment.server, &report, in_force).await };
         self.reporting.sending = Some(self.runtime.spawn(sending));
     }
 

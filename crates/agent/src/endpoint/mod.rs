@@ -40,6 +40,8 @@ const CHECK: Duration = Duration::from_secs(5);
 const RENEW: Duration = Duration::from_secs(3_600);
 /// Shortest time between two pictures for reports, unless there is agreement or none any more: somebody may wait for that.
 const PUBLISH: Duration = Duration::from_millis(200);
+/// Contents of so many portions that a limit lets pass come together: each such part is made durable once.
+const APART: u64 = 8;
 /// Longest wait without looking at the clock.
 const IDLE: Duration = Duration::from_secs(1);
 /// Events that are taken from the queue at a time, so that reports of changes are folded.
@@ -228,7 +230,7 @@ impl Thread {
             Command::Resume => self.spec.assignment.paused = false,
             Command::Servers(servers) => self.spec.servers = servers,
             // Said again by who said it, or by the assignment.
-            Command::ConfirmDeletes | Command::Tiers(_) | Command::Pin(..) | Command::NotComing(_) => {}
+            Command::ConfirmDeletes | Command::Tiers(_) | Command::Limited(_) | Command::Pin(..) | Command::NotComing(_) => {}
         }
     }
 
@@ -251,7 +253,13 @@ impl Thread {
         let mut published_at = Instant::now();
         // Whether something happened since the last picture, and what it said to those who wait for agreement.
         let (mut fresh, mut shown) = (true, None);
+        let mut limited = None;
         loop {
+            let together = self.spec.attachment.limiter.portion_down(false).map(|bytes| bytes.saturating_mul(APART));
+            if together != limited {
+                limited = together;
+                self.turn(opened, Event::Command(Command::Limited(together)))?;
+            }
             let now = opened.now();
             let tick = opened.engine.next_tick(now).map_or(IDLE, |due| Duration::from_millis(due.saturating_sub(now)));
             let picture = if fresh { PUBLISH.saturating_sub(published_at.elapsed()) } else { IDLE };

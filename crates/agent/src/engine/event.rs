@@ -66,6 +66,8 @@ pub enum Command {
     Servers(BTreeMap<ServerId, String>),
     /// What comes and goes by itself, if anything does.
     Tiers(Option<Policy>),
+    /// What comes is limited, to so many bytes in a while: contents are fetched apart from everything else, as much at a time.
+    Limited(Option<u64>),
     /// The content of a node, and of everything below it, is to stay here; or not any more.
     Pin(NodeId, bool),
     /// The contents of these nodes need not come by themselves any more, as long as their inodes are these (none: as long as they are

@@ -83,6 +83,7 @@ impl<C: Catalog> Engine<C> {
             Command::Resume => self.guard.paused = false,
             Command::Servers(servers) => self.settings.rules.servers = servers,
             Command::Tiers(policy) => self.tiers = policy,
+            Command::Limited(bytes) => self.limited = bytes,
             Command::Pin(node, pinned) => self.pin(node, pinned),
             Command::NotComing(files) => self.not_coming_as(&files),
         }

@@ -18,6 +18,9 @@ const ORDINARY: usize = 0;
 const LARGE: usize = 1;
 const MAKING: usize = 2;
 
+/// Large contents that are fetched together.
+const LARGE_STEPS: usize = 4;
+
 impl Work {
     /// Whether steps are under way.
     pub(super) fn is_performing(&self) -> bool {
@@ -67,10 +70,16 @@ impl<C: Catalog> Engine<C> {
         let limits = &self.settings.limits;
         let has_room = |lane: usize, limit: usize| !self.work.performing[lane] && handing.steps[lane].len() < limit;
         let is_in_place = matches!(&step.action, Action::Create { at, .. } if matches!(at.parent, Parent::Inode(_)));
-        if content_bytes(step) > limits.bulk_bytes {
+        // Where a limit makes contents wait, what has none does not wait with them. Where most of what comes is a stub, none is waited for.
+        let limited = self.limited.filter(|_| self.tiers.is_none());
+        if content_bytes(step) > limited.map_or(limits.bulk_bytes, |_| 0) {
             // Its directory would be made in the other lane.
             let depends = matches!(&step.action, Action::Create { .. }) && !is_in_place;
-            return (!depends && has_room(LARGE, 4)).then_some(LARGE);
+            let has_room = match limited {
+                Some(most) => has_room(LARGE, limits.steps) && handing.large_bytes < most,
+                None => has_room(LARGE, LARGE_STEPS),
+            };
+            return (!depends && has_room).then_some(LARGE);
         }
         if has_room(ORDINARY, limits.steps) {
             return Some(ORDINARY);
@@ -86,6 +95,8 @@ struct Handing {
     steps: [Vec<Step>; LANES],
     nodes: [BTreeSet<NodeId>; LANES],
     places: [Places; LANES],
+    /// Of contents in the lane for large ones.
+    large_bytes: u64,
 }
 
 impl Handing {
@@ -101,6 +112,7 @@ impl Handing {
     fn take(&mut self, lane: usize, step: Step, used: Vec<Place>) {
         self.nodes[lane].insert(step.node);
         self.places[lane].extend(used);
+        self.large_bytes += if lane == LARGE { content_bytes(&step) } else { 0 };
         self.steps[lane].push(step);
     }
 }

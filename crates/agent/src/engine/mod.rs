@@ -77,6 +77,8 @@ pub struct Engine<C> {
     status: status::Record,
     /// What comes by itself, if anything does.
     tiers: Option<Policy>,
+    /// Bytes of contents that are fetched at a time, where a limit makes them wait.
+    limited: Option<u64>,
     effects: Vec<Effect>,
     /// The time of the event that is being handled.
     now: Millis,
@@ -106,6 +108,7 @@ impl<C: Catalog> Engine<C> {
             guard: guard::Guard::default(),
             status: status::Record::default(),
             tiers: None,
+            limited: None,
             effects: Vec::new(),
             now: 0,
         };

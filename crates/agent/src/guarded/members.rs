@@ -18,7 +18,7 @@ use crate::clock::wall_ms;
 use crate::dedup::Dedup;
 use crate::recall::{Candidate, Cold, FetchFailure, FromShare, News, Room, Source, Take, Tell};
 use crate::tiering::{Ground, Kept, cold_files, what_frees};
-use crate::volume::{StubRules, gate_handle};
+use crate::volume::{Errand, StubRules, gate_handle};
 
 /// Between two looks for an endpoint that knows a content.
 const ASKED_AGAIN: Duration = Duration::from_millis(50);
@@ -171,14 +171,13 @@ impl Source for Members {
         of: (&Handle, &StubRecord),
         units: &Units,
         take: &mut Take<'_>,
-        go_on: &dyn Fn() -> bool,
-        heard: &(dyn Fn() + Sync),
+        errand: &Errand<'_>,
     ) -> Result<(), FetchFailure> {
         loop {
             let sources: Vec<Arc<FromShare>> = self.endpoints().values().map(|member| Arc::clone(&member.source)).collect();
             let mut failure = None;
             for source in &sources {
-                match source.fetch(of, units, take, go_on, heard) {
+                match source.fetch(of, units, take, errand) {
                     Err(FetchFailure::Unknown(text)) => failure = Some(FetchFailure::Unknown(text)),
                     answered => return answered,
                 }
@@ -187,10 +186,15 @@ impl Source for Members {
             // somebody else will know.
             match failure {
                 Some(failure) if self.opened.elapsed() >= STARTS => return Err(failure),
-                _ if !go_on() => return Err(FetchFailure::NotWanted),
+                _ if !(errand.go_on)() => return Err(FetchFailure::NotWanted),
                 _ => std::thread::sleep(ASKED_AGAIN),
             }
         }
+    }
+
+    fn is_limited(&self) -> bool {
+        // All pass one limiter.
+        self.endpoints().values().next().is_some_and(|member| member.source.is_limited())
     }
 
     fn is_dense(&self, file: &Handle, record: &StubRecord) -> Result<bool, FetchFailure> {

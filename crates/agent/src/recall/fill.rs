@@ -14,6 +14,7 @@ use super::remains::Remains;
 use super::seals::Seals;
 use super::stream::{Arrivals, without_holes};
 use super::stub_file;
+use crate::volume::Errand;
 
 /// How long somebody may take to give back a lease, and how often he is asked.
 const FREE_WITHIN: Duration = Duration::from_secs(10);
@@ -94,10 +95,8 @@ impl Performer {
         still: &Wanted,
         (progress, came): (&(dyn Fn() + Sync), &dyn Fn(Units)),
     ) -> Result<(), Failure> {
-        let opened = self.open_to_fill(file, still);
-        let Ok((inode, opened)) = opened else { return self.told(file, opened.map(|_| ())) };
-        let stat = opened.stat();
-        let Ok(stat) = stat else { return self.told(file, stat.map(|_| ())) };
+        let opened = self.open_to_fill(file, still).and_then(|(inode, opened)| Ok((opened.stat()?, inode, opened)));
+        let Ok((stat, inode, opened)) = opened else { return self.told(file, opened.map(|_| ())) };
         if stat.size != record.size {
             // Whoever changed it did so without being asked about; filling it would bring back what he has cut.
             self.show(file, &Trouble::Size { found: stat.size, recorded: record.size }.to_string());
@@ -135,7 +134,8 @@ impl Performer {
             progress();
             Ok(())
         };
-        let fetched = self.source.fetch((file, record), &wanted, &mut take, &|| still.is(), progress);
+        let errand = Errand { go_on: &|| still.is(), is_awaited: &|| self.is_urgent(file), heard: progress };
+        let fetched = self.source.fetch((file, record), &wanted, &mut take, &errand);
         let fetched = fetched.and_then(|()| {
             let has_holes = is_partial && without_holes(&opened, present, record.size)? != *present;
             if has_holes || opened.stat()?.size != record.size || !seals.hold(&opened, progress)? {

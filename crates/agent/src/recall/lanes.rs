@@ -1,11 +1,13 @@
 //! Lanes: who fetches contents, and whose turn it is.
 //!
 //! A content that somebody waits for goes before all that are only wanted, and these never take all hands: else whoever brings back
-//! a tree would keep everybody from his files. **Invariant:** what was given is taken once, until the lane is closed.
+//! a tree would keep everybody from his files. Where a limit makes those wait that are only wanted, they wait with hands of their own, since
+//! that may take hours. **Invariant:** what was given is taken once, until the lane is closed.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use isotherm_core::stub::{StubRecord, Units};
 use isotherm_core::trees::Handle;
@@ -57,11 +59,19 @@ pub(super) enum Portion {
     Units(Units),
 }
 
+/// Between two looks at whether a limit has begun, while somebody waits for a hand.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// Whether a limit makes those wait whom nobody waits for.
+type IsLimited = dyn Fn() -> bool + Send + Sync;
+
 /// One lane.
-#[derive(Debug)]
 pub(super) struct Lane {
     state: Mutex<State>,
     changed: Condvar,
+    /// Hands that may be busy.
+    hands: usize,
+    is_limited: Box<IsLimited>,
     /// Hands that may be busy with what nobody waits for.
     unawaited_max: usize,
     /// Something got on since this was asked last.
@@ -72,6 +82,8 @@ pub(super) struct Lane {
 struct State {
     awaited: VecDeque<Fetch>,
     wanted: VecDeque<Fetch>,
+    /// Hands that are busy with what somebody waits for.
+    busy: usize,
     /// Hands that are busy with what nobody waits for.
     unawaited: usize,
     is_closed: bool,
@@ -79,9 +91,15 @@ struct State {
 
 impl Lane {
     /// Of so many hands.
-    pub(super) fn new(hands: usize) -> Self {
+    pub(super) fn new(hands: usize, is_limited: Box<IsLimited>) -> Self {
         let unawaited_max = (hands * 3 / 4).max(1);
-        Self { state: Mutex::default(), changed: Condvar::new(), unawaited_max, got_on: AtomicBool::new(false) }
+        let (state, changed) = (Mutex::default(), Condvar::new());
+        Self { state, changed, hands, is_limited, unawaited_max, got_on: AtomicBool::new(false) }
+    }
+
+    /// How many are to serve it: its hands, and others in place of those that wait because of a limit.
+    pub(super) fn threads(&self) -> usize {
+        self.hands + self.unawaited_max
     }
 
     pub(super) fn give(&self, fetch: Fetch) {
@@ -112,23 +130,36 @@ impl Lane {
             if state.is_closed {
                 return false;
             }
-            let may_want = state.unawaited < self.unawaited_max;
-            let next = state.awaited.pop_front();
-            if let Some(fetch) = next.or_else(|| may_want.then(|| state.wanted.pop_front()).flatten()) {
+            if let Some(fetch) = self.next(&mut state) {
                 break fetch;
             }
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = if state.awaited.is_empty() {
+                self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
+            } else {
+                self.changed.wait_timeout(state, LOOK).unwrap_or_else(PoisonError::into_inner).0
+            };
         };
-        let is_unawaited = !fetch.is_awaited;
-        state.unawaited += usize::from(is_unawaited);
+        let is_awaited = fetch.is_awaited;
+        *state.working(is_awaited) += 1;
         drop(state);
         self.note_progress();
         work(fetch);
-        if is_unawaited {
-            self.state().unawaited -= 1;
-            self.changed.notify_all();
-        }
+        *self.state().working(is_awaited) -= 1;
+        self.changed.notify_all();
         true
+    }
+
+    /// The next one for which there is a hand.
+    fn next(&self, state: &mut State) -> Option<Fetch> {
+        if state.awaited.is_empty() && state.wanted.is_empty() {
+            return None;
+        }
+        let waiting = if (self.is_limited)() { state.unawaited } else { 0 };
+        if state.busy + state.unawaited - waiting >= self.hands {
+            return None;
+        }
+        let may_want = state.unawaited < self.unawaited_max;
+        state.awaited.pop_front().or_else(|| may_want.then(|| state.wanted.pop_front()).flatten())
     }
 
     /// Something that is being fetched got on.
@@ -156,6 +187,18 @@ impl Lane {
     }
 }
 
+impl State {
+    fn working(&mut self, is_awaited: bool) -> &mut usize {
+        if is_awaited { &mut self.busy } else { &mut self.unawaited }
+    }
+}
+
+impl std::fmt::Debug for Lane {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lane").field("state", &self.state).finish_non_exhaustive()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -178,9 +221,13 @@ mod tests {
         number
     }
 
+    fn lane(is_limited: bool) -> Lane {
+        Lane::new(4, Box::new(move || is_limited))
+    }
+
     #[test]
     fn who_waits_goes_first_also_if_he_came_later() {
-        let lane = Lane::new(4);
+        let lane = lane(false);
         [fetch(1, false), fetch(2, false), fetch(3, true)].into_iter().for_each(|fetch| lane.give(fetch));
         lane.promote(&fetch(2, false).file);
         assert_eq!([next(&lane), next(&lane), next(&lane)], [3, 2, 1]);
@@ -190,7 +237,7 @@ mod tests {
 
     #[test]
     fn what_nobody_waits_for_leaves_a_hand_free() {
-        let lane = Lane::new(4);
+        let lane = lane(false);
         (1..=4).for_each(|number| lane.give(fetch(number, false)));
         // Three of four hands are busy.
         lane.serve(|_| {
@@ -206,8 +253,34 @@ mod tests {
     }
 
     #[test]
+    fn what_waits_because_of_a_limit_takes_no_hand_from_those_who_are_waited_for() {
+        for (is_limited, hands) in [(false, 1), (true, 4)] {
+            let lane = lane(is_limited);
+            (1..=4).for_each(|number| lane.give(fetch(number, false)));
+            lane.serve(|_| {
+                lane.serve(|_| {
+                    lane.serve(|_| {
+                        (11..=15).for_each(|number| lane.give(fetch(number, true)));
+                        let mut busy = 0;
+                        loop {
+                            let mut state = lane.state();
+                            let Some(next) = lane.next(&mut state) else { break };
+                            assert!(next.is_awaited);
+                            busy += 1;
+                            state.busy = busy;
+                        }
+                        assert_eq!(busy, hands);
+                        lane.state().busy = 0;
+                    });
+                });
+            });
+        }
+        assert_eq!(lane(true).threads(), 4 + 3);
+    }
+
+    #[test]
     fn those_in_the_queue_get_on_with_the_others() {
-        let lane = Lane::new(4);
+        let lane = lane(false);
         lane.give(fetch(1, true));
         lane.give(fetch(2, false));
         assert_eq!(lane.moving(), []);

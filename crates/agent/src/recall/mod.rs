@@ -157,26 +157,8 @@ impl Recall {
     ) -> Result<Self, RecallFailure> {
         root.sync()?;
         let (inputs, queue) = channel();
-        let problems = Arc::new(Mutex::new(Vec::new()));
-        let ends = Arc::new(AtomicBool::new(false));
-        let performer = Arc::new(Performer {
-            root,
-            room,
-            turn: room::Turn::default(),
-            inputs: inputs.clone(),
-            ends: Arc::clone(&ends),
-            post: Arc::clone(&post),
-            source,
-            problems: Arc::clone(&problems),
-            tell,
-            wanted: Mutex::default(),
-            streamed: Mutex::default(),
-            parted: Mutex::default(),
-            unkept: Mutex::default(),
-            pool: OnceLock::new(),
-            going: Mutex::default(),
-            awaited: Mutex::default(),
-        });
+        let performer = performer(root, &post, source, room, tell, &inputs);
+        let (problems, ends) = (Arc::clone(&performer.problems), Arc::clone(&performer.ends));
         let mut threads = Vec::new();
         let mut hands = |count: usize| {
             let (tasks, queue) = channel::<Task>();
@@ -191,8 +173,9 @@ impl Recall {
         let (flushes, flushing) = flushing(&performer, &tasks, &inputs);
         threads.extend(flushing);
         let [fetches, large, parts] = [FETCHING, FETCHING_LARGE, FETCHING_PARTS].map(|hands| {
-            let lane = Arc::new(Lane::new(hands));
-            threads.extend((0..hands).map(|_| fetching(&performer, &lane, &inputs)));
+            let limited = Arc::clone(&performer.source);
+            let lane = Arc::new(Lane::new(hands, Box::new(move || limited.is_limited())));
+            threads.extend((0..lane.threads()).map(|_| fetching(&performer, &lane, &inputs)));
             lane
         });
         // Before anything new is read: nobody may be told of twice.
@@ -375,6 +358,35 @@ fn read(post: &dyn Sentry, inputs: &Sender<Input>, ends: &AtomicBool) {
             }
         }
     }
+}
+
+/// What all hands share, of a run that has just begun.
+fn performer(
+    root: Arc<Root>,
+    post: &Arc<dyn Sentry>,
+    source: Arc<dyn Source>,
+    room: Option<Arc<dyn Room>>,
+    tell: Tell,
+    inputs: &Sender<Input>,
+) -> Arc<Performer> {
+    Arc::new(Performer {
+        root,
+        room,
+        turn: room::Turn::default(),
+        inputs: inputs.clone(),
+        ends: Arc::default(),
+        post: Arc::clone(post),
+        source,
+        problems: Arc::default(),
+        tell,
+        wanted: Mutex::default(),
+        streamed: Mutex::default(),
+        parted: Mutex::default(),
+        unkept: Mutex::default(),
+        pool: OnceLock::new(),
+        going: Mutex::default(),
+        awaited: Mutex::default(),
+    })
 }
 
 /// Those who make files durable, and where to tell them which.

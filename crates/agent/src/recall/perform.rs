@@ -16,7 +16,7 @@ use super::lanes::{Fetch, Lane, Portion, Wanted};
 use super::room::{Room, Turn};
 use super::stream::Streamed;
 use super::{Input, News, RecallProblem, Tell, stub_to_look};
-use crate::volume::{attributes, gate_handle};
+use crate::volume::{Errand, attributes, gate_handle};
 
 /// Between two times at which it is told that a content gets on.
 const TOLD_EVERY: Duration = Duration::from_millis(200);
@@ -30,8 +30,8 @@ pub type Take<'a> = dyn FnMut(u64, &[u8]) -> Result<(), GateError> + 'a;
 /// Where content comes from.
 pub trait Source: Send + Sync + std::fmt::Debug {
     /// Gives all bytes of these units of the content of a file with this record, piece by piece, each with its offset, and maybe some
-    /// beside; what is not given is zeros. Every piece has been proved to be the content's before it is given. Waits for a service that is away until `go_on`
-    /// says no; `heard` is told whenever something has come.
+    /// beside; what is not given is zeros. Every piece has been proved to be the content's before it is given. Waits for a service that is away, and
+    /// for its turn where a limit is for it, as long as it is wanted, and tells whenever something has come.
     ///
     /// # Errors
     /// [`FetchFailure`]; what was given before is of no use then.
@@ -40,9 +40,13 @@ pub trait Source: Send + Sync + std::fmt::Debug {
         of: (&Handle, &StubRecord),
         units: &Units,
         take: &mut Take<'_>,
-        go_on: &dyn Fn() -> bool,
-        heard: &(dyn Fn() + Sync),
+        errand: &Errand<'_>,
     ) -> Result<(), FetchFailure>;
+
+    /// Whether a limit makes those wait now whose content nobody waits for: meanwhile they keep no hands from others.
+    fn is_limited(&self) -> bool {
+        false
+    }
 
     /// Whether the content has no holes: only such a one can be masked. Waits for nobody.
     ///
@@ -239,6 +243,11 @@ impl Performer {
 
     pub(super) fn is_awaited(&self, file: &Handle) -> bool {
         self.treatment(file).is_some()
+    }
+
+    /// Whether somebody waits for a file who goes before those whose content is only wanted.
+    pub(super) fn is_urgent(&self, file: &Handle) -> bool {
+        self.treatment(file).is_some_and(|treatment| treatment > Treatment::Slow)
     }
 
     fn awaited(&self) -> MutexGuard<'_, BTreeMap<Handle, Treatment>> {

@@ -16,7 +16,7 @@ use super::perform::{FetchFailure, Source, Take};
 use crate::catalog::CatalogReader;
 use crate::engine::Away;
 use crate::remote::Share;
-use crate::volume::ContentSource;
+use crate::volume::{ContentSource, Errand};
 
 /// Bytes that are asked for at once.
 const REQUEST_BYTES: u64 = 8 << 20;
@@ -77,38 +77,34 @@ impl FromShare {
     }
 
     /// Chunks from a position on, in requests; the position stays behind what was taken.
-    fn chunks(
-        &self,
-        wanted: &[Wanted],
-        position: &mut usize,
-        take: &mut Take<'_>,
-        (go_on, heard): (&dyn Fn() -> bool, &(dyn Fn() + Sync)),
-    ) -> Result<(), Stopped> {
+    fn chunks(&self, wanted: &[Wanted], position: &mut usize, take: &mut Take<'_>, errand: &Errand<'_>) -> Result<(), Stopped> {
         while *position < wanted.len() {
-            if !go_on() {
+            if !(errand.go_on)() {
                 return Err(Stopped::For(FetchFailure::NotWanted));
             }
-            let request = &wanted[*position..*position + request_len(&wanted[*position..])];
-            self.request(request, take, heard)?;
+            let most = self.content.portion((errand.is_awaited)()).map_or(REQUEST_BYTES, |portion| portion.min(REQUEST_BYTES));
+            let request = &wanted[*position..*position + request_len(&wanted[*position..], most)];
+            self.request(request, take, errand)?;
             *position += request.len();
         }
         Ok(())
     }
 
-    fn request(&self, request: &[Wanted], take: &mut Take<'_>, heard: &(dyn Fn() + Sync)) -> Result<(), Stopped> {
+    fn request(&self, request: &[Wanted], take: &mut Take<'_>, errand: &Errand<'_>) -> Result<(), Stopped> {
         let mut places: BTreeMap<ChunkId, Vec<&Wanted>> = BTreeMap::new();
         request.iter().for_each(|wanted| places.entry(wanted.chunk).or_default().push(wanted));
         let ids: Vec<ChunkId> = places.keys().copied().collect();
+        let bytes = places.values().filter_map(|of_it| of_it.first()).map(|wanted| u64::from(wanted.len)).sum();
         let mut failure: Option<FetchFailure> = None;
         self.content.chunks(
-            &ids,
+            (&ids, bytes),
             &mut |chunk, bytes| {
                 let of_it = places.remove(&chunk).unwrap_or_default();
                 if failure.is_none() {
                     failure = of_it.into_iter().find_map(|wanted| put(wanted, bytes.as_ref(), take).err());
                 }
             },
-            heard,
+            errand,
         )?;
         match failure {
             Some(failure) => Err(Stopped::For(failure)),
@@ -149,11 +145,11 @@ fn put(wanted: &Wanted, bytes: Option<&Bytes>, take: &mut Take<'_>) -> Result<()
     }
 }
 
-fn request_len(wanted: &[Wanted]) -> usize {
+fn request_len(wanted: &[Wanted], most: u64) -> usize {
     let mut bytes = 0;
     let fitting = wanted.iter().take_while(|wanted| {
         bytes += u64::from(wanted.len);
-        bytes <= REQUEST_BYTES
+        bytes <= most
     });
     fitting.count().max(1)
 }
@@ -164,8 +160,7 @@ impl Source for FromShare {
         (file, record): (&Handle, &StubRecord),
         units: &Units,
         take: &mut Take<'_>,
-        go_on: &dyn Fn() -> bool,
-        heard: &(dyn Fn() + Sync),
+        errand: &Errand<'_>,
     ) -> Result<(), FetchFailure> {
         let (mut wanted, mut position) = (None, 0);
         loop {
@@ -174,20 +169,24 @@ impl Source for FromShare {
                 None => self.manifest(file, record).map(|manifest| wanted_of(&manifest, units)),
             };
             let result = begun.and_then(|list| {
-                let result = self.chunks(&list, &mut position, take, (go_on, heard));
+                let result = self.chunks(&list, &mut position, take, errand);
                 wanted = Some(list);
                 result
             });
             match result {
                 Ok(()) => return Ok(()),
                 Err(Stopped::For(failure)) => return Err(failure),
-                Err(Stopped::Away(_)) if !go_on() => return Err(FetchFailure::NotWanted),
+                Err(Stopped::Away(_)) if !(errand.go_on)() => return Err(FetchFailure::NotWanted),
                 Err(Stopped::Away(away)) => {
                     tracing::debug!(why = away.text, "A recall waits for the service");
                     std::thread::sleep(AGAIN);
                 }
             }
         }
+    }
+
+    fn is_limited(&self) -> bool {
+        self.content.portion(false).is_some()
     }
 
     fn is_dense(&self, file: &Handle, record: &StubRecord) -> Result<bool, FetchFailure> {

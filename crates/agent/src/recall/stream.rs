@@ -18,7 +18,7 @@ use super::remains::Remains;
 use super::seals::Seals;
 use super::stub_file;
 use super::{Input, News};
-use crate::volume::attributes;
+use crate::volume::{Errand, attributes};
 
 /// Units of an earlier run that are compared together.
 const STRANGE_TOGETHER: u64 = 32;
@@ -307,7 +307,8 @@ impl Performer {
             progress();
             Ok(())
         };
-        let fetched = self.source.fetch((file, record), units, &mut take, &|| wanted.is(), progress);
+        let errand = Errand { go_on: &|| wanted.is(), is_awaited: &|| self.is_urgent(file), heard: progress };
+        let fetched = self.source.fetch((file, record), units, &mut take, &errand);
         let fetched = fetched.and_then(|()| {
             if opened.stat()?.size != record.size || !seals.hold(&opened, progress)? {
                 return Err(FetchFailure::Content("The file was cut, without being opened, while its content came".to_owned()));

@@ -4,8 +4,10 @@
 //! request of the engine is answered exactly once.
 
 mod content;
+mod limiter;
 mod upload;
 
+pub use limiter::{Limiter, Turn};
 pub use upload::{Sender, Uploader};
 
 use std::sync::Arc;
@@ -45,19 +47,26 @@ pub struct Attachment {
     epoch: AtomicU64,
     /// Places for packs on their way.
     pub(crate) packs: Arc<Semaphore>,
+    pub(crate) limiter: Arc<Limiter>,
 }
 
 impl Attachment {
     /// A run of this server's agent.
     #[must_use]
     pub fn new(client: Client, server: ServerId, epoch: Epoch) -> Self {
-        Self { client, server, epoch: AtomicU64::new(epoch.0), packs: Arc::new(Semaphore::new(PACKS)) }
+        Self { client, server, epoch: AtomicU64::new(epoch.0), packs: Arc::new(Semaphore::new(PACKS)), limiter: Arc::default() }
     }
 
     /// A run that the service has not answered yet. It commits nothing until it has an epoch.
     #[must_use]
     pub fn unattached(client: Client, server: ServerId) -> Self {
         Self::new(client, server, UNATTACHED)
+    }
+
+    /// The same, whose contents pass this limiter.
+    #[must_use]
+    pub fn limited_by(self, limiter: Arc<Limiter>) -> Self {
+        Self { limiter, ..self }
     }
 
     fn is_attached(&self) -> bool {
@@ -135,7 +144,7 @@ impl Share {
 
     fn go_on(&self) -> Result<(), Away> {
         if self.stopping.load(Ordering::Relaxed) {
-            return Err(Away { text: "The agent is stopping".to_owned(), retry: true });
+            return Err(stopping());
         }
         Ok(())
     }
@@ -146,6 +155,10 @@ impl Share {
 
     fn client(&self) -> &Client {
         &self.attachment.client
+    }
+
+    fn limiter(&self) -> &Limiter {
+        &self.attachment.limiter
     }
 
     /// Reads a page of the change feed.
@@ -285,6 +298,10 @@ fn requests(operations: Vec<Operation>) -> Vec<Vec<Operation>> {
         }
     }
     requests
+}
+
+fn stopping() -> Away {
+    Away { text: "The agent is stopping".to_owned(), retry: true }
 }
 
 /// Why the service cannot do it now.

@@ -6,6 +6,7 @@
 
 pub(crate) mod acl;
 pub(crate) mod attributes;
+mod errand;
 mod look;
 mod marker;
 mod metadata;
@@ -13,6 +14,7 @@ mod perform;
 mod recover;
 mod search;
 
+pub use errand::Errand;
 pub use look::look;
 pub use marker::{Marker, MarkerProblem, Renewed, is_rolled_back, renew_nonce};
 pub use perform::{ContentSource, Keeps, Performer, StubGuard, StubRules};

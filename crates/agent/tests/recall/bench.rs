@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use isotherm_agent::recall::{Candidate, FetchFailure, Recall, Source, Take};
+use isotherm_agent::volume::Errand;
 use isotherm_core::content::ManifestId;
 use isotherm_core::ids::{NodeId, Timestamp, Version};
 use isotherm_core::stub::{Bound, ContentPrefix, StubRecord, Units};
@@ -45,9 +46,9 @@ impl Source for Contents {
         (_, record): (&Handle, &StubRecord),
         units: &Units,
         take: &mut Take<'_>,
-        go_on: &dyn Fn() -> bool,
-        heard: &(dyn Fn() + Sync),
+        errand: &Errand<'_>,
     ) -> Result<(), FetchFailure> {
+        let go_on = errand.go_on;
         self.fetched.fetch_add(1, Ordering::Relaxed);
         let content = self.known.lock().unwrap().get(&record.content).cloned();
         let content = content.ok_or_else(|| FetchFailure::Content("The share has no such content".to_owned()))?;
@@ -69,7 +70,7 @@ impl Source for Contents {
                 self.given_up.fetch_add(1, Ordering::Relaxed);
                 return Err(FetchFailure::NotWanted);
             }
-            heard();
+            (errand.heard)();
             if self.breaks.load(Ordering::Relaxed) {
                 return Err(FetchFailure::Content("The share has no such content".to_owned()));
             }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use isotherm_agent::recall::{FetchFailure, Find, FromShare, Source};
+use isotherm_agent::volume::Errand;
 use isotherm_core::content::ManifestId;
 use isotherm_core::ids::{NodeId, Version};
 use isotherm_core::stub::{Bound, ContentPrefix, Sought, StubRecord, Units};
@@ -29,7 +30,8 @@ fn fetched(source: &FromShare, record: &StubRecord, go_on: &dyn Fn() -> bool) ->
         content[offset as usize..offset as usize + piece.len()].copy_from_slice(piece);
         Ok(())
     };
-    source.fetch((&Handle(Box::from([1])), record), &Units::all(record.size), &mut take, go_on, &|| {})?;
+    let errand = Errand { go_on, ..Errand::OWN };
+    source.fetch((&Handle(Box::from([1])), record), &Units::all(record.size), &mut take, &errand)?;
     Ok(content)
 }
 

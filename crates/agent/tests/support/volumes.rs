@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use isotherm_agent::catalog::{Recorded, RecordedState};
 use isotherm_agent::engine::{Away, Look, LookRequest, StepResult};
-use isotherm_agent::volume::{ContentSource, Performer, Volume, look};
+use isotherm_agent::volume::{ContentSource, Errand, Performer, Volume, look};
 use isotherm_core::content::{ChunkId, Manifest, ManifestBuilder, ManifestError, ManifestId};
 use isotherm_core::exclude::Exclusions;
 use isotherm_core::ids::{NodeId, Timestamp};
@@ -86,9 +86,9 @@ impl ContentSource for Memory {
 
     fn chunks(
         &self,
-        ids: &[ChunkId],
+        (ids, _): (&[ChunkId], u64),
         sink: &mut dyn FnMut(ChunkId, Option<Bytes>),
-        heard: &(dyn Fn() + Sync),
+        errand: &Errand<'_>,
     ) -> Result<(), Away> {
         for id in ids {
             if self.breaks_after.lock().unwrap().is_some_and(|limit| self.given() >= limit) {
@@ -96,7 +96,7 @@ impl ContentSource for Memory {
             }
             let bytes = self.chunks.lock().unwrap().get(id).cloned();
             self.given.fetch_add(1, Ordering::Relaxed);
-            heard();
+            (errand.heard)();
             sink(*id, bytes);
         }
         Ok(())

@@ -15,7 +15,7 @@ use crate::error::{ApiError, Code};
 use crate::limits::name_problem;
 use crate::management::{
     AuditEntry, Barrier, BarrierStatus, Conflict, Endpoint, EndpointChange, EndpointStatus, Group, GroupChange, NewEndpoint,
-    NewGroup, Problems, Server, Status, Tree,
+    NewGroup, Problems, Server, ServerChange, Status, Tree,
 };
 use crate::path::percent_encode;
 use crate::sync::OnStubs;
@@ -109,6 +109,14 @@ impl Client {
     /// None of its own.
     pub async fn servers(&self) -> Result<Vec<Server>, ApiError> {
         self.json(Method::GET, "/v1/servers", NOTHING).await
+    }
+
+    /// Changes a server.
+    ///
+    /// # Errors
+    /// `not_found`, `invalid`.
+    pub async fn change_server(&self, name: &str, change: &ServerChange) -> Result<Server, ApiError> {
+        self.json(Method::PATCH, &format!("/v1/servers/{}", part(name)?), Some(change)).await
     }
 
     /// Forgets a server.

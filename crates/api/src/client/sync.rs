@@ -4,6 +4,7 @@
 //!
 //! **Invariant:** each method is one request.
 
+use isotherm_core::bandwidth::{InForce, Rate};
 use isotherm_core::ids::{Epoch, ServerId};
 
 use super::Client;
@@ -37,11 +38,15 @@ impl Client {
         Ok(wire::decode(&self.read(response).await?)?)
     }
 
-    /// Tells how the server's endpoints are.
+    /// Tells how the server's endpoints are, and which limits of its traffic are in force.
     ///
     /// # Errors
     /// `fenced`: a newer run has taken over. `not_found`: the service does not know the server.
-    pub async fn report(&self, server: ServerId, report: &Report) -> Result<(), ApiError> {
-        self.binary(&format!("/v1/servers/{server}/report"), wire::encode(report), 0).await
+    pub async fn report(&self, server: ServerId, report: &Report, in_force: InForce) -> Result<(), ApiError> {
+        // Beside the body, which has one form: a service that does not know of limits takes the report all the same.
+        let rates = [("up", in_force.up), ("down", in_force.down), ("demand", in_force.demand)];
+        let said = rates.into_iter().filter_map(|(name, rate)| Some(format!("{name}={}", rate.map(Rate::bytes_per_s)?)));
+        let query = said.collect::<Vec<_>>().join("&");
+        self.binary(&format!("/v1/servers/{server}/report?{query}"), wire::encode(report), 0).await
     }
 }

@@ -9,6 +9,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr, clippy::print_stdout)]
 
 mod backup;
+mod bandwidth;
 mod demo;
 mod fenced;
 mod program;

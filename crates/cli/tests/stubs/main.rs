@@ -9,6 +9,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr, clippy::print_stdout)]
 
 mod arrivals;
+mod bandwidth;
 mod copies;
 mod dedup;
 mod demo;

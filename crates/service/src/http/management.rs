@@ -13,10 +13,11 @@ use isotherm_api::collect::CollectRequest;
 use isotherm_api::limits::name_problem;
 use isotherm_api::management::{
     Endpoint, EndpointChange, EndpointStatus, Group, GroupChange, GroupStatus, NewEndpoint, NewGroup, Problems, Server,
-    ShownProblem, ShownReport, Status,
+    ServerChange, ShownProblem, ShownReport, Status,
 };
 use isotherm_api::path::ShownPath;
 use isotherm_api::sync::OnStubs;
+use isotherm_core::bandwidth::InForce;
 use isotherm_core::exclude::excludes_everything;
 use isotherm_core::ids::{EndpointId, GroupId, Incarnation};
 use rusqlite::Connection;
@@ -133,24 +134,39 @@ pub(super) async fn collection(State(state): Shared) -> Answered {
 }
 
 fn shown_servers(state: &Service, connection: &Connection) -> Result<Vec<Server>, Fault> {
-    let shown = |row: records::ServerRow| {
-        let seen = state.live.server(row.id);
-        Server {
-            id: row.id,
-            name: row.name,
-            online: seen.is_online(),
-            last_seen_ms: seen.last_seen_ms,
-            epoch: row.epoch,
-            agent_version: seen.agent_version,
-            endpoints: row.endpoints,
-        }
-    };
-    Ok(records::servers(connection)?.into_iter().map(shown).collect())
+    Ok(records::servers(connection)?.into_iter().map(|row| shown_server(state, row)).collect())
+}
+
+fn shown_server(state: &Service, row: records::ServerRow) -> Server {
+    let seen = state.live.server(row.id);
+    let is_online = seen.is_online();
+    Server {
+        id: row.id,
+        name: row.name,
+        online: is_online,
+        last_seen_ms: seen.last_seen_ms,
+        epoch: row.epoch,
+        agent_version: seen.agent_version,
+        endpoints: row.endpoints,
+        limits: row.limits,
+        // What a silent one keeps is not known.
+        in_force: if is_online { seen.in_force } else { InForce::default() },
+    }
 }
 
 pub(super) async fn servers(State(state): Shared) -> Answered {
     let live = Arc::clone(&state);
     show(&state, move |connection| shown_servers(&live, connection)).await
+}
+
+pub(super) async fn change_server(State(state): Shared, Path(name): Path<String>, request: Body) -> Answered {
+    let wanted: ServerChange = body::from_json(request).await?;
+    let live = Arc::clone(&state);
+    change(&state, move |connection| {
+        let row = records::change_server(connection, &name, &wanted, now_ms())?;
+        Ok(shown_server(&live, row))
+    })
+    .await
 }
 
 pub(super) async fn delete_server(State(state): Shared, Path(name): Path<String>) -> Answered {

@@ -89,7 +89,7 @@ pub(crate) fn router(state: Arc<State>) -> Router {
         .route("/v1/groups/{name}/tree/", get(download::tree))
         .route("/v1/groups/{name}/tree/{*path}", get(download::tree))
         .route("/v1/servers", get(management::servers))
-        .route("/v1/servers/{server}", axum::routing::delete(management::delete_server))
+        .route("/v1/servers/{server}", patch(management::change_server).delete(management::delete_server))
         .route("/v1/endpoints", get(management::endpoints).post(management::create_endpoint))
         .route(
             "/v1/endpoints/{id}",

@@ -8,6 +8,7 @@ use axum::body::Body;
 use axum::extract::{Path, Query, State};
 use isotherm_api::limits::{PROBLEMS_MAX, RECENT_MAX, name_problem};
 use isotherm_api::sync::{Assignment, Assignments, Attach, Attached, EndpointState, Report};
+use isotherm_core::bandwidth::InForce;
 use isotherm_core::ids::{EndpointId, Epoch, ServerId};
 use serde::Deserialize;
 
@@ -95,8 +96,14 @@ fn read_assignments(connection: &rusqlite::Connection, server: ServerId, epoch: 
     Ok(Assignments { revision: records::revision(connection)?, endpoints })
 }
 
-pub(super) async fn report(State(state): Shared, Path(server): Path<String>, request: Body) -> Answered {
+pub(super) async fn report(
+    State(state): Shared,
+    Path(server): Path<String>,
+    in_force: Result<Query<InForce>, axum::extract::rejection::QueryRejection>,
+    request: Body,
+) -> Answered {
     let server = server_id(&server)?;
+    let Query(in_force) = in_force.map_err(|error| Fault::invalid(error.body_text()))?;
     let mut report: Report = body::binary(request).await?;
     let epoch = report.epoch;
     let rows = state
@@ -119,7 +126,7 @@ pub(super) async fn report(State(state): Shared, Path(server): Path<String>, req
         .filter(|one| one.state == EndpointState::Removed && is_let_go(one.endpoint))
         .map(|one| one.endpoint)
         .collect();
-    state.live.reported(server, report);
+    state.live.reported(server, report, in_force);
     for endpoint in removed {
         let woken = Arc::clone(&state);
         let remove =

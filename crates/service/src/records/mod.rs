@@ -48,7 +48,9 @@ pub(crate) use groups::{
 };
 pub(crate) use horizon::{advance_clock, forget_answers, forget_deleted, long_deleted};
 pub(crate) use revisions::{Moment, Revision, expire, kept_since};
-pub(crate) use servers::{ServerRow, attach, check_epoch, delete_server, ever_called, learn_epoch, server_name, servers};
+pub(crate) use servers::{
+    ServerRow, attach, change_server, check_epoch, delete_server, ever_called, learn_epoch, server_name, servers,
+};
 pub(crate) use share::SqlRecords;
 pub(crate) use strays::{any_strays, forget_strays, old_strays, remember_strays};
 pub(crate) use tree::{Found, conflicts, find, list, snapshot};

@@ -19,7 +19,7 @@ use crate::fault::Fault;
 /// Number in the database's header: "isoT".
 const APPLICATION_ID: i64 = 0x6973_6f54;
 /// Version of the tables.
-const TABLES: i64 = 7;
+const TABLES: i64 = 8;
 /// How long a connection waits for a lock; only a checkpoint ever holds one.
 pub(super) const BUSY: Duration = Duration::from_secs(10);
 /// Memory for pages of the writing connection in KiB.
@@ -119,7 +119,7 @@ pub(super) fn open(file: &Path) -> Result<Connection, Fault> {
     connection.pragma_update(None, "cache_size", -CACHE_KIB).map_err(named)?;
     if is_new {
         let script = format!(
-            "BEGIN IMMEDIATE; {SCHEMA} {FROM_2} {FROM_3} {FROM_4} {FROM_5} {FROM_6} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {TABLES}; COMMIT;"
+            "BEGIN IMMEDIATE; {SCHEMA} {FROM_2} {FROM_3} {FROM_4} {FROM_5} {FROM_6} {FROM_7} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {TABLES}; COMMIT;"
         );
         connection.execute_batch(&script).map_err(named)?;
         identify(&connection)?;
@@ -204,6 +204,11 @@ const FROM_6: &str = "
 ALTER TABLE endpoint ADD COLUMN policy TEXT NOT NULL DEFAULT '{}';
 ";
 
+/// What tables of version 7 lack, and new ones get too: the limits of a server's traffic, as JSON.
+const FROM_7: &str = "
+ALTER TABLE server ADD COLUMN limits TEXT NOT NULL DEFAULT '[]';
+";
+
 /// Earlier releases did not note what they let go: all that the group's days allowed them to.
 const GONE_BEFORE_5: &str = "
 UPDATE share SET gone_ms = max(0, (SELECT value FROM meta WHERE key = 'retention_ms') - keep_days * 86400000)
@@ -238,7 +243,10 @@ fn upgrade(connection: &Connection, tables: i64) -> Result<(), Fault> {
     if tables < 6 {
         transaction.execute_batch(FROM_5)?;
     }
-    transaction.execute_batch(FROM_6)?;
+    if tables < 7 {
+        transaction.execute_batch(FROM_6)?;
+    }
+    transaction.execute_batch(FROM_7)?;
     transaction.pragma_update(None, "user_version", TABLES)?;
     transaction.commit()?;
     tracing::info!(from = tables, to = TABLES, "Records were brought to this release's tables");

@@ -7,8 +7,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use isotherm_api::Code;
+use isotherm_api::management::ServerChange;
 use isotherm_api::sync::Attach;
+use isotherm_core::bandwidth::{LIMITS_MAX, Limit};
 use isotherm_core::ids::{Epoch, ServerId};
+use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::codec::{signed, unsigned};
@@ -22,9 +25,10 @@ pub(crate) struct ServerRow {
     pub(crate) name: String,
     pub(crate) epoch: Epoch,
     pub(crate) endpoints: u64,
+    pub(crate) limits: Vec<Limit>,
 }
 
-const COLUMNS: &str = "id, name, epoch, (SELECT count(*) FROM endpoint WHERE endpoint.server = server.id)";
+const COLUMNS: &str = "id, name, epoch, (SELECT count(*) FROM endpoint WHERE endpoint.server = server.id), limits";
 
 fn read(row: &Row<'_>) -> Result<ServerRow, rusqlite::Error> {
     Ok(ServerRow {
@@ -32,7 +36,13 @@ fn read(row: &Row<'_>) -> Result<ServerRow, rusqlite::Error> {
         name: row.get(1)?,
         epoch: Epoch(unsigned(row.get(2)?)),
         endpoints: unsigned(row.get(3)?),
+        limits: limits(row, 4)?,
     })
+}
+
+fn limits(row: &Row<'_>, at: usize) -> Result<Vec<Limit>, rusqlite::Error> {
+    let text = row.get_ref(at)?.as_str()?;
+    serde_json::from_str(text).map_err(|error| rusqlite::Error::FromSqlConversionFailure(at, Type::Text, Box::new(error)))
 }
 
 /// All servers, by name.
@@ -146,6 +156,21 @@ pub(crate) fn learn_epoch(connection: &Connection, server: ServerId, epoch: Epoc
     let sql = "UPDATE server SET epoch = ?2 WHERE id = ?1 AND epoch < ?2";
     connection.prepare_cached(sql)?.execute(params![server.0, signed(epoch.0)])?;
     Ok(())
+}
+
+/// Changes a server.
+pub(crate) fn change_server(connection: &Connection, name: &str, change: &ServerChange, now_ms: u64) -> Result<ServerRow, Fault> {
+    let server = server_by_name(connection, name)?;
+    if let Some(limits) = &change.limits {
+        if limits.len() > LIMITS_MAX {
+            return Err(Fault::invalid(format!("{} limits are too many for one server: at most {LIMITS_MAX}", limits.len())));
+        }
+        let text = serde_json::to_string(limits).expect("limits are texts");
+        connection.execute("UPDATE server SET limits = ?2 WHERE id = ?1", params![server.id.0, text])?;
+        let shown: Vec<String> = limits.iter().map(ToString::to_string).collect();
+        audit(connection, now_ms, "server.limits", name, &shown.join(" "))?;
+    }
+    server_by_name(connection, name)
 }
 
 /// Forgets a server without endpoints.

@@ -1,10 +1,11 @@
 //! Groups, servers, endpoints, status, barriers, conflicts, problems and the audit log.
 
-use isotherm_api::management::{EndpointChange, GroupChange, KeepChange, NewEndpoint, PolicyChange, Quota};
+use isotherm_api::management::{EndpointChange, GroupChange, KeepChange, NewEndpoint, PolicyChange, Quota, ServerChange};
 use isotherm_api::sync::{
     Attach, Counts, Direction, EndpointReport, EndpointState, InitialUpload, Problem, RecentChange, Report, Watch,
 };
 use isotherm_api::{Client, Code};
+use isotherm_core::bandwidth::{InForce, LIMITS_MAX, Limit, Rate};
 use isotherm_core::ids::{Cursor, EndpointId, NodeId, Version};
 use isotherm_core::name::Case;
 use isotherm_core::node::Content;
@@ -154,13 +155,47 @@ async fn agents_learn_of_their_endpoints_and_let_go_of_them() {
     assert!(confirmed >= made.created_ms, "no number that a backup which was put back could repeat");
     let mut gone = report(writer, made.id, 0, 0);
     gone.endpoints[0].state = EndpointState::Removed;
-    client.report(writer.server, &gone).await.unwrap();
+    client.report(writer.server, &gone, InForce::default()).await.unwrap();
     assert_eq!(client.endpoints().await.unwrap().len(), 1, "nobody asked for that");
     client.delete_endpoint(made.id, isotherm_api::sync::OnStubs::Wait).await.unwrap();
     assert!(next(client, writer, third.revision).await.endpoints[0].deleting);
-    client.report(writer.server, &gone).await.unwrap();
+    client.report(writer.server, &gone, InForce::default()).await.unwrap();
     assert!(client.endpoints().await.unwrap().is_empty());
     assert_eq!(code(client.pause_endpoint(made.id)).await, Code::NotFound);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_of_a_server_are_kept_and_it_tells_what_of_them_is_in_force() {
+    let world = World::new().await;
+    let (client, writer) = (world.client(), &world.writer);
+    let limits: Vec<Limit> =
+        ["up=5MiB/s,mon-fri,08:00-18:00", "down=64KiB/s,demand"].iter().map(|text| text.parse().unwrap()).collect();
+    let change = |limits: &[Limit]| ServerChange { limits: Some(limits.to_vec()) };
+    assert_eq!(client.servers().await.unwrap()[0].limits, []);
+    let before = client.assignments(writer.server, writer.epoch, 0, 0).await.unwrap().revision;
+    let asked = client.assignments(writer.server, writer.epoch, before, 60_000);
+    let new = change(&limits);
+    let (asked, changed) = tokio::join!(asked, client.change_server("munich", &new));
+    assert!(asked.unwrap().revision > before, "the agent looks at once");
+    assert_eq!(changed.unwrap().limits, limits);
+    let entry = client.audit(None, 1).await.unwrap().remove(0);
+    assert_eq!((entry.action.as_str(), entry.subject.as_str()), ("server.limits", "munich"));
+    assert_eq!(entry.detail, "up=5MiB/s,mon-fri,08:00-18:00 down=64KiB/s,demand");
+    // What is not said stays.
+    assert_eq!(client.change_server("munich", &ServerChange::default()).await.unwrap().limits, limits);
+    let many = vec![limits[0]; LIMITS_MAX + 1];
+    assert_eq!(code(client.change_server("munich", &change(&many))).await, Code::Invalid);
+    assert_eq!(code(client.change_server("nowhere", &change(&[]))).await, Code::NotFound);
+
+    let in_force = InForce { up: Rate::new(5 << 20), down: None, demand: Rate::new(64 << 10) };
+    let said = Report { epoch: writer.epoch, agent_version: "9.9".into(), endpoints: Vec::new() };
+    client.report(writer.server, &said, in_force).await.unwrap();
+    let shown = client.status().await.unwrap().servers.remove(0);
+    assert_eq!((shown.limits, shown.in_force), (limits, in_force));
+    client.report(writer.server, &said, InForce::default()).await.unwrap();
+    assert!(client.servers().await.unwrap()[0].in_force.is_nothing());
+    assert_eq!(client.change_server("munich", &change(&[])).await.unwrap().limits, []);
     world.stop().await;
 }
 
@@ -170,7 +205,7 @@ async fn status_shows_the_latest_reports_and_problems() {
     let (client, writer) = (world.client(), &world.writer);
     let made = client.create_endpoint(&endpoint("munich", "/srv/plans")).await.unwrap();
     assert!(client.endpoint(made.id).await.unwrap().report.is_none());
-    client.report(writer.server, &report(writer, made.id, 0, 0)).await.unwrap();
+    client.report(writer.server, &report(writer, made.id, 0, 0), InForce::default()).await.unwrap();
     let status = client.status().await.unwrap();
     let shown = status.groups[0].endpoints[0].report.clone().unwrap();
     assert!(status.groups[0].endpoints[0].online && status.servers[0].online);
@@ -196,13 +231,13 @@ async fn a_barrier_is_reached_when_all_endpoints_agree_with_the_share() {
     let node = world.writer.node();
     world.writer.commit(create(node, NodeId::ROOT, b"a", Content::Directory)).await;
     for (version, reached, reason) in [(0, barrier, "version 0 of 1"), (1, 0, "not looked at the whole folder")] {
-        client.report(world.writer.server, &report(&world.writer, made.id, version, reached)).await.unwrap();
+        client.report(world.writer.server, &report(&world.writer, made.id, version, reached), InForce::default()).await.unwrap();
         let status = client.barrier("plans", barrier, 0).await.unwrap();
         assert!(status.missing[0].reason.contains(reason), "{status:?}");
     }
     let (asking, writer) = (client.clone(), &world.writer);
     let waiting = tokio::spawn(async move { asking.barrier("plans", barrier, 60_000).await });
-    client.report(writer.server, &report(writer, made.id, 1, barrier)).await.unwrap();
+    client.report(writer.server, &report(writer, made.id, 1, barrier), InForce::default()).await.unwrap();
     let status = tokio::time::timeout(PATIENCE / 2, waiting).await.expect("woken, not timed out").unwrap().unwrap();
     assert!(status.reached && status.missing.is_empty());
     client.pause_endpoint(made.id).await.unwrap();

@@ -178,6 +178,21 @@ pub(crate) fn kept(tables: u32) -> tempfile::TempDir {
     folder
 }
 
+/// They have a server, whose traffic nothing limits.
+#[tokio::test(flavor = "multi_thread")]
+async fn records_with_tables_of_version_7_are_brought_forward() {
+    let _no_forks = FORKS.read().await;
+    let folder = kept(7);
+    for _ in 0..2 {
+        let running = Running::start(folder.path()).await;
+        let status = running.client.status().await.unwrap();
+        let endpoint = &status.groups[0].endpoints[0].endpoint;
+        assert_eq!((endpoint.tiering, endpoint.policy.free_percent), (true, 33));
+        assert_eq!((status.servers[0].name.as_str(), &status.servers[0].limits[..]), ("munich", &[][..]));
+        running.stop().await;
+    }
+}
+
 /// They have an endpoint that tiers, and said nothing of what goes.
 #[tokio::test(flavor = "multi_thread")]
 async fn records_with_tables_of_version_6_are_brought_forward() {

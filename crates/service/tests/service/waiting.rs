@@ -2,6 +2,7 @@
 
 use isotherm_api::Code;
 use isotherm_api::collect::{CollectRequest, CollectStatus, CollectionWait};
+use isotherm_core::bandwidth::InForce;
 use isotherm_core::ids::{Cursor, EndpointId};
 use isotherm_service::backup;
 
@@ -17,7 +18,7 @@ async fn waits(running: &Running) -> Option<CollectionWait> {
 async fn agree(running: &Running, writer: &Writer, endpoint: EndpointId, cursor: Cursor, barrier: u64) {
     let mut report = report(writer, endpoint, cursor.version.0, barrier);
     report.endpoints[0].cursor = cursor;
-    running.client.report(writer.server, &report).await.unwrap();
+    running.client.report(writer.server, &report, InForce::default()).await.unwrap();
 }
 
 async fn ended(running: &Running) -> CollectStatus {

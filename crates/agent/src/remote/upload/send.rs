@@ -15,7 +15,7 @@ use isotherm_core::content::{ChunkId, Manifest, ManifestId, PackBuilder};
 use isotherm_core::ids::GroupId;
 use tokio::task::JoinHandle;
 
-use super::super::{Share, away};
+use super::super::{Share, away, stopping};
 use crate::engine::Away;
 
 /// Bytes of chunks that are collected before the share is asked about them.
@@ -110,7 +110,8 @@ impl<'a> Sender<'a> {
                 continue;
             }
             self.pack.push(chunk, &bytes).map_err(|error| Away { text: error.to_string(), retry: false })?;
-            if self.pack.is_ripe() {
+            if self.pack.is_ripe() || self.share.limiter().portion_up().is_some_and(|most| self.pack.stored_len() as u64 >= most)
+            {
                 self.seal()?;
             }
         }
@@ -154,6 +155,10 @@ impl<'a> Sender<'a> {
             return Ok(());
         }
         let (_, bytes, _) = pack.finish();
+        // Before it takes a place: there are few, here and at the service.
+        if !self.share.limiter().send(bytes.len() as u64, &|| self.share.go_on().is_ok()) {
+            return Err(stopping());
+        }
         self.share.traffic.up.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         let (client, group) = (self.client().clone(), self.group());
         let place = self.share.runtime.block_on(Arc::clone(&self.share.attachment.packs).acquire_owned());
@@ -172,7 +177,7 @@ impl<'a> Sender<'a> {
         {
             match self.share.runtime.block_on(sending) {
                 Ok(sent) => sent.map_err(away)?,
-                Err(_) => return Err(Away { text: "The agent is stopping".to_owned(), retry: true }),
+                Err(_) => return Err(stopping()),
             }
         }
         Ok(())

@@ -14,7 +14,7 @@ use isotherm_gate::{ErrorKind, GateError, Inode, Stat, StubFile, mask_byte};
 use super::{MetStubs, ReadError, Uploader};
 use crate::catalog::CatalogReader;
 use crate::engine::{ReadRequest, ReadResult};
-use crate::volume::{ContentSource as _, StubRules, attributes, print_of};
+use crate::volume::{ContentSource as _, Errand, StubRules, attributes, print_of};
 
 /// Pieces in which a file is looked through, in bytes.
 const PIECE: usize = 1 << 20;
@@ -129,7 +129,8 @@ impl Uploader {
                 continue;
             }
             let mut original = None;
-            self.share.chunks(&[chunk], &mut |_, found| original = found, &|| {}).map_err(ReadError::Away)?;
+            let take = &mut |_, found| original = found;
+            self.share.chunks((&[chunk], u64::from(len)), take, &Errand::OWN).map_err(ReadError::Away)?;
             // One that the share has no more cannot be compared.
             let Some(original) = original else { return Ok(true) };
             let lacks = |(part, (here, there)): (usize, (&[u8], &[u8]))| {

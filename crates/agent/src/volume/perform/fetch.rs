@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -19,9 +18,10 @@ use isotherm_gate::{ErrorKind, GateError, Inode, StagedFile, Stat};
 use super::refusal::{Refusal, refused};
 use super::{FULL, Performer, fetched, parts, stubs};
 use crate::engine::Away;
+use crate::volume::Errand;
 
 /// Requests for chunks that run at a time.
-const STREAMS: usize = 6;
+const STREAMS: u64 = 6;
 /// Bytes of chunks that one request asks for.
 const REQUEST_BYTES: u64 = 8 << 20;
 /// Chunks that one request asks for.
@@ -35,16 +35,22 @@ pub trait ContentSource: Send + Sync {
     /// The source is away.
     fn manifests(&self, ids: &[ManifestId]) -> Result<Vec<Option<Manifest>>, Away>;
 
-    /// Hands out chunks as they arrive; none where the share has none. `heard` is told whenever some bytes have come.
+    /// Hands out chunks, which have so many bytes together, as they arrive; none where the share has none. May wait before it asks for
+    /// any. Who hears of it is told whenever some bytes have come, and while it waits.
     ///
     /// # Errors
-    /// The source is away; some chunks may have been handed out.
+    /// The source is away, or it is not wanted any more; some chunks may have been handed out.
     fn chunks(
         &self,
-        ids: &[ChunkId],
+        of: (&[ChunkId], u64),
         sink: &mut dyn FnMut(ChunkId, Option<Bytes>),
-        heard: &(dyn Fn() + Sync),
+        errand: &Errand<'_>,
     ) -> Result<(), Away>;
+
+    /// Bytes that are to be asked for at once at most, where what comes is limited now, for those who wait or for the others.
+    fn portion(&self, _is_awaited: bool) -> Option<u64> {
+        None
+    }
 }
 
 /// Something whole in staging, ready to get its name.
@@ -138,14 +144,15 @@ fn fetch(performer: &Performer, files: &mut [File<'_>], manifests: &BTreeMap<Man
     // In the order of the files, so that each file is written from front to back.
     let mut wanted: Vec<Wanted> = wanted.into_values().collect();
     wanted.sort_by_key(|(_, _, places)| places.first().copied());
-    let requests = requests(&wanted);
     let failures = Mutex::new(BTreeMap::new());
-    let next = AtomicUsize::new(0);
+    let left = Mutex::new(&wanted[..]);
+    let bytes: u64 = wanted.iter().map(|(_, len, _)| u64::from(*len)).sum();
+    let streams = bytes.div_ceil(REQUEST_BYTES).max(wanted.len().div_ceil(REQUEST_CHUNKS) as u64).min(STREAMS);
     let files_seen: &[File<'_>] = files;
     std::thread::scope(|scope| {
-        for _ in 0..STREAMS.min(requests.len()) {
+        for _ in 0..streams {
             scope.spawn(|| {
-                while let Some(request) = requests.get(next.fetch_add(1, Ordering::Relaxed)) {
+                while let Some(request) = next_request(&left, performer.source.portion(false)) {
                     let failed = ask(performer, files_seen, request);
                     failures.lock().unwrap_or_else(PoisonError::into_inner).extend(failed);
                 }
@@ -172,20 +179,18 @@ fn begin(performer: &Performer, file: &File<'_>, manifest: &Manifest) -> Result<
     }
 }
 
-fn requests(wanted: &[Wanted]) -> Vec<&[Wanted]> {
-    let mut requests = Vec::new();
-    let (mut start, mut bytes) = (0, 0);
-    for (at, (_, len, _)) in wanted.iter().enumerate() {
-        if at > start && (bytes + u64::from(*len) > REQUEST_BYTES || at - start >= REQUEST_CHUNKS) {
-            requests.push(&wanted[start..at]);
-            (start, bytes) = (at, 0);
-        }
+/// Takes what is asked for together out of what is left: less where a limit makes it wait, which may have come or gone meanwhile.
+fn next_request<'a>(left: &Mutex<&'a [Wanted]>, portion: Option<u64>) -> Option<&'a [Wanted]> {
+    let mut left = left.lock().unwrap_or_else(PoisonError::into_inner);
+    let most = portion.map_or(REQUEST_BYTES, |portion| portion.min(REQUEST_BYTES));
+    let mut bytes = 0;
+    let fitting = left.iter().take(REQUEST_CHUNKS).take_while(|(_, len, _)| {
         bytes += u64::from(*len);
-    }
-    if start < wanted.len() {
-        requests.push(&wanted[start..]);
-    }
-    requests
+        bytes <= most
+    });
+    let (request, rest) = left.split_at_checked(fitting.count().max(1))?;
+    *left = rest;
+    Some(request)
 }
 
 /// One request, its bytes written as they arrive; tells which files failed.
@@ -194,8 +199,9 @@ fn ask(performer: &Performer, files: &[File<'_>], request: &[Wanted]) -> BTreeMa
     let places: BTreeMap<ChunkId, &Wanted> = request.iter().map(|wanted| (wanted.0, wanted)).collect();
     let mut left: BTreeSet<ChunkId> = places.keys().copied().collect();
     let ids: Vec<ChunkId> = request.iter().map(|(chunk, _, _)| *chunk).collect();
+    let bytes = request.iter().map(|(_, len, _)| u64::from(*len)).sum();
     let answer = performer.source.chunks(
-        &ids,
+        (&ids, bytes),
         &mut |chunk, bytes| {
             let Some((_, len, targets)) = places.get(&chunk) else { return };
             left.remove(&chunk);
@@ -209,7 +215,7 @@ fn ask(performer: &Performer, files: &[File<'_>], request: &[Wanted]) -> BTreeMa
                 }
             }
         },
-        &|| {},
+        &Errand::OWN,
     );
     let away = match answer {
         Ok(()) => Away { text: "The service did not send all that was asked for".to_owned(), retry: true },
