@@ -286,7 +286,7 @@ fn answer(request: &Request, (overview, guarded): &Known, tell: &mut dyn FnMut(&
         Request::Recall { path, mend, pattern, together, by_warmth } => {
             let lengths = if *mend { Lengths::Mended } else { Lengths::Kept };
             let (pattern, by_warmth) = (pattern.clone(), *by_warmth);
-            let together = together.unwrap_or(residency::RECALLED_TOGETHER).clamp(1, residency::RECALLED_TOGETHER);
+            let together = together.map_or(residency::RECALLED_TOGETHER, |together| together.clamp(1, residency::ASKED_TOGETHER));
             move_content(path, Way::Recall(Recalling { lengths, pattern, together, by_warmth }))
                 .map_or_else(Answer::Error, |moved| Answer::Moved(Box::new(moved)))
         }

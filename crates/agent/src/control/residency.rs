@@ -28,8 +28,11 @@ use crate::volume::{Volume, gate_handle};
 const TIERED_TOGETHER: usize = 256;
 /// Files that are looked at before somebody hears of it, at least.
 const TOLD_EVERY: u64 = 5_000;
-/// Files that are recalled at a time.
-pub(super) const RECALLED_TOGETHER: usize = 64;
+/// Files that are recalled at a time, and most of them that anybody may ask for: what one file waits for, such as the disk, others need not.
+pub(super) const RECALLED_TOGETHER: usize = 512;
+pub(super) const ASKED_TOGETHER: usize = 64;
+/// Bytes after which no more files are asked for until those have come: somebody wants to hear how far it is.
+const RECALLED_BYTES: u64 = 256 << 20;
 /// What was written or recalled a moment ago is looked at again after this time: by then the catalog knows of it.
 const SETTLES_IN: Duration = Duration::from_millis(1_500);
 /// Why nothing is given up.
@@ -124,6 +127,7 @@ pub(super) fn run(
         changed: Vec::new(),
         is_last_try: false,
         batch: Vec::new(),
+        batch_bytes: 0,
         found: Vec::new(),
         frees: None,
     };
@@ -183,6 +187,8 @@ struct Run {
     is_last_try: bool,
     /// Files, and what they become.
     batch: Vec<(Record, Option<Candidate>)>,
+    /// Bytes of those that are to come.
+    batch_bytes: u64,
     /// What is to come in the order of warmth, 64 bytes a file.
     found: Vec<Used<NodeId>>,
     /// Where only a plan is made: what would get free.
@@ -199,7 +205,7 @@ impl Run {
                 _ => {}
             }
             let is_told = self.moved.seen.is_multiple_of(TOLD_EVERY) && self.moved.seen > 0;
-            if (self.batch.len() >= self.together() || is_told) && !self.go_on(progress) {
+            if (self.batch.len() >= self.together() || self.batch_bytes >= RECALLED_BYTES || is_told) && !self.go_on(progress) {
                 // Nobody waits for what was only found.
                 self.found.clear();
                 return;
@@ -298,6 +304,7 @@ impl Run {
             let (position, bytes) = (self.volume.last_use(&record, local).position(), local.print.size);
             self.found.push(Used { position, bytes, file: record.node });
         } else {
+            self.batch_bytes += local.print.size;
             self.batch.push((record, None));
         }
     }
@@ -323,6 +330,7 @@ impl Run {
 
     fn move_batch(&mut self) {
         let mut batch = std::mem::take(&mut self.batch);
+        self.batch_bytes = 0;
         if self.way == Way::Tier && !batch.is_empty() {
             self.leave_pinned(&mut batch);
         }

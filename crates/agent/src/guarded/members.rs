@@ -16,7 +16,7 @@ use super::Ask;
 use crate::catalog::{CatalogReader, HeatStore, HistoryStore};
 use crate::clock::wall_ms;
 use crate::dedup::Dedup;
-use crate::recall::{Candidate, Cold, FetchFailure, FromShare, News, Room, Source, Take, Tell};
+use crate::recall::{Ahead, Candidate, Cold, FetchFailure, FromShare, News, Room, Source, Take, Tell};
 use crate::tiering::{Ground, Kept, cold_files, what_frees};
 use crate::volume::{Errand, StubRules, gate_handle};
 
@@ -170,6 +170,7 @@ impl Source for Members {
         &self,
         of: (&Handle, &StubRecord),
         units: &Units,
+        ahead: &Ahead,
         take: &mut Take<'_>,
         errand: &Errand<'_>,
     ) -> Result<(), FetchFailure> {
@@ -177,7 +178,7 @@ impl Source for Members {
             let sources: Vec<Arc<FromShare>> = self.endpoints().values().map(|member| Arc::clone(&member.source)).collect();
             let mut failure = None;
             for source in &sources {
-                match source.fetch(of, units, take, errand) {
+                match source.fetch(of, units, ahead, take, errand) {
                     Err(FetchFailure::Unknown(text)) => failure = Some(FetchFailure::Unknown(text)),
                     answered => return answered,
                 }
@@ -190,6 +191,21 @@ impl Source for Members {
                 _ => std::thread::sleep(ASKED_AGAIN),
             }
         }
+    }
+
+    fn ahead(&self, of: &[(Handle, StubRecord)]) -> Ahead {
+        let mut sources: Vec<Arc<FromShare>> = self.endpoints().values().map(|member| Arc::clone(&member.source)).collect();
+        if sources.len() == 1 {
+            return sources.pop().map_or(Ahead::NOTHING, |source| source.ahead(of));
+        }
+        let mut ahead = Ahead::default();
+        for source in sources {
+            let its: Vec<(Handle, StubRecord)> = of.iter().filter(|(file, _)| source.has(file)).cloned().collect();
+            if !its.is_empty() {
+                ahead.join(source.ahead(&its));
+            }
+        }
+        ahead
     }
 
     fn is_limited(&self) -> bool {

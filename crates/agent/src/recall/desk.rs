@@ -26,7 +26,9 @@ pub(super) struct Desk {
     /// For what is read while it comes, so that a player does not wait for films that others copy.
     pub(super) parts: Arc<Lane>,
     pub(super) tasks: Sender<Task>,
+    /// For what writes nothing.
     pub(super) looks: Sender<Task>,
+    pub(super) forgets: Sender<Task>,
     /// For what is to be durable.
     pub(super) flushes: Sender<Handle>,
     pub(super) performer: Arc<Performer>,
@@ -256,7 +258,8 @@ impl Desk {
 
     fn perform(&self, task: Task) {
         let hands = match &task {
-            Task::Look(_) => &self.looks,
+            Task::Look(_) | Task::Release(_) => &self.looks,
+            Task::Forget(_) => &self.forgets,
             _ => &self.tasks,
         };
         // Those who perform end after this thread.

@@ -8,8 +8,10 @@ use isotherm_core::stub::{Failure, StubRecord, Trouble, Units};
 use isotherm_core::trees::Handle;
 use isotherm_gate::{ErrorKind, GateError, Inode, StubFile};
 
+use super::FetchFailure;
+use super::ahead::Ahead;
 use super::lanes::Wanted;
-use super::perform::{FetchFailure, Performer};
+use super::perform::Performer;
 use super::remains::Remains;
 use super::seals::Seals;
 use super::stream::{Arrivals, without_holes};
@@ -71,13 +73,13 @@ impl Performer {
         &self,
         of: (&Handle, &StubRecord),
         present: &Units,
-        (is_awaited, wanted): (bool, &Wanted),
+        (is_awaited, wanted, ahead): (bool, &Wanted, &Ahead),
         told: (&(dyn Fn() + Sync), &dyn Fn(Units)),
     ) -> Result<(), Failure> {
         let ((file, record), (progress, _)) = (of, told);
         for _ in 0..ROOM_TRIES {
             let seen = self.room_made();
-            match self.fill_once(of, present, wanted, told) {
+            match self.fill_once(of, present, (wanted, ahead), told) {
                 // Somebody may have come since it was begun.
                 Err(Failure::NoSpace) if (is_awaited || self.is_awaited(file)) && self.make_room(record.size, seen, progress) => {
                     progress();
@@ -85,14 +87,14 @@ impl Performer {
                 filled => return filled,
             }
         }
-        self.fill_once(of, present, wanted, told)
+        self.fill_once(of, present, (wanted, ahead), told)
     }
 
     fn fill_once(
         &self,
         (file, record): (&Handle, &StubRecord),
         present: &Units,
-        still: &Wanted,
+        (still, ahead): (&Wanted, &Ahead),
         (progress, came): (&(dyn Fn() + Sync), &dyn Fn(Units)),
     ) -> Result<(), Failure> {
         let opened = self.open_to_fill(file, still).and_then(|(inode, opened)| Ok((opened.stat()?, inode, opened)));
@@ -135,7 +137,7 @@ impl Performer {
             Ok(())
         };
         let errand = Errand { go_on: &|| still.is(), is_awaited: &|| self.is_urgent(file), heard: progress };
-        let fetched = self.source.fetch((file, record), &wanted, &mut take, &errand);
+        let fetched = self.source.fetch((file, record), &wanted, ahead, &mut take, &errand);
         let fetched = fetched.and_then(|()| {
             let has_holes = is_partial && without_holes(&opened, present, record.size)? != *present;
             if has_holes || opened.stat()?.size != record.size || !seals.hold(&opened, progress)? {

@@ -59,6 +59,11 @@ pub(super) enum Portion {
     Units(Units),
 }
 
+/// Small contents that one hand fetches together, where nobody waits for any of them, and their bytes; and what is small.
+const TOGETHER: usize = 16;
+const TOGETHER_BYTES: u64 = 4 << 20;
+const SMALL: u64 = 1 << 20;
+
 /// Between two looks at whether a limit has begun, while somebody waits for a hand.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -109,7 +114,8 @@ impl Lane {
         } else {
             state.wanted.push_back(fetch)
         }
-        self.changed.notify_all();
+        // Whether there is a hand for it does not depend on which it is.
+        self.changed.notify_one();
     }
 
     /// Somebody waits for this one now; nothing where it was taken, or is none of this lane's.
@@ -123,15 +129,15 @@ impl Lane {
         }
     }
 
-    /// Waits for the next one, works on it, and says whether there may be more.
-    pub(super) fn serve(&self, work: impl FnOnce(Fetch)) -> bool {
+    /// Waits for the next one, or for several small ones that nobody waits for, works on it, and says whether there may be more.
+    pub(super) fn serve(&self, work: impl FnOnce(Vec<Fetch>)) -> bool {
         let mut state = self.state();
-        let fetch = loop {
+        let fetches = loop {
             if state.is_closed {
                 return false;
             }
             if let Some(fetch) = self.next(&mut state) {
-                break fetch;
+                break self.with_more(fetch, &mut state);
             }
             state = if state.awaited.is_empty() {
                 self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
@@ -139,14 +145,31 @@ impl Lane {
                 self.changed.wait_timeout(state, LOOK).unwrap_or_else(PoisonError::into_inner).0
             };
         };
-        let is_awaited = fetch.is_awaited;
+        let is_awaited = fetches.iter().any(|fetch| fetch.is_awaited);
         *state.working(is_awaited) += 1;
         drop(state);
         self.note_progress();
-        work(fetch);
+        work(fetches);
+        // This one looks for more itself.
         *self.state().working(is_awaited) -= 1;
-        self.changed.notify_all();
         true
+    }
+
+    /// Small ones that nobody waits for come with others, as many as leave something for the other hands.
+    fn with_more(&self, first: Fetch, state: &mut State) -> Vec<Fetch> {
+        let is_small = |fetch: &Fetch| {
+            matches!(&fetch.what, Portion::Rest(present) if present.is_empty()) && fetch.record.size <= SMALL && !fetch.is_awaited
+        };
+        let most = TOGETHER.min(1 + state.wanted.len() / self.unawaited_max);
+        let (mut bytes, mut all) = (first.record.size, vec![first]);
+        while all.len() < most
+            && is_small(&all[0])
+            && let Some(next) = state.wanted.front().filter(|next| is_small(next) && bytes + next.record.size <= TOGETHER_BYTES)
+        {
+            bytes += next.record.size;
+            all.extend(state.wanted.pop_front());
+        }
+        all
     }
 
     /// The next one for which there is a hand.
@@ -211,13 +234,13 @@ mod tests {
         let file = Handle(vec![number; 12].into());
         let manifest = isotherm_core::content::ManifestId::of(b"");
         let (content, bound) = (ContentPrefix::of(&manifest), Bound::to(&file));
-        let record = StubRecord { node: NodeId::ROOT, version: Version::default(), content, size: 1, bound };
+        let record = StubRecord { node: NodeId::ROOT, version: Version::default(), content, size: SMALL + 1, bound };
         Fetch { file, record, what: Portion::Rest(Units::none()), wanted: Wanted::new(), is_awaited }
     }
 
     fn next(lane: &Lane) -> u8 {
         let mut number = 0;
-        assert!(lane.serve(|fetch| number = fetch.file.0[0]));
+        assert!(lane.serve(|fetches| number = fetches[0].file.0[0]));
         number
     }
 
@@ -276,6 +299,25 @@ mod tests {
             });
         }
         assert_eq!(lane(true).threads(), 4 + 3);
+    }
+
+    #[test]
+    fn small_ones_come_together_unless_somebody_waits_for_them() {
+        let lane = lane(false);
+        let small = |number| {
+            let fetch = fetch(number, false);
+            Fetch { record: StubRecord { size: SMALL, ..fetch.record }, ..fetch }
+        };
+        let mut all: Vec<Fetch> = (1..=9).map(small).collect();
+        all[2] = fetch(3, false);
+        all.push(fetch(20, true));
+        all.into_iter().for_each(|fetch| lane.give(fetch));
+        let mut taken = Vec::new();
+        while !lane.state().wanted.is_empty() {
+            lane.serve(|fetches| taken.push(fetches.iter().map(|fetch| fetch.file.0[0]).collect::<Vec<u8>>()));
+        }
+        // Of nine, three hands take three or fewer each time.
+        assert_eq!(taken, [vec![20], vec![1, 2], vec![3], vec![4, 5], vec![6, 7], vec![8], vec![9]]);
     }
 
     #[test]

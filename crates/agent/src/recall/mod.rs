@@ -3,8 +3,10 @@
 //! One thread owns the machine; others perform, so that one slow fetch holds up nobody else. **Invariant:** whatever fails, a
 //! caller gets an answer: the content, or an errno.
 
+mod ahead;
 mod desk;
 mod fill;
+mod from_share;
 mod history;
 mod lanes;
 mod perform;
@@ -15,10 +17,11 @@ mod source;
 mod stream;
 mod tier;
 
+pub use ahead::Ahead;
+pub use from_share::{Find, FromShare};
 pub use history::Recalled;
-pub use perform::{FetchFailure, Source, Take};
 pub use room::{Cold, Room};
-pub use source::{Find, FromShare};
+pub use source::{FetchFailure, Source, Take};
 pub use tier::{Candidate, NotTiered};
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -55,9 +58,13 @@ const LARGE: u64 = 64 << 20;
 const OTHERS: usize = 16;
 /// Threads that make files durable, all together that wait for it: one does while the next ones gather.
 const FLUSHING: usize = 2;
-/// Threads that look at what is asked about. They write nothing: while a volume is about to be frozen every writer waits, and the
+/// Threads that look at what is asked about, and have the gate ask no more. They write nothing: while a volume is about to be frozen every writer waits, and the
 /// freeze for somebody who waits for an answer.
 const LOOKING: usize = 2;
+/// Threads that take records away.
+const FORGETTING: usize = 4;
+/// Files that these do at a time, so that not each of many is a message of its own.
+const TOGETHER: usize = 16;
 /// Between two looks at who was killed or has returned.
 const LOOK_AFTER: Duration = Duration::from_millis(20);
 
@@ -160,16 +167,16 @@ impl Recall {
         let performer = performer(root, &post, source, room, tell, &inputs);
         let (problems, ends) = (Arc::clone(&performer.problems), Arc::clone(&performer.ends));
         let mut threads = Vec::new();
-        let mut hands = |count: usize| {
+        let mut hands = |count: usize, together: usize| {
             let (tasks, queue) = channel::<Task>();
             let queue = Arc::new(Mutex::new(queue));
             threads.extend((0..count).map(|_| {
                 let (performer, queue, done) = (Arc::clone(&performer), Arc::clone(&queue), inputs.clone());
-                std::thread::spawn(move || perform::run(&performer, &queue, &done_with(done)))
+                std::thread::spawn(move || perform::run(&performer, (&queue, together), &done_with(done)))
             }));
             tasks
         };
-        let (tasks, looks) = (hands(OTHERS), hands(LOOKING));
+        let (tasks, looks, forgets) = (hands(OTHERS, 1), hands(LOOKING, TOGETHER), hands(FORGETTING, TOGETHER));
         let (flushes, flushing) = flushing(&performer, &tasks, &inputs);
         threads.extend(flushing);
         let [fetches, large, parts] = [FETCHING, FETCHING_LARGE, FETCHING_PARTS].map(|hands| {
@@ -193,6 +200,7 @@ impl Recall {
             parts,
             tasks,
             looks,
+            forgets,
             flushes,
             performer: performing,
             wanting,
@@ -404,7 +412,7 @@ fn flushing(performer: &Arc<Performer>, alone: &Sender<Task>, inputs: &Sender<In
 /// A hand of a lane.
 fn fetching(performer: &Arc<Performer>, lane: &Arc<Lane>, inputs: &Sender<Input>) -> JoinHandle<()> {
     let (performer, lane, done) = (Arc::clone(performer), Arc::clone(lane), done_with(inputs.clone()));
-    std::thread::spawn(move || while lane.serve(|fetch| performer.fetch(fetch, &lane, &done)) {})
+    std::thread::spawn(move || while lane.serve(|fetches| performer.fetch(fetches, &lane, &done)) {})
 }
 
 fn done_with(inputs: Sender<Input>) -> impl Fn(Event) + Sync {

@@ -6,93 +6,25 @@ use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use isotherm_core::stub::{Event, Failure, Found, RecordError, STREAM_MIN, StubRecord, Units};
+use isotherm_core::stub::{Event, Failure, Found, RecordError, StubRecord, Units};
 use isotherm_core::tiering::Treatment;
 use isotherm_core::trees::Handle;
-use isotherm_gate::guard::{Program, Sentry};
+use isotherm_gate::guard::Sentry;
 use isotherm_gate::{ErrorKind, GateError, Liveness, MaskPool, Root, StubFile};
 
+use super::Source;
+use super::ahead::Ahead;
 use super::lanes::{Fetch, Lane, Portion, Wanted};
 use super::room::{Room, Turn};
 use super::stream::Streamed;
 use super::{Input, News, RecallProblem, Tell, stub_to_look};
-use crate::volume::{Errand, attributes, gate_handle};
+use crate::volume::{attributes, gate_handle};
 
 /// Between two times at which it is told that a content gets on.
 const TOLD_EVERY: Duration = Duration::from_millis(200);
 
 /// Problems that are remembered.
 const PROBLEMS: usize = 100;
-
-/// Takes a piece of content at its offset.
-pub type Take<'a> = dyn FnMut(u64, &[u8]) -> Result<(), GateError> + 'a;
-
-/// Where content comes from.
-pub trait Source: Send + Sync + std::fmt::Debug {
-    /// Gives all bytes of these units of the content of a file with this record, piece by piece, each with its offset, and maybe some
-    /// beside; what is not given is zeros. Every piece has been proved to be the content's before it is given. Waits for a service that is away, and
-    /// for its turn where a limit is for it, as long as it is wanted, and tells whenever something has come.
-    ///
-    /// # Errors
-    /// [`FetchFailure`]; what was given before is of no use then.
-    fn fetch(
-        &self,
-        of: (&Handle, &StubRecord),
-        units: &Units,
-        take: &mut Take<'_>,
-        errand: &Errand<'_>,
-    ) -> Result<(), FetchFailure>;
-
-    /// Whether a limit makes those wait now whose content nobody waits for: meanwhile they keep no hands from others.
-    fn is_limited(&self) -> bool {
-        false
-    }
-
-    /// Whether the content has no holes: only such a one can be masked. Waits for nobody.
-    ///
-    /// # Errors
-    /// [`FetchFailure`]: it cannot be told.
-    fn is_dense(&self, file: &Handle, record: &StubRecord) -> Result<bool, FetchFailure>;
-
-    /// Whether clients of Samba are to see that the content of a file is away.
-    fn shows_offline(&self, file: &Handle) -> bool;
-
-    /// Bytes from which on a file may be read while it comes, if it may.
-    fn streams_from(&self, _file: &Handle) -> Option<u64> {
-        Some(STREAM_MIN)
-    }
-
-    /// How a program is treated that opens a file.
-    fn treatment(&self, _file: &Handle, _program: &Program) -> Treatment {
-        Treatment::Allow
-    }
-
-    /// When the content that a record stands for was written, as its author's file system told, in nanoseconds since 1970; none where
-    /// that is not known.
-    fn modified(&self, file: &Handle, record: &StubRecord) -> Option<i64>;
-}
-
-/// Why content did not come.
-#[derive(Debug, thiserror::Error)]
-pub enum FetchFailure {
-    /// It was not wanted any more.
-    #[error("nobody waits for it any more")]
-    NotWanted,
-    /// The volume refused it.
-    #[error(transparent)]
-    Volume(#[from] GateError),
-    /// The share has never heard of it: nothing was given, and another share may know it.
-    #[error("{0}")]
-    Unknown(String),
-    /// The share does not have it any more, or has something else.
-    #[error("{0}")]
-    Content(String),
-    /// Somebody has written to the stub while nobody guarded it.
-    #[error(
-        "It was written to while nobody guarded the volume; `isotherm recall --mend` brings its content back and undoes that"
-    )]
-    Written,
-}
 
 /// Files that are made durable together.
 const FLUSHED_TOGETHER: usize = 64;
@@ -154,25 +86,37 @@ pub(super) fn say_where(file: &StubFile, is_here: bool) {
     }
 }
 
-/// Takes tasks until there can be no more.
-pub(super) fn run(performer: &Performer, queue: &Mutex<Receiver<Task>>, done: &dyn Fn(Event)) {
-    loop {
-        let task = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(task) = task else { return };
-        performer.perform(task, done);
+/// Takes tasks, so many at a time if there are, until there can be no more.
+pub(super) fn run(performer: &Performer, (queue, together): (&Mutex<Receiver<Task>>, usize), done: &dyn Fn(Event)) {
+    while let Some(tasks) = next(queue, together) {
+        performer.perform_all(tasks).into_iter().for_each(done);
     }
+}
+
+/// What waits in a queue, at least one and at most so many; none where there can be no more.
+fn next<T>(queue: &Mutex<Receiver<T>>, most: usize) -> Option<Vec<T>> {
+    let queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
+    let first = queue.recv().ok()?;
+    Some(std::iter::once(first).chain(queue.try_iter().take(most - 1)).collect())
+}
+
+/// One event for what is told of several files.
+fn joined(events: impl Iterator<Item = Event>) -> Vec<Event> {
+    let mut joined: Vec<Event> = Vec::new();
+    for event in events {
+        match (joined.last_mut(), event) {
+            (Some(Event::Looked(all)), Event::Looked(more)) => all.extend(more),
+            (Some(Event::Forgotten(all)), Event::Forgotten(more)) => all.extend(more),
+            (Some(Event::Released(all)), Event::Released(more)) => all.extend(more),
+            (_, event) => joined.push(event),
+        }
+    }
+    joined
 }
 
 /// Makes files durable, all together that wait for it, until there can be no more; `alone` takes the large ones.
 pub(super) fn flush(performer: &Performer, queue: &Mutex<Receiver<Handle>>, alone: &Sender<Task>, done: &dyn Fn(Event)) {
-    loop {
-        let mut files = Vec::new();
-        {
-            let queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
-            let Ok(first) = queue.recv() else { return };
-            files.push(first);
-            files.extend(queue.try_iter().take(FLUSHED_TOGETHER - 1));
-        }
+    while let Some(files) = next(queue, FLUSHED_TOGETHER) {
         let flushed = performer.flush(files, alone);
         if !flushed.is_empty() {
             done(Event::Flushed(flushed));
@@ -283,8 +227,16 @@ impl Performer {
         problems.push(problem);
     }
 
-    fn perform(&self, task: Task, done: &dyn Fn(Event)) {
-        let event = match task {
+    fn perform_all(&self, tasks: Vec<Task>) -> Vec<Event> {
+        let (released, others): (Vec<Task>, Vec<Task>) = tasks.into_iter().partition(|task| matches!(task, Task::Release(_)));
+        let released: Vec<Handle> =
+            released.into_iter().filter_map(|task| if let Task::Release(file) = task { Some(file) } else { None }).collect();
+        let released = if released.is_empty() { None } else { Some(self.release(released)) };
+        joined(released.into_iter().chain(others.into_iter().map(|task| self.perform(task))))
+    }
+
+    fn perform(&self, task: Task) -> Event {
+        match task {
             Task::Look(file) => {
                 let found = self.look(&file).unwrap_or_else(|error| {
                     let why = if self.is_gone(&file) {
@@ -320,18 +272,35 @@ impl Performer {
                 });
                 Event::Forgotten(vec![(file.clone(), self.told_of_left(&file, result))])
             }
-            Task::Release(file) => {
-                self.release(&file);
-                Event::Released(vec![file])
-            }
-        };
-        done(event);
+            Task::Release(file) => self.release(vec![file]),
+        }
     }
 
-    /// Fetches a content; `done` hears how it gets on, and of its end.
-    pub(super) fn fetch(&self, fetch: Fetch, lane: &Lane, done: &(dyn Fn(Event) + Sync)) {
+    /// Fetches contents, several only if they are small; `done` hears how they get on, and of their end.
+    pub(super) fn fetch(&self, fetches: Vec<Fetch>, lane: &Lane, done: &(dyn Fn(Event) + Sync)) {
+        // Their turn has come.
+        lane.note_progress();
+        done(Event::Progress(fetches.iter().map(|fetch| fetch.file.clone()).collect()));
+        let ahead = match &fetches[..] {
+            [_] => Ahead::NOTHING,
+            all => self.source.ahead(&all.iter().map(|fetch| (fetch.file.clone(), fetch.record)).collect::<Vec<_>>()),
+        };
+        let filled: Vec<_> = fetches.into_iter().filter_map(|fetch| self.fetch_one(fetch, &ahead, lane, done)).collect();
+        if !filled.is_empty() {
+            done(Event::Filled(filled));
+        }
+    }
+
+    /// What became of the content, where it is to be whole.
+    fn fetch_one(
+        &self,
+        fetch: Fetch,
+        ahead: &Ahead,
+        lane: &Lane,
+        done: &(dyn Fn(Event) + Sync),
+    ) -> Option<(Handle, Result<(), Failure>)> {
         let Fetch { file, record, what, wanted, is_awaited } = fetch;
-        let told = Mutex::new(None::<Instant>);
+        let told = Mutex::new(Some(Instant::now()));
         let progress = || {
             let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
             // Over a fast line something comes many thousand times a second.
@@ -341,27 +310,25 @@ impl Performer {
                 done(Event::Progress(vec![file.clone()]));
             }
         };
-        // Its turn has come.
-        progress();
         let present = match what {
             Portion::Units(units) => {
                 let came = |units: Units| done(Event::Came(vec![(file.clone(), units)]));
                 let result = self.bring((&file, &record), &units, &wanted, (&progress, &came));
                 self.ended(&file, &wanted);
                 done(Event::Brought(vec![(file, units, result)]));
-                return;
+                return None;
             }
             Portion::Rest(present) => present,
         };
         let came = |units: Units| done(Event::Came(vec![(file.clone(), units)]));
-        let result = self.fill((&file, &record), &present, (is_awaited, &wanted), (&progress, &came));
+        let result = self.fill((&file, &record), &present, (is_awaited, &wanted, ahead), (&progress, &came));
         self.ended(&file, &wanted);
         // What a program reads that only looks at everything is not used by that.
         let treatment = self.treatment(&file).or(is_awaited.then_some(Treatment::Allow));
         if result.is_ok() && treatment.is_none_or(|treatment| treatment >= Treatment::Allow) {
             (self.tell)(News::Used(file.clone(), treatment.is_some()));
         }
-        done(Event::Filled(vec![(file, result)]));
+        Some((file, result))
     }
 
     fn look(&self, file: &Handle) -> Result<Found, GateError> {
@@ -386,21 +353,26 @@ impl Performer {
         Ok(Found { record, size: stat.size, has_blocks, resident, streams })
     }
 
-    /// It is whole: the gate asks about it no more.
-    fn release(&self, file: &Handle) {
-        let Ok(handle) = gate_handle(file) else { return };
-        // A mark that stays costs time, and nothing else.
-        match self.root.open_for_mark(&handle) {
-            Ok(fd) => {
-                if let Err(error) = self.post.group().release_file(fd) {
-                    tracing::debug!(?file, %error, "A file that is whole goes on being asked about");
+    /// They are whole: the gate asks about them no more.
+    fn release(&self, files: Vec<Handle>) -> Event {
+        let mut handles = Vec::with_capacity(files.len());
+        for file in &files {
+            let Ok(handle) = gate_handle(file) else { continue };
+            // A mark that stays costs time, and nothing else.
+            match self.root.open_for_mark(&handle) {
+                Ok(fd) => {
+                    if let Err(error) = self.post.group().release_file(fd) {
+                        tracing::debug!(?file, %error, "A file that is whole goes on being asked about");
+                    }
                 }
+                Err(error) => tracing::debug!(?file, %error, "A file that is whole cannot be opened"),
             }
-            Err(error) => tracing::debug!(?file, %error, "A file that is whole cannot be opened"),
+            self.forget_stream(file);
+            handles.push(handle);
         }
-        self.forget_stream(file);
-        self.post.release(&[handle]);
-        (self.tell)(News::Came(vec![file.clone()]));
+        self.post.release(&handles);
+        (self.tell)(News::Came(files.clone()));
+        Event::Released(files)
     }
 
     /// A file that was deleted meanwhile has no record that could come back.

@@ -1,229 +1,86 @@
-//! Contents of stubs from the share.
+//! Where contents come from, as recall sees it.
 
-use std::collections::BTreeMap;
-use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
-
-use bytes::Bytes;
-use isotherm_core::content::manifest::Part;
-use isotherm_core::content::{ChunkId, Manifest, ManifestId};
-use isotherm_core::stub::{Sought, StubRecord, Units};
-use isotherm_core::trees::{Handle, Record};
+use isotherm_core::stub::{STREAM_MIN, StubRecord, Units};
+use isotherm_core::tiering::Treatment;
+use isotherm_core::trees::Handle;
 use isotherm_gate::GateError;
+use isotherm_gate::guard::Program;
 
-use super::perform::{FetchFailure, Source, Take};
-use crate::catalog::CatalogReader;
-use crate::engine::Away;
-use crate::remote::Share;
-use crate::volume::{ContentSource, Errand};
+use super::Ahead;
+use crate::volume::Errand;
 
-/// Bytes that are asked for at once.
-const REQUEST_BYTES: u64 = 8 << 20;
-/// Before a service that is away is asked again.
-const AGAIN: Duration = Duration::from_millis(500);
+/// Takes a piece of content at its offset.
+pub type Take<'a> = dyn FnMut(u64, &[u8]) -> Result<(), GateError> + 'a;
 
-/// Finds the manifest of a stub's content, if anybody knows it.
-pub type Find = dyn Fn(&Handle, &StubRecord) -> Result<Option<ManifestId>, Away> + Send + Sync;
-
-/// The share as a source: which contents a node had, and their chunks.
-pub struct FromShare {
-    content: Arc<dyn ContentSource>,
-    find: Box<Find>,
-    known: Option<Arc<Mutex<CatalogReader>>>,
-}
-
-impl FromShare {
-    /// A source of these contents.
-    #[must_use]
-    pub fn new(content: Arc<dyn ContentSource>, find: Box<Find>) -> Self {
-        Self { content, find, known: None }
-    }
-
-    /// The share of an endpoint.
-    #[must_use]
-    pub fn of(share: &Arc<Share>, known: &Arc<Mutex<CatalogReader>>) -> Self {
-        let (asked, catalog) = (Arc::clone(share), Arc::clone(known));
-        let find = move |file: &Handle, record: &StubRecord| {
-            let reader = || catalog.lock().unwrap_or_else(PoisonError::into_inner);
-            let others: Vec<Record> = reader().by_handle(file);
-            Sought::new(record, others.into_iter().map(|other| other.node))
-                .find(|node| reader().record(node), |nodes| asked.had(nodes))
-        };
-        Self { known: Some(Arc::clone(known)), ..Self::new(Arc::clone(share) as Arc<_>, Box::new(find)) }
-    }
-
-    /// Whether a file is one of the endpoint's.
-    pub(crate) fn has(&self, file: &Handle) -> bool {
-        let known = self.known.as_ref().map(|known| known.lock().unwrap_or_else(PoisonError::into_inner));
-        known.is_some_and(|known| !known.by_handle(file).is_empty())
-    }
-
-    /// The lists of chunks of these contents, as far as the share has them.
-    pub(crate) fn manifests(&self, ids: &[ManifestId]) -> Result<Vec<Option<Manifest>>, Away> {
-        self.content.manifests(ids)
-    }
-
-    fn manifest(&self, file: &Handle, record: &StubRecord) -> Result<Manifest, Stopped> {
-        let unknown = || Stopped::For(FetchFailure::Unknown("The share does not know the content of this file".to_owned()));
-        let id = (self.find)(file, record)?.ok_or_else(unknown)?;
-        let found = self.content.manifests(&[id])?.pop().flatten();
-        let manifest = found.ok_or_else(|| missing("The share has no such content any more"))?;
-        if manifest.len() == record.size {
-            Ok(manifest)
-        } else {
-            Err(missing(&format!("The content has {} bytes, and the file was made for {}", manifest.len(), record.size)))
-        }
-    }
-
-    /// Chunks from a position on, in requests; the position stays behind what was taken.
-    fn chunks(&self, wanted: &[Wanted], position: &mut usize, take: &mut Take<'_>, errand: &Errand<'_>) -> Result<(), Stopped> {
-        while *position < wanted.len() {
-            if !(errand.go_on)() {
-                return Err(Stopped::For(FetchFailure::NotWanted));
-            }
-            let most = self.content.portion((errand.is_awaited)()).map_or(REQUEST_BYTES, |portion| portion.min(REQUEST_BYTES));
-            let request = &wanted[*position..*position + request_len(&wanted[*position..], most)];
-            self.request(request, take, errand)?;
-            *position += request.len();
-        }
-        Ok(())
-    }
-
-    fn request(&self, request: &[Wanted], take: &mut Take<'_>, errand: &Errand<'_>) -> Result<(), Stopped> {
-        let mut places: BTreeMap<ChunkId, Vec<&Wanted>> = BTreeMap::new();
-        request.iter().for_each(|wanted| places.entry(wanted.chunk).or_default().push(wanted));
-        let ids: Vec<ChunkId> = places.keys().copied().collect();
-        let bytes = places.values().filter_map(|of_it| of_it.first()).map(|wanted| u64::from(wanted.len)).sum();
-        let mut failure: Option<FetchFailure> = None;
-        self.content.chunks(
-            (&ids, bytes),
-            &mut |chunk, bytes| {
-                let of_it = places.remove(&chunk).unwrap_or_default();
-                if failure.is_none() {
-                    failure = of_it.into_iter().find_map(|wanted| put(wanted, bytes.as_ref(), take).err());
-                }
-            },
-            errand,
-        )?;
-        match failure {
-            Some(failure) => Err(Stopped::For(failure)),
-            None if places.is_empty() => Ok(()),
-            None => Err(Away { text: "The service did not send all that was asked for".to_owned(), retry: true }.into()),
-        }
-    }
-}
-
-/// A chunk and where it goes.
-struct Wanted {
-    offset: u64,
-    chunk: ChunkId,
-    len: u32,
-}
-
-/// Why it did not go on.
-enum Stopped {
-    /// For now.
-    Away(Away),
-    For(FetchFailure),
-}
-
-impl From<Away> for Stopped {
-    fn from(away: Away) -> Self {
-        if away.retry { Self::Away(away) } else { Self::For(FetchFailure::Content(away.text)) }
-    }
-}
-
-fn missing(text: &str) -> Stopped {
-    Stopped::For(FetchFailure::Content(text.to_owned()))
-}
-
-fn put(wanted: &Wanted, bytes: Option<&Bytes>, take: &mut Take<'_>) -> Result<(), FetchFailure> {
-    match bytes {
-        Some(bytes) if bytes.len() == wanted.len as usize => take(wanted.offset, bytes).map_err(|error: GateError| error.into()),
-        _ => Err(FetchFailure::Content("A part of its content is not in the share".to_owned())),
-    }
-}
-
-fn request_len(wanted: &[Wanted], most: u64) -> usize {
-    let mut bytes = 0;
-    let fitting = wanted.iter().take_while(|wanted| {
-        bytes += u64::from(wanted.len);
-        bytes <= most
-    });
-    fitting.count().max(1)
-}
-
-impl Source for FromShare {
+/// Where content comes from.
+pub trait Source: Send + Sync + std::fmt::Debug {
+    /// Gives all bytes of these units of the content of a file with this record, piece by piece, each with its offset, and maybe some
+    /// beside; what is not given is zeros. Every piece has been proved to be the content's before it is given. Waits for a service that is away, and
+    /// for its turn where a limit is for it, as long as it is wanted, and tells whenever something has come.
+    ///
+    /// # Errors
+    /// [`FetchFailure`]; what was given before is of no use then.
     fn fetch(
         &self,
-        (file, record): (&Handle, &StubRecord),
+        of: (&Handle, &StubRecord),
         units: &Units,
+        ahead: &Ahead,
         take: &mut Take<'_>,
         errand: &Errand<'_>,
-    ) -> Result<(), FetchFailure> {
-        let (mut wanted, mut position) = (None, 0);
-        loop {
-            let begun = match wanted.take() {
-                Some(wanted) => Ok(wanted),
-                None => self.manifest(file, record).map(|manifest| wanted_of(&manifest, units)),
-            };
-            let result = begun.and_then(|list| {
-                let result = self.chunks(&list, &mut position, take, errand);
-                wanted = Some(list);
-                result
-            });
-            match result {
-                Ok(()) => return Ok(()),
-                Err(Stopped::For(failure)) => return Err(failure),
-                Err(Stopped::Away(_)) if !(errand.go_on)() => return Err(FetchFailure::NotWanted),
-                Err(Stopped::Away(away)) => {
-                    tracing::debug!(why = away.text, "A recall waits for the service");
-                    std::thread::sleep(AGAIN);
-                }
-            }
-        }
+    ) -> Result<(), FetchFailure>;
+
+    /// Fetches small contents that are about to be asked for, all at once; none, or a part, where that cannot be.
+    fn ahead(&self, _of: &[(Handle, StubRecord)]) -> Ahead {
+        Ahead::default()
     }
 
+    /// Whether a limit makes those wait now whose content nobody waits for: meanwhile they keep no hands from others.
     fn is_limited(&self) -> bool {
-        self.content.portion(false).is_some()
+        false
     }
 
-    fn is_dense(&self, file: &Handle, record: &StubRecord) -> Result<bool, FetchFailure> {
-        match self.manifest(file, record) {
-            Ok(manifest) => Ok(manifest.placed().all(|placed| matches!(placed.part, Part::Data { .. }))),
-            Err(Stopped::For(failure)) => Err(failure),
-            Err(Stopped::Away(away)) => Err(FetchFailure::Content(away.text)),
-        }
+    /// Whether the content has no holes: only such a one can be masked. Waits for nobody.
+    ///
+    /// # Errors
+    /// [`FetchFailure`]: it cannot be told.
+    fn is_dense(&self, file: &Handle, record: &StubRecord) -> Result<bool, FetchFailure>;
+
+    /// Whether clients of Samba are to see that the content of a file is away.
+    fn shows_offline(&self, file: &Handle) -> bool;
+
+    /// Bytes from which on a file may be read while it comes, if it may.
+    fn streams_from(&self, _file: &Handle) -> Option<u64> {
+        Some(STREAM_MIN)
     }
 
-    /// For an endpoint's policy says.
-    fn shows_offline(&self, _file: &Handle) -> bool {
-        true
+    /// How a program is treated that opens a file.
+    fn treatment(&self, _file: &Handle, _program: &Program) -> Treatment {
+        Treatment::Allow
     }
 
-    fn modified(&self, file: &Handle, record: &StubRecord) -> Option<i64> {
-        let known = self.known.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
-        known.by_handle(file).iter().find_map(|node| node.modified_of(record.content)).map(|time| time.0)
-    }
+    /// When the content that a record stands for was written, as its author's file system told, in nanoseconds since 1970; none where
+    /// that is not known.
+    fn modified(&self, file: &Handle, record: &StubRecord) -> Option<i64>;
 }
 
-/// The chunks in which any of these units are, in order.
-fn wanted_of(manifest: &Manifest, units: &Units) -> Vec<Wanted> {
-    let bytes: Vec<std::ops::Range<u64>> = units.bytes(manifest.len()).collect();
-    let is_in = |from: u64, len: u32| {
-        let at = bytes.partition_point(|range| range.end <= from);
-        bytes.get(at).is_some_and(|range| range.start < from + u64::from(len))
-    };
-    let of = |placed: isotherm_core::content::manifest::PlacedPart| match placed.part {
-        Part::Data { chunk, len } if is_in(placed.offset, len) => Some(Wanted { offset: placed.offset, chunk, len }),
-        _ => None,
-    };
-    manifest.placed().filter_map(of).collect()
-}
-
-impl fmt::Debug for FromShare {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FromShare").finish_non_exhaustive()
-    }
+/// Why content did not come.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchFailure {
+    /// It was not wanted any more.
+    #[error("nobody waits for it any more")]
+    NotWanted,
+    /// The volume refused it.
+    #[error(transparent)]
+    Volume(#[from] GateError),
+    /// The share has never heard of it: nothing was given, and another share may know it.
+    #[error("{0}")]
+    Unknown(String),
+    /// The share does not have it any more, or has something else.
+    #[error("{0}")]
+    Content(String),
+    /// Somebody has written to the stub while nobody guarded it.
+    #[error(
+        "It was written to while nobody guarded the volume; `isotherm recall --mend` brings its content back and undoes that"
+    )]
+    Written,
 }

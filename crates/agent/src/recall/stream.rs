@@ -11,13 +11,14 @@ use isotherm_core::stub::{Event, Failure, Parted, RANGES_MAX, StubRecord, Troubl
 use isotherm_core::trees::Handle;
 use isotherm_gate::{FileHandle, GateError, Inode, MaskPool, StubFile, mask_byte};
 
+use super::FetchFailure;
 use super::fill::{ROOM_TRIES, is_written_to};
 use super::lanes::Wanted;
-use super::perform::{FetchFailure, Performer};
+use super::perform::Performer;
 use super::remains::Remains;
 use super::seals::Seals;
 use super::stub_file;
-use super::{Input, News};
+use super::{Ahead, Input, News};
 use crate::volume::{Errand, attributes};
 
 /// Units of an earlier run that are compared together.
@@ -308,7 +309,7 @@ impl Performer {
             Ok(())
         };
         let errand = Errand { go_on: &|| wanted.is(), is_awaited: &|| self.is_urgent(file), heard: progress };
-        let fetched = self.source.fetch((file, record), units, &mut take, &errand);
+        let fetched = self.source.fetch((file, record), units, &Ahead::NOTHING, &mut take, &errand);
         let fetched = fetched.and_then(|()| {
             if opened.stat()?.size != record.size || !seals.hold(&opened, progress)? {
                 return Err(FetchFailure::Content("The file was cut, without being opened, while its content came".to_owned()));

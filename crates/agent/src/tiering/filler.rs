@@ -31,7 +31,7 @@ const BRINGS: Duration = Duration::from_secs(10);
 /// Files that are chosen together, the warmest of all that are to come.
 const CHOSEN: usize = 50_000;
 /// Files and bytes that come together; before each such part it is asked again how much room there is.
-const TOGETHER: usize = 64;
+const TOGETHER: usize = 256;
 const TOGETHER_BYTES: u64 = 256 << 20;
 /// For how long a file is left alone whose content did not come.
 const STUCK: Duration = Duration::from_secs(300);

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use isotherm_agent::recall::{Candidate, FetchFailure, Recall, Source, Take};
+use isotherm_agent::recall::{Ahead, Candidate, FetchFailure, Recall, Source, Take};
 use isotherm_agent::volume::Errand;
 use isotherm_core::content::ManifestId;
 use isotherm_core::ids::{NodeId, Timestamp, Version};
@@ -45,6 +45,7 @@ impl Source for Contents {
         &self,
         (_, record): (&Handle, &StubRecord),
         units: &Units,
+        _ahead: &Ahead,
         take: &mut Take<'_>,
         errand: &Errand<'_>,
     ) -> Result<(), FetchFailure> {

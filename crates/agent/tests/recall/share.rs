@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use isotherm_agent::recall::{FetchFailure, Find, FromShare, Source};
+use isotherm_agent::recall::{Ahead, FetchFailure, Find, FromShare, Source};
 use isotherm_agent::volume::Errand;
 use isotherm_core::content::ManifestId;
 use isotherm_core::ids::{NodeId, Version};
@@ -31,7 +31,7 @@ fn fetched(source: &FromShare, record: &StubRecord, go_on: &dyn Fn() -> bool) ->
         Ok(())
     };
     let errand = Errand { go_on, ..Errand::OWN };
-    source.fetch((&Handle(Box::from([1])), record), &Units::all(record.size), &mut take, &errand)?;
+    source.fetch((&Handle(Box::from([1])), record), &Units::all(record.size), &Ahead::NOTHING, &mut take, &errand)?;
     Ok(content)
 }
 
