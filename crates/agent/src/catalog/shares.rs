@@ -82,14 +82,18 @@ impl ShareStore {
         })
     }
 
-    /// The number of the family of a file, and all of that family; none of a file that was not done in this state.
-    pub(crate) fn family(&self, file: &Handle, changed_ns: i64) -> Option<(i64, Vec<SharedFile>)> {
+    /// The number of the family of a file; none of a file that was not done in this state.
+    pub(crate) fn family(&self, file: &Handle, changed_ns: i64) -> Option<i64> {
         let sql = "SELECT family FROM file WHERE handle = ?1 AND changed = ?2";
-        let family = self.ask(None, |kept| {
+        self.ask(None, |kept| {
             kept.prepare_cached(sql)?.query_row(params![&file.0[..], changed_ns], |row| row.get::<_, i64>(0)).optional()
-        })?;
+        })
+    }
+
+    /// All of a family.
+    pub(crate) fn members(&self, family: i64) -> Vec<SharedFile> {
         let sql = format!("SELECT {COLUMNS} FROM file WHERE family = ?1");
-        Some((family, self.ask(Vec::new(), |kept| kept.prepare_cached(&sql)?.query_map([family], file_of)?.collect())))
+        self.ask(Vec::new(), |kept| kept.prepare_cached(&sql)?.query_map([family], file_of)?.collect())
     }
 
     /// A file was done: so many of its bytes are those of these others, and more can be shared with it under these names.
@@ -224,7 +228,7 @@ mod tests {
             store.note(&file(number, number, 1), (1, &others), &[]);
         };
         let family = |number: u8| -> Vec<u8> {
-            let (_, files) = store.family(&file(number, 0, 0).handle, 1).unwrap();
+            let files = store.members(store.family(&file(number, 0, 0).handle, 1).unwrap());
             files.iter().map(|file| file.handle.0[0]).collect()
         };
         [(1, &[][..]), (2, &[1]), (3, &[]), (4, &[3]), (5, &[])].into_iter().for_each(|(number, others)| note(number, others));

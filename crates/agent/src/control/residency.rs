@@ -31,8 +31,10 @@ const TOLD_EVERY: u64 = 5_000;
 /// Files that are recalled at a time, and most of them that anybody may ask for: what one file waits for, such as the disk, others need not.
 pub(super) const RECALLED_TOGETHER: usize = 512;
 pub(super) const ASKED_TOGETHER: usize = 64;
-/// Bytes after which no more files are asked for until those have come: somebody wants to hear how far it is.
+/// Bytes after which no more files are asked for until those have come, since somebody wants to hear how far it is; but as many files as are
+/// fetched at once.
 const RECALLED_BYTES: u64 = 256 << 20;
+const RECALLED_LEAST: usize = 8;
 /// What was written or recalled a moment ago is looked at again after this time: by then the catalog knows of it.
 const SETTLES_IN: Duration = Duration::from_millis(1_500);
 /// Why nothing is given up.
@@ -205,7 +207,8 @@ impl Run {
                 _ => {}
             }
             let is_told = self.moved.seen.is_multiple_of(TOLD_EVERY) && self.moved.seen > 0;
-            if (self.batch.len() >= self.together() || self.batch_bytes >= RECALLED_BYTES || is_told) && !self.go_on(progress) {
+            let is_much = self.batch_bytes >= RECALLED_BYTES && self.batch.len() >= RECALLED_LEAST;
+            if (self.batch.len() >= self.together() || is_much || is_told) && !self.go_on(progress) {
                 // Nobody waits for what was only found.
                 self.found.clear();
                 return;
@@ -231,7 +234,7 @@ impl Run {
     fn in_order(&mut self, progress: &mut dyn FnMut(&Moved) -> bool) {
         let mut found = std::mem::take(&mut self.found);
         found.sort_unstable_by(|one, other| other.cmp(one));
-        for part in found.chunks(self.together()) {
+        for part in found.chunks(self.together().min(ASKED_TOGETHER)) {
             // Asked for each: others write meanwhile, and may have switched tiering off.
             let mut room = self.volume.situation().map_or(0, |situation| situation.volume.spare_room());
             for used in part {

@@ -14,7 +14,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use isotherm_core::trees::Handle;
 use isotherm_gate::Root;
 
 use crate::catalog::{ShareStore, SharedFile};
@@ -48,10 +47,9 @@ impl Dedup {
         Ok(())
     }
 
-    /// The family of a file that shares blocks, and how many of it are here and hold them; none of a file that is not known to.
-    pub(crate) fn family(&self, root: &Root, file: &Handle, changed_ns: i64) -> Option<(i64, usize)> {
-        let (number, files) = self.store.family(file, changed_ns)?;
-        Some((number, files.iter().filter(|file| is_as_it_was(root, file)).count()))
+    /// How many of a family are here and hold the blocks that they share.
+    pub(crate) fn here(&self, root: &Root, family: i64) -> usize {
+        self.store.members(family).iter().filter(|file| is_as_it_was(root, file)).count()
     }
 }
 

@@ -41,10 +41,15 @@ impl<C: Catalog> Engine<C> {
         let mut left = Vec::new();
         for step in steps {
             let used = places(&step);
-            let is_busy = self.work.busy.contains(&step.node) || used.iter().any(|place| self.work.held.contains(place));
+            // One that is left may be about to make room for a later one.
+            let is_held = |place| self.work.held.contains(place) || handing.left.contains(place);
+            let is_busy = self.work.busy.contains(&step.node) || used.iter().any(is_held);
             match self.lane_for(&step, &handing).filter(|lane| !is_busy && handing.is_free_for(*lane, step.node, &used)) {
                 Some(lane) => handing.take(lane, step, used),
-                None => left.push(step.node),
+                None => {
+                    left.push(step.node);
+                    handing.left.extend(used);
+                }
             }
         }
         for (lane, steps) in handing.steps.into_iter().enumerate().filter(|(_, steps)| !steps.is_empty()) {
@@ -95,6 +100,8 @@ struct Handing {
     steps: [Vec<Step>; LANES],
     nodes: [BTreeSet<NodeId>; LANES],
     places: [Places; LANES],
+    /// Places of steps that were left.
+    left: Places,
     /// Of contents in the lane for large ones.
     large_bytes: u64,
 }

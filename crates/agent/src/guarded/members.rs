@@ -17,7 +17,7 @@ use crate::catalog::{CatalogReader, HeatStore, HistoryStore};
 use crate::clock::wall_ms;
 use crate::dedup::Dedup;
 use crate::recall::{Ahead, Candidate, Cold, FetchFailure, FromShare, News, Room, Source, Take, Tell};
-use crate::tiering::{Ground, Kept, cold_files, what_frees};
+use crate::tiering::{Ground, Kept, cold_files, planned};
 use crate::volume::{Errand, StubRules, gate_handle};
 
 /// Between two looks for an endpoint that knows a content.
@@ -137,9 +137,11 @@ impl Room for Members {
         let Ok(space) = self.top.space() else { return Vec::new() };
         let free_percent = grounds.iter().map(|ground| ground.policy.free_percent).max().unwrap_or(0);
         let volume = Volume { total: space.total, free: space.free, unsent: 0, free_percent };
-        let plan = Plan::for_room(volume, bytes, wall_ms(), usize::MAX);
-        let cold = cold_files((&self.top, &grounds), &self.heat, plan, without, go_on);
-        what_frees((&self.top, &self.dedup), cold).0
+        let plan = |more| {
+            let plan = Plan::for_room(volume, bytes.saturating_add(more), wall_ms(), usize::MAX);
+            cold_files((&self.top, &grounds), &self.heat, plan, without, go_on)
+        };
+        planned((&self.top, &self.dedup), bytes, plan).0
     }
 
     fn is_short(&self, freed: u64) -> bool {
@@ -193,16 +195,16 @@ impl Source for Members {
         }
     }
 
-    fn ahead(&self, of: &[(Handle, StubRecord)]) -> Ahead {
+    fn ahead(&self, of: &[(Handle, StubRecord)], errand: &Errand<'_>) -> Ahead {
         let mut sources: Vec<Arc<FromShare>> = self.endpoints().values().map(|member| Arc::clone(&member.source)).collect();
         if sources.len() == 1 {
-            return sources.pop().map_or(Ahead::NOTHING, |source| source.ahead(of));
+            return sources.pop().map_or(Ahead::NOTHING, |source| source.ahead(of, errand));
         }
         let mut ahead = Ahead::default();
         for source in sources {
             let its: Vec<(Handle, StubRecord)> = of.iter().filter(|(file, _)| source.has(file)).cloned().collect();
             if !its.is_empty() {
-                ahead.join(source.ahead(&its));
+                ahead.join(source.ahead(&its, errand));
             }
         }
         ahead

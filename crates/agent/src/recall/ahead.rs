@@ -31,6 +31,11 @@ impl Ahead {
         self.manifests.get(&(file.clone(), record.content)).filter(|manifest| manifest.len() == record.size)
     }
 
+    /// Whether all of a file's content has come.
+    pub(super) fn has(&self, file: &Handle, record: &StubRecord) -> bool {
+        self.manifest(file, record).is_some_and(|manifest| manifest.chunks().all(|(chunk, _)| self.chunks.contains_key(&chunk)))
+    }
+
     /// The bytes of a chunk.
     pub(super) fn chunk(&self, chunk: &ChunkId) -> Option<&Bytes> {
         self.chunks.get(chunk)
@@ -45,7 +50,7 @@ impl Ahead {
 
 impl FromShare {
     /// Fetches contents of these files in two requests, as far as that can be; nothing where a limit makes contents wait, or the service is away.
-    pub(super) fn fetch_ahead(&self, of: &[(Handle, StubRecord)]) -> Ahead {
+    pub(super) fn fetch_ahead(&self, of: &[(Handle, StubRecord)], errand: &Errand<'_>) -> Ahead {
         let mut ahead = Ahead::default();
         if self.content.portion(false).is_some() {
             return ahead;
@@ -65,7 +70,7 @@ impl FromShare {
         }
         let chunks: Vec<ChunkId> = chunks.into_iter().collect();
         let mut take = |chunk, bytes: Option<Bytes>| ahead.chunks.extend(bytes.map(|bytes| (chunk, bytes)));
-        if let Err(away) = self.content.chunks((&chunks, bytes), &mut take, &Errand::OWN) {
+        if let Err(away) = self.content.chunks((&chunks, bytes), &mut take, errand) {
             tracing::debug!(why = away.text, "Contents are not fetched ahead");
         }
         ahead

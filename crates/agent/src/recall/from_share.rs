@@ -170,11 +170,9 @@ impl Source for FromShare {
         errand: &Errand<'_>,
     ) -> Result<(), FetchFailure> {
         let (mut wanted, mut position) = (None, 0);
-        if let Some(manifest) = ahead.manifest(file, record) {
-            let (here, rest): (Vec<Wanted>, Vec<Wanted>) =
-                wanted_of(manifest, units).into_iter().partition(|wanted| ahead.chunk(&wanted.chunk).is_some());
-            here.iter().try_for_each(|wanted| put(wanted, ahead.chunk(&wanted.chunk), take))?;
-            wanted = Some(rest);
+        // All of it or nothing: what remained might be asked of another share than the one that knows it.
+        if let Some(manifest) = ahead.manifest(file, record).filter(|_| ahead.has(file, record)) {
+            return wanted_of(manifest, units).iter().try_for_each(|wanted| put(wanted, ahead.chunk(&wanted.chunk), take));
         }
         loop {
             let begun = match wanted.take() {
@@ -198,8 +196,8 @@ impl Source for FromShare {
         }
     }
 
-    fn ahead(&self, of: &[(Handle, StubRecord)]) -> Ahead {
-        self.fetch_ahead(of)
+    fn ahead(&self, of: &[(Handle, StubRecord)], errand: &Errand<'_>) -> Ahead {
+        self.fetch_ahead(of, errand)
     }
 
     fn is_limited(&self) -> bool {

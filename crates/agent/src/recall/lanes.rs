@@ -145,6 +145,9 @@ impl Lane {
                 self.changed.wait_timeout(state, LOOK).unwrap_or_else(PoisonError::into_inner).0
             };
         };
+        if !state.awaited.is_empty() || !state.wanted.is_empty() {
+            self.changed.notify_one();
+        }
         let is_awaited = fetches.iter().any(|fetch| fetch.is_awaited);
         *state.working(is_awaited) += 1;
         drop(state);
@@ -160,7 +163,8 @@ impl Lane {
         let is_small = |fetch: &Fetch| {
             matches!(&fetch.what, Portion::Rest(present) if present.is_empty()) && fetch.record.size <= SMALL && !fetch.is_awaited
         };
-        let most = TOGETHER.min(1 + state.wanted.len() / self.unawaited_max);
+        // Where a limit makes them wait, whoever opens one would wait for those before it.
+        let most = if (self.is_limited)() { 1 } else { TOGETHER.min(1 + state.wanted.len() / self.unawaited_max) };
         let (mut bytes, mut all) = (first.record.size, vec![first]);
         while all.len() < most
             && is_small(&all[0])

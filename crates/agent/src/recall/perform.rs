@@ -18,7 +18,7 @@ use super::lanes::{Fetch, Lane, Portion, Wanted};
 use super::room::{Room, Turn};
 use super::stream::Streamed;
 use super::{Input, News, RecallProblem, Tell, stub_to_look};
-use crate::volume::{attributes, gate_handle};
+use crate::volume::{Errand, attributes, gate_handle};
 
 /// Between two times at which it is told that a content gets on.
 const TOLD_EVERY: Duration = Duration::from_millis(200);
@@ -30,6 +30,8 @@ const PROBLEMS: usize = 100;
 const FLUSHED_TOGETHER: usize = 64;
 /// A larger one is flushed by itself: others would wait for it. In bytes.
 const FLUSHED_ALONE: u64 = 16 << 20;
+/// Bytes that are flushed before others are told that they are whole.
+const FLUSHED_BYTES: u64 = 32 << 20;
 
 /// One piece of work.
 #[derive(Debug)]
@@ -117,7 +119,7 @@ fn joined(events: impl Iterator<Item = Event>) -> Vec<Event> {
 /// Makes files durable, all together that wait for it, until there can be no more; `alone` takes the large ones.
 pub(super) fn flush(performer: &Performer, queue: &Mutex<Receiver<Handle>>, alone: &Sender<Task>, done: &dyn Fn(Event)) {
     while let Some(files) = next(queue, FLUSHED_TOGETHER) {
-        let flushed = performer.flush(files, alone);
+        let flushed = performer.flush(files, alone, done);
         if !flushed.is_empty() {
             done(Event::Flushed(flushed));
         }
@@ -125,8 +127,8 @@ pub(super) fn flush(performer: &Performer, queue: &Mutex<Receiver<Handle>>, alon
 }
 
 impl Performer {
-    /// Flushes files together; what became of each.
-    fn flush(&self, files: Vec<Handle>, alone: &Sender<Task>) -> Vec<(Handle, Result<(), Failure>)> {
+    /// Flushes files together, some at a time; what became of each that cannot be looked at.
+    fn flush(&self, files: Vec<Handle>, alone: &Sender<Task>, done: &dyn Fn(Event)) -> Vec<(Handle, Result<(), Failure>)> {
         let mut opened = Vec::new();
         let mut flushed = Vec::new();
         for file in files {
@@ -135,14 +137,24 @@ impl Performer {
                     // Those who perform end after this one.
                     let _ = alone.send(Task::Flush(file));
                 }
-                Ok((_, found)) => opened.push((file, found)),
+                Ok((size, found)) => opened.push((file, size, found)),
                 Err(error) => flushed.push((file.clone(), self.told_of_left(&file, Err(error)))),
             }
         }
-        let all: Vec<&StubFile> = opened.iter().map(|(_, found)| found).collect();
-        let results = self.root.sync_files(&all);
-        let ended = opened.iter().zip(results).map(|((file, _), result)| (file.clone(), self.told_of_left(file, result)));
-        flushed.extend(ended);
+        let mut rest = &opened[..];
+        while !rest.is_empty() {
+            let mut bytes = 0;
+            let fits = rest.iter().take_while(|(_, size, _)| {
+                bytes += size;
+                bytes <= FLUSHED_BYTES
+            });
+            let (part, others) = rest.split_at(fits.count().max(1));
+            rest = others;
+            let all: Vec<&StubFile> = part.iter().map(|(_, _, found)| found).collect();
+            let results = self.root.sync_files(&all);
+            let ended = part.iter().zip(results).map(|((file, ..), result)| (file.clone(), self.told_of_left(file, result)));
+            done(Event::Flushed(ended.collect()));
+        }
         flushed
     }
 
@@ -278,14 +290,44 @@ impl Performer {
 
     /// Fetches contents, several only if they are small; `done` hears how they get on, and of their end.
     pub(super) fn fetch(&self, fetches: Vec<Fetch>, lane: &Lane, done: &(dyn Fn(Event) + Sync)) {
+        let told = Mutex::new(None::<Instant>);
+        let progress = || {
+            let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+            if told.is_none_or(|at| at.elapsed() >= TOLD_EVERY) {
+                *told = Some(Instant::now());
+                lane.note_progress();
+                done(Event::Progress(fetches.iter().map(|fetch| fetch.file.clone()).collect()));
+            }
+        };
         // Their turn has come.
-        lane.note_progress();
-        done(Event::Progress(fetches.iter().map(|fetch| fetch.file.clone()).collect()));
+        progress();
         let ahead = match &fetches[..] {
             [_] => Ahead::NOTHING,
-            all => self.source.ahead(&all.iter().map(|fetch| (fetch.file.clone(), fetch.record)).collect::<Vec<_>>()),
+            all => {
+                let of: Vec<(Handle, StubRecord)> = all.iter().map(|fetch| (fetch.file.clone(), fetch.record)).collect();
+                let errand = Errand {
+                    go_on: &|| all.iter().any(|fetch| fetch.wanted.is()),
+                    is_awaited: &|| all.iter().any(|fetch| self.is_urgent(&fetch.file)),
+                    heard: &progress,
+                };
+                self.source.ahead(&of, &errand)
+            }
         };
-        let filled: Vec<_> = fetches.into_iter().filter_map(|fetch| self.fetch_one(fetch, &ahead, lane, done)).collect();
+        let (mut filled, mut told) = (Vec::new(), Instant::now());
+        for (at, fetch) in fetches.into_iter().enumerate() {
+            // What did not come with the others waits for its own turn, or they would wait for it. One is always done.
+            if at > 0 && !ahead.has(&fetch.file, &fetch.record) {
+                let is_awaited = self.is_urgent(&fetch.file);
+                lane.give(Fetch { is_awaited, ..fetch });
+                continue;
+            }
+            let is_awaited = self.is_awaited(&fetch.file);
+            filled.extend(self.fetch_one(fetch, &ahead, lane, done));
+            if !filled.is_empty() && (is_awaited || told.elapsed() >= TOLD_EVERY) {
+                done(Event::Filled(std::mem::take(&mut filled)));
+                told = Instant::now();
+            }
+        }
         if !filled.is_empty() {
             done(Event::Filled(filled));
         }

@@ -30,7 +30,7 @@ pub trait Source: Send + Sync + std::fmt::Debug {
     ) -> Result<(), FetchFailure>;
 
     /// Fetches small contents that are about to be asked for, all at once; none, or a part, where that cannot be.
-    fn ahead(&self, _of: &[(Handle, StubRecord)]) -> Ahead {
+    fn ahead(&self, _of: &[(Handle, StubRecord)], _errand: &Errand<'_>) -> Ahead {
         Ahead::default()
     }
 

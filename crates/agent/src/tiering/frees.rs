@@ -21,10 +21,12 @@ pub(crate) struct Frees {
 }
 
 /// Files that share blocks, of which some go.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Family {
     /// How many stay.
     stay: usize,
+    /// There are several.
+    is_known: bool,
     /// Where on the volume the blocks are that those which go share.
     blocks: Vec<Range<u64>>,
 }
@@ -36,6 +38,12 @@ struct Freed {
     bytes: u64,
     /// The family with which it shares most of its blocks.
     family: Option<i64>,
+}
+
+impl Family {
+    fn new(members: usize) -> Self {
+        Self { stay: members, is_known: members > 1, blocks: Vec::new() }
+    }
 }
 
 impl Frees {
@@ -53,12 +61,13 @@ impl Frees {
         let (all, shared) = blocks_of(root, &going.file).unwrap_or((going.record.size, Vec::new()));
         let of_others = len(&shared).min(all);
         let mut freed = Freed { bytes: all - of_others, family: None };
-        let family = if shared.is_empty() { None } else { dedup.family(root, &going.file, going.print.changed.0) };
-        if let Some((number, members)) = family {
-            let family = self.families.entry(number).or_insert_with(|| Family { stay: members, ..Family::default() });
+        let family = if shared.is_empty() { None } else { dedup.store.family(&going.file, going.print.changed.0) };
+        if let Some(number) = family {
+            let family = self.families.entry(number).or_insert_with(|| Family::new(dedup.here(root, number)));
             family.stay = family.stay.saturating_sub(1);
             family.blocks.extend(shared);
-            if family.stay == 0 {
+            // One that is alone shares with somebody who is not known, such as a snapshot.
+            if family.stay == 0 && family.is_known {
                 freed.bytes += len(&merged(std::mem::take(&mut family.blocks)));
             }
             freed.family = (of_others > all / 2).then_some(number);
@@ -95,12 +104,41 @@ fn merged(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
     merged
 }
 
+/// How often more is planned because what was planned shares its blocks with files that stay. Each time twice as much.
+const PLANS: usize = 12;
+
+/// What goes, so that so many bytes get really free: `plan` gives the coldest files with so many bytes more than are needed. Files that share
+/// their blocks go only together, so more are planned until they are. Each with how much it frees; and those that would go for space in vain.
+pub(crate) fn planned(
+    (root, dedup): (&Root, &Dedup),
+    needed: u64,
+    mut plan: impl FnMut(u64) -> Vec<Cold>,
+) -> (Vec<Cold>, Vec<Cold>) {
+    let mut cold = plan(0);
+    if !root.supports_reflink() {
+        return (cold, Vec::new());
+    }
+    let mut more = needed;
+    for _ in 0..PLANS {
+        let (count, nominal) = (cold.len(), cold.iter().map(|cold| cold.bytes).sum::<u64>());
+        let (going, in_vain) = what_frees((root, dedup), cold);
+        let frees = going.iter().map(|cold| cold.bytes).sum::<u64>();
+        // Where less was found than was asked for, there is no more.
+        if frees >= needed || nominal < needed {
+            return (going, in_vain);
+        }
+        more = more.saturating_mul(2).max(1);
+        cold = plan(more);
+        if cold.len() <= count {
+            break;
+        }
+    }
+    what_frees((root, dedup), cold)
+}
+
 /// Those of a plan with which something gets free, each with how much that is; and those that would go for space in vain, because files
 /// with the same blocks stay.
-pub(crate) fn what_frees((root, dedup): (&Root, &Dedup), mut plan: Vec<Cold>) -> (Vec<Cold>, Vec<Cold>) {
-    if !root.supports_reflink() {
-        return (plan, Vec::new());
-    }
+fn what_frees((root, dedup): (&Root, &Dedup), mut plan: Vec<Cold>) -> (Vec<Cold>, Vec<Cold>) {
     let mut frees = Frees::default();
     let freed: Vec<Freed> = plan.iter().map(|cold| frees.add((root, dedup), &cold.candidate)).collect();
     plan.iter_mut().zip(&freed).for_each(|(cold, freed)| cold.bytes = freed.bytes);

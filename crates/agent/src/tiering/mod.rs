@@ -14,7 +14,7 @@ mod uses;
 
 pub(crate) use cold::{Ground, by_times, cold_files};
 pub(crate) use filler::expected;
-pub(crate) use frees::{Frees, what_frees};
+pub(crate) use frees::{Frees, planned};
 pub(crate) use kept::Kept;
 pub(crate) use outlook::{outlook, outlook_of_stub};
 pub(crate) use runner::{Runner, Situation};

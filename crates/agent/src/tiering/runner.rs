@@ -15,7 +15,7 @@ use isotherm_core::trees::Handle;
 
 use super::cold::{Ground, cold_files};
 use super::filler::fill;
-use super::frees::what_frees;
+use super::frees::planned;
 use super::uses::listen;
 use crate::clock::wall_ms;
 use crate::dedup;
@@ -185,14 +185,16 @@ impl Turn {
     }
 
     fn tier(&mut self, volume: &Arc<GuardedVolume>, situation: &Situation) {
-        let plan = Plan::new(situation.volume, wall_ms(), PLANNED);
         let ends = Arc::clone(&self.ends);
         let go_on = || !ends.load(Ordering::Relaxed);
         let begun = Instant::now();
         self.stuck.retain(|_, until| Instant::now() < *until);
         let stuck: BTreeSet<Handle> = self.stuck.keys().cloned().collect();
-        let cold = cold_files((volume.root(), &situation.grounds), volume.heat(), plan, &stuck, &go_on);
-        let (cold, in_vain) = what_frees((volume.root(), volume.dedup()), cold);
+        let plan = |more| {
+            let plan = Plan::new(situation.volume, wall_ms(), PLANNED).with_more(more);
+            cold_files((volume.root(), &situation.grounds), volume.heat(), plan, &stuck, &go_on)
+        };
+        let (cold, in_vain) = planned((volume.root(), volume.dedup()), situation.volume.needed(), plan);
         in_vain.iter().for_each(|cold| self.leave_alone(cold, &NotTiered::Shared));
         self.took = begun.elapsed();
         let (mut files, mut bytes) = (0, 0);

@@ -105,6 +105,24 @@ fn equal_contents_share_space_and_stay_files_of_their_own() {
     }
 }
 
+/// Files of the same length, each with the days since it was used and the number of its content, of which the first two share. Then half a
+/// file more than is free is asked for.
+fn room_is_needed(office: &Office, files: &[(u64, &str, u64)]) {
+    let (here, large) = (office.guarded(), 3 * LEN);
+    office.set(&["--free-space", "0%", "--grace", "0s"]);
+    for (days, name, content) in files {
+        fs::write(here.join(name), text(*content, large)).unwrap();
+        let then = SystemTime::now() - Duration::from_secs(days * 24 * 3_600);
+        File::options().write(true).open(here.join(name)).unwrap().set_times(FileTimes::new().set_modified(then)).unwrap();
+    }
+    office.settle();
+    until("the twins share", || shared(office) >= large as u64);
+    let found = rustix::fs::statvfs(&here).unwrap();
+    let total = found.f_blocks * found.f_frsize;
+    let percent = ((free(office) + large as u64 / 2) * 100 / total + 1).to_string();
+    office.set(&["--free-space", &percent]);
+}
+
 // semantics.md#deduplication
 /// Where room is needed, a file goes with which something gets free: not the coldest one if all its blocks are those of a file in use.
 #[test]
@@ -112,23 +130,25 @@ fn what_would_free_nothing_stays() {
     for fs in SHARING {
         let Some(office) = Office::open(fs) else { return };
         let here = office.guarded();
-        office.set(&["--free-space", "0%", "--grace", "0s"]);
-        let large = 3 * LEN;
-        for (days, name, content) in [(0, "used", 1), (90, "twin", 1), (20, "cold", 2), (1, "warm", 3)] {
-            fs::write(here.join(name), text(content, large)).unwrap();
-            let then = SystemTime::now() - Duration::from_secs(days * 24 * 3_600);
-            File::options().write(true).open(here.join(name)).unwrap().set_times(FileTimes::new().set_modified(then)).unwrap();
-        }
-        office.settle();
-        until("the twins share", || shared(&office) >= large as u64);
-        let found = rustix::fs::statvfs(&here).unwrap();
-        let total = found.f_blocks * found.f_frsize;
-        // Half a file more than is free.
-        let percent = ((free(&office) + large as u64 / 2) * 100 / total + 1).to_string();
-        office.set(&["--free-space", &percent]);
+        room_is_needed(&office, &[(0, "used", 1), (90, "twin", 1), (20, "cold", 2), (1, "warm", 3)]);
         until("room is made", || blocks(&here.join("cold")) == 0);
         office.settle();
         assert!(blocks(&here.join("twin")) > 0 && blocks(&here.join("used")) > 0, "on {}", fs.name());
+        assert_eq!(office.problems(), [] as [Value; 0]);
+    }
+}
+
+// semantics.md#deduplication
+/// Copies that nobody uses go together, before what was used later, although one of them alone would have been enough by its length.
+#[test]
+fn copies_that_nobody_uses_go_together() {
+    for fs in SHARING {
+        let Some(office) = Office::open(fs) else { return };
+        let here = office.guarded();
+        room_is_needed(&office, &[(90, "copy", 1), (60, "another", 1), (20, "cool", 2), (1, "warm", 3)]);
+        until("room is made", || blocks(&here.join("copy")) + blocks(&here.join("another")) == 0);
+        office.settle();
+        assert!(blocks(&here.join("cool")) > 0 && blocks(&here.join("warm")) > 0, "on {}", fs.name());
         assert_eq!(office.problems(), [] as [Value; 0]);
     }
 }

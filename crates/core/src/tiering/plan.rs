@@ -45,6 +45,13 @@ impl<T: Ord> Plan<T> {
         Self { volume, now_ms, limit, aged: Vec::new(), coldest, is_urgent: false }
     }
 
+    /// The same for so many bytes more, of what is cold.
+    #[must_use]
+    pub fn with_more(self, bytes: u64) -> Self {
+        let coldest = Coldest::freeing(self.volume.needed().saturating_add(bytes), self.limit);
+        Self { coldest, ..self }
+    }
+
     /// For so many bytes that somebody waits for, whatever is to stay free. Nothing goes for its age alone.
     #[must_use]
     pub fn for_room(volume: Volume, bytes: u64, now_ms: u64, limit: usize) -> Self {

@@ -74,19 +74,35 @@ const FLUSHED_ONE_BY_ONE: usize = 32;
 /// From how many files on a file more in the journal costs less than a flush of the device for each.
 const FLUSHED_TOGETHER: usize = 3;
 
+/// The inode of an ext4's journal, as `mke2fs` makes it.
+const JOURNAL_INODE: u32 = 8;
+
 /// Whether one journal holds all changes of metadata in the order in which they were made: then what is durable of the last is
 /// durable of all. XFS always has one, ext4 may have none, and btrfs makes a log of its own for each file.
 fn journals_in_order(fs: FsKind, dev: u64) -> bool {
     let (major, minor) = (rustix::fs::major(dev), rustix::fs::minor(dev));
     let journal_of = || {
         let device = std::fs::canonicalize(format!("/sys/dev/block/{major}:{minor}")).ok()?;
-        std::fs::read_to_string(Path::new("/sys/fs/ext4").join(device.file_name()?).join("journal_task")).ok()
+        let name = device.file_name()?;
+        // One on another device has another name: its flush need not be that of the contents' device.
+        let inner = format!("{}-{JOURNAL_INODE}", name.to_str()?.replace('/', "!"));
+        Path::new("/proc/fs/jbd2").join(inner).exists().then_some(())?;
+        std::fs::read_to_string(Path::new("/sys/fs/ext4").join(name).join("journal_task")).ok()
     };
     match fs {
-        FsKind::Xfs => true,
+        // Its flush is not that of files on a device of their own.
+        FsKind::Xfs => !has_realtime_device(major, minor),
         FsKind::Ext4 => journal_of().is_some_and(|task| task.trim().parse::<u32>().is_ok()),
         _ => false,
     }
+}
+
+/// Whether an XFS has a device beside, on which contents of some files are; also where that cannot be told.
+fn has_realtime_device(major: u32, minor: u32) -> bool {
+    let Ok(mounts) = std::fs::read_to_string("/proc/self/mountinfo") else { return true };
+    let device = format!("{major}:{minor}");
+    let of_it = mounts.lines().filter(|line| line.split(' ').nth(2) == Some(device.as_str()));
+    of_it.filter_map(|line| line.rsplit(' ').next()).any(|options| options.split(',').any(|option| option.starts_with("rtdev=")))
 }
 
 /// An open endpoint root.
