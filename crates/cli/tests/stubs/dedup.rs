@@ -105,8 +105,8 @@ fn equal_contents_share_space_and_stay_files_of_their_own() {
     }
 }
 
-/// Files of the same length, each with the days since it was used and the number of its content, of which the first two share. Then half a
-/// file more than is free is asked for.
+/// Files of the same length, the coldest first, each with its days and the number of its content; two have the same. Then half a file more
+/// than is free is asked for.
 fn room_is_needed(office: &Office, files: &[(u64, &str, u64)]) {
     let (here, large) = (office.guarded(), 3 * LEN);
     office.set(&["--free-space", "0%", "--grace", "0s"]);
@@ -130,7 +130,7 @@ fn what_would_free_nothing_stays() {
     for fs in SHARING {
         let Some(office) = Office::open(fs) else { return };
         let here = office.guarded();
-        room_is_needed(&office, &[(0, "used", 1), (90, "twin", 1), (20, "cold", 2), (1, "warm", 3)]);
+        room_is_needed(&office, &[(90, "twin", 1), (20, "cold", 2), (1, "warm", 3), (0, "used", 1)]);
         until("room is made", || blocks(&here.join("cold")) == 0);
         office.settle();
         assert!(blocks(&here.join("twin")) > 0 && blocks(&here.join("used")) > 0, "on {}", fs.name());
