@@ -5,6 +5,7 @@
 
 mod native;
 mod office;
+mod peers;
 mod stubs;
 
 use std::path::{Path, PathBuf};
@@ -17,12 +18,14 @@ use crate::{packages, product};
 use office::Office;
 
 pub(super) const HELP: &str = "\
-cargo xtask bench tiering [--rounds N] [--files N] [--fs ext4|xfs]... [--native] [--dir DIR]
+cargo xtask bench tiering [--rounds N] [--files N] [--fs ext4|xfs]... [--native] [--peers] [--pairs N] [--dir DIR]
 
   --rounds N   worlds that are measured, one after the other (3)
   --files N    files that come as stubs in each (20000)
   --fs NAME    one file system; repeat it for more (ext4 and xfs)
   --native     only what is done with files that are here
+  --peers      the same work on files that are here with JuiceFS, an rclone mount and a FUSE passthrough, if root can get them
+  --pairs N    pairs of runs of each work with files that are here (9)
   --dir DIR    where images and service are; the disk that is measured (target/bench)
 
 Needs root. Writes a table to standard output, and it and JSON to bench/results/tiering.
@@ -34,6 +37,8 @@ struct Options {
     files: usize,
     file_systems: Vec<String>,
     native_only: bool,
+    peers: bool,
+    pairs: usize,
     dir: PathBuf,
 }
 
@@ -56,11 +61,11 @@ pub(super) fn run(root: &Path, arguments: &[String]) -> Result<()> {
         for fs in &options.file_systems {
             for guard in GUARDS {
                 let folder = options.dir.join(format!("tiering-{}-{round}-{fs}-{guard}", std::process::id()));
-                let outcome = measure(&binary, &folder, (fs, guard), &options, &mut rows);
+                let outcome = measure((root, &binary, &folder), (fs, guard), &options, &mut rows);
                 if let Err(error) = &outcome {
                     rows.note(format!("round {round}, {fs}, {guard} broke off: {error:#}"));
                 }
-                let kept = rows.keep(root, options.result_name(), &title);
+                let kept = rows.keep(root, &options.result_name(), &title);
                 std::fs::remove_dir_all(&folder).ok();
                 outcome.and(kept).with_context(|| format!("Round {round}, {fs}, {guard}"))?;
             }
@@ -70,9 +75,18 @@ pub(super) fn run(root: &Path, arguments: &[String]) -> Result<()> {
     Ok(())
 }
 
-fn measure(binary: &Path, folder: &Path, (fs, guard): (&str, &str), options: &Options, rows: &mut Rows) -> Result<()> {
+fn measure(
+    (root, binary, folder): (&Path, &Path, &Path),
+    (fs, guard): (&str, &str),
+    options: &Options,
+    rows: &mut Rows,
+) -> Result<()> {
     let mut office = Office::open(binary, folder, fs, guard)?;
-    native::measure(&office, rows)?;
+    native::measure(&office, options.pairs, rows)?;
+    // Nobody asks about their files.
+    if guard == GUARDS[0] && options.peers {
+        peers::measure(root, &office, options.pairs, rows)?;
+    }
     // How contents come and go does not depend on how files are asked about.
     if guard == GUARDS[0] && !options.native_only {
         stubs::measure(&mut office, options.files, rows)?;
@@ -81,14 +95,25 @@ fn measure(binary: &Path, folder: &Path, (fs, guard): (&str, &str), options: &Op
 }
 
 impl Options {
-    fn result_name(&self) -> &'static str {
-        if self.native_only { "tiering-native" } else { "tiering" }
+    fn result_name(&self) -> String {
+        let mut name = "tiering".to_owned();
+        for (is_so, word) in [(self.native_only, "-native"), (self.peers, "-peers")] {
+            name += if is_so { word } else { "" };
+        }
+        name
     }
 }
 
 fn parse(root: &Path, arguments: &[String]) -> Result<Options> {
-    let mut options =
-        Options { rounds: 3, files: 20_000, file_systems: Vec::new(), native_only: false, dir: root.join("target/bench") };
+    let mut options = Options {
+        rounds: 3,
+        files: 20_000,
+        file_systems: Vec::new(),
+        native_only: false,
+        peers: false,
+        pairs: 9,
+        dir: root.join("target/bench"),
+    };
     let mut arguments = arguments.iter();
     while let Some(flag) = arguments.next() {
         let mut value = || arguments.next().with_context(|| format!("{flag} needs a value\n\n{HELP}"));
@@ -97,6 +122,8 @@ fn parse(root: &Path, arguments: &[String]) -> Result<Options> {
             "--files" => options.files = value()?.parse()?,
             "--fs" => options.file_systems.push(value()?.clone()),
             "--native" => options.native_only = true,
+            "--peers" => options.peers = true,
+            "--pairs" => options.pairs = value()?.parse::<usize>()?.max(1),
             "--dir" => options.dir = PathBuf::from(value()?),
             other => bail!("Nothing is called {other:?} here\n\n{HELP}"),
         }

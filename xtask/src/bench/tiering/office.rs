@@ -77,6 +77,11 @@ impl Office {
         Ok(())
     }
 
+    /// Where all of it is.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// The volume that nobody guards.
     pub(super) fn bare(&self) -> PathBuf {
         self.folder.join("bare")
