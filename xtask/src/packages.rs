@@ -51,6 +51,10 @@ pub(crate) const FOR_TESTS: &[Package] = &[
     package("qemu-utils", &["qemu-img"]),
     package("samba", &["smbd"]),
     package("smbclient", &["smbclient"]),
+    // They read everything.
+    package("clamav", &["clamscan"]),
+    package("plocate", &["updatedb.plocate", "plocate"]),
+    package("restic", &["restic"]),
     // Holds up system calls of the exerciser.
     package("strace", &["strace"]),
 ];
