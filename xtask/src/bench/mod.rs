@@ -14,6 +14,7 @@ mod sync;
 mod syncthing;
 mod tiering;
 mod world;
+mod year;
 
 use std::path::{Path, PathBuf};
 
@@ -56,11 +57,12 @@ Writes a table to standard output, and it and JSON to bench/results/, in files n
 
 /// Runs a benchmark.
 pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<()> {
-    let (what, rest) = arguments.split_first().context("Say what to measure: sync or tiering")?;
+    let (what, rest) = arguments.split_first().context("Say what to measure: sync, tiering or year")?;
     match what.as_str() {
         "sync" => {}
         "tiering" => return tiering::run(root, rest),
-        _ => bail!("Nothing is called {what:?} here\n\n{HELP}\n{}", tiering::HELP),
+        "year" => return year::run(root, rest),
+        _ => bail!("Nothing is called {what:?} here\n\n{HELP}\n{}\n{}", tiering::HELP, year::HELP),
     }
     let options = parse(root, rest)?;
     let binary = product::released(root)?;

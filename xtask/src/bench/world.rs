@@ -26,7 +26,7 @@ impl Drop for Running {
 
 impl Running {
     pub(super) fn stop(&mut self) {
-        if !matches!(self.0.try_wait(), Ok(None)) {
+        if !self.is_alive() {
             // It has ended: its number may be another program's by now.
             return;
         }
@@ -37,12 +37,17 @@ impl Running {
             self.0.kill().ok();
         }
         let asked_at = Instant::now();
-        while matches!(self.0.try_wait(), Ok(None)) && asked_at.elapsed() < ENDING {
+        while self.is_alive() && asked_at.elapsed() < ENDING {
             std::thread::sleep(Duration::from_millis(10)); // tidy: wait for a program to end
         }
         // Of no effect on one that has ended.
         self.0.kill().ok();
         self.0.wait().ok();
+    }
+
+    /// Whether it has not ended by itself.
+    pub(super) fn is_alive(&mut self) -> bool {
+        matches!(self.0.try_wait(), Ok(None))
     }
 
     /// Starts a program that says what it has to say into a file.

@@ -28,6 +28,7 @@ mod power;
 mod program;
 mod programs;
 mod room;
+mod storm;
 mod streams;
 mod sync;
 mod texts;

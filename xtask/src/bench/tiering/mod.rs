@@ -3,8 +3,11 @@
 //! Each round makes, for each file system, a guarded volume and one like it that nobody guards, on loop devices. Work on files that are
 //! here is done on both in turn, and what is shown is the ratio of pairs; so a busy machine slows both.
 
+mod get;
+mod namespace;
 mod native;
 mod office;
+mod peers;
 mod stubs;
 
 use std::path::{Path, PathBuf};
@@ -17,24 +20,43 @@ use crate::{packages, product};
 use office::Office;
 
 pub(super) const HELP: &str = "\
-cargo xtask bench tiering [--rounds N] [--files N] [--fs ext4|xfs]... [--native] [--dir DIR]
+cargo xtask bench tiering [--rounds N] [--files N] [--fs ext4|xfs]... [--native] [--namespace] [--opened] [--peers] [--pairs N]
+                    [--dir DIR]
 
   --rounds N   worlds that are measured, one after the other (3)
   --files N    files that come as stubs in each (20000)
   --fs NAME    one file system; repeat it for more (ext4 and xfs)
   --native     only what is done with files that are here
+  --namespace  only what many files cost: as whole ones that are planned for, as stubs that come, and when a gate arms; for a million
+               there have to be 14 GiB
+  --opened     only what somebody waits for who opens a file that is not here
+  --peers      the same work on files that are here with JuiceFS, an rclone mount and a FUSE passthrough, if root can get them
+  --pairs N    pairs of runs of each work with files that are here (9)
   --dir DIR    where images and service are; the disk that is measured (target/bench)
 
 Needs root. Writes a table to standard output, and it and JSON to bench/results/tiering.
 ";
+
+/// Files that come as stubs, if nothing else is asked for.
+const FILES: usize = 20_000;
 
 /// What to run.
 struct Options {
     rounds: usize,
     files: usize,
     file_systems: Vec<String>,
-    native_only: bool,
+    only: Option<Only>,
+    peers: bool,
+    pairs: usize,
     dir: PathBuf,
+}
+
+/// A part of what can be measured.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Only {
+    Native,
+    Namespace,
+    Opened,
 }
 
 /// How a volume is guarded, in the order in which it is measured.
@@ -56,11 +78,11 @@ pub(super) fn run(root: &Path, arguments: &[String]) -> Result<()> {
         for fs in &options.file_systems {
             for guard in GUARDS {
                 let folder = options.dir.join(format!("tiering-{}-{round}-{fs}-{guard}", std::process::id()));
-                let outcome = measure(&binary, &folder, (fs, guard), &options, &mut rows);
+                let outcome = measure((root, &binary, &folder), (fs, guard), &options, &mut rows);
                 if let Err(error) = &outcome {
                     rows.note(format!("round {round}, {fs}, {guard} broke off: {error:#}"));
                 }
-                let kept = rows.keep(root, options.result_name(), &title);
+                let kept = rows.keep(root, &options.result_name(), &title);
                 std::fs::remove_dir_all(&folder).ok();
                 outcome.and(kept).with_context(|| format!("Round {round}, {fs}, {guard}"))?;
             }
@@ -70,25 +92,59 @@ pub(super) fn run(root: &Path, arguments: &[String]) -> Result<()> {
     Ok(())
 }
 
-fn measure(binary: &Path, folder: &Path, (fs, guard): (&str, &str), options: &Options, rows: &mut Rows) -> Result<()> {
-    let mut office = Office::open(binary, folder, fs, guard)?;
-    native::measure(&office, rows)?;
+fn measure(
+    (root, binary, folder): (&Path, &Path, &Path),
+    (fs, guard): (&str, &str),
+    options: &Options,
+    rows: &mut Rows,
+) -> Result<()> {
+    let is_first = guard == GUARDS[0];
     // How contents come and go does not depend on how files are asked about.
-    if guard == GUARDS[0] && !options.native_only {
-        stubs::measure(&mut office, options.files, rows)?;
+    if !is_first && matches!(options.only, Some(Only::Namespace | Only::Opened)) {
+        return Ok(());
+    }
+    let mut office = Office::open(binary, folder, fs, guard)?;
+    match options.only {
+        Some(Only::Namespace) => return namespace::guarded_first(&mut office, options.files, rows),
+        Some(Only::Opened) => return stubs::opened(&office, &product::getter(root)?, rows),
+        Some(Only::Native) | None => native::measure(&office, options.pairs, rows)?,
+    }
+    // Nobody asks about their files.
+    if is_first && options.peers {
+        peers::measure(root, &office, options.pairs, rows)?;
+    }
+    if is_first && options.only.is_none() {
+        stubs::measure(&mut office, &product::getter(root)?, options.files, rows)?;
     }
     Ok(())
 }
 
 impl Options {
-    fn result_name(&self) -> &'static str {
-        if self.native_only { "tiering-native" } else { "tiering" }
+    fn result_name(&self) -> String {
+        let mut name = match self.only {
+            None => "tiering",
+            Some(Only::Native) => "tiering-native",
+            Some(Only::Namespace) => "tiering-namespace",
+            Some(Only::Opened) => "tiering-opened",
+        }
+        .to_owned();
+        if self.files != FILES {
+            name += &format!("-{}", self.files);
+        }
+        name + if self.peers { "-peers" } else { "" }
     }
 }
 
 fn parse(root: &Path, arguments: &[String]) -> Result<Options> {
-    let mut options =
-        Options { rounds: 3, files: 20_000, file_systems: Vec::new(), native_only: false, dir: root.join("target/bench") };
+    let mut options = Options {
+        rounds: 3,
+        files: FILES,
+        file_systems: Vec::new(),
+        only: None,
+        peers: false,
+        pairs: 9,
+        dir: root.join("target/bench"),
+    };
     let mut arguments = arguments.iter();
     while let Some(flag) = arguments.next() {
         let mut value = || arguments.next().with_context(|| format!("{flag} needs a value\n\n{HELP}"));
@@ -96,7 +152,11 @@ fn parse(root: &Path, arguments: &[String]) -> Result<Options> {
             "--rounds" => options.rounds = value()?.parse()?,
             "--files" => options.files = value()?.parse()?,
             "--fs" => options.file_systems.push(value()?.clone()),
-            "--native" => options.native_only = true,
+            "--native" => options.only = Some(Only::Native),
+            "--namespace" => options.only = Some(Only::Namespace),
+            "--opened" => options.only = Some(Only::Opened),
+            "--peers" => options.peers = true,
+            "--pairs" => options.pairs = value()?.parse::<usize>()?.max(1),
             "--dir" => options.dir = PathBuf::from(value()?),
             other => bail!("Nothing is called {other:?} here\n\n{HELP}"),
         }

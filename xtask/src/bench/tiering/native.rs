@@ -1,4 +1,4 @@
-//! Work on files that are here, on the guarded volume and on the bare one in turn.
+//! Work on files that are here, on the guarded volume and on the bare one in turn; other products do the same.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
@@ -12,10 +12,8 @@ use super::super::data::{Noise, large_file};
 use super::super::rows::Rows;
 use super::office::{Office, done};
 
-/// Pairs of runs of each work; what is shown of a round is their median.
-const PAIRS: usize = 9;
 /// Small files that are opened, looked at and read.
-const SMALL: usize = 2_000;
+pub(super) const SMALL: usize = 2_000;
 /// The large file, in MiB: it stays in memory, so that disks are not what is measured.
 const LARGE_MIB: u64 = 256;
 /// What the guarded side takes part in.
@@ -28,7 +26,7 @@ const RUN: Duration = Duration::from_millis(250);
 /// A kind of work: what it is called, what is asked for with each guard, and one turn of it, given the folder and the turn's number.
 type Work = (&'static str, [&'static str; 2], fn(&Place, u64) -> Result<()>);
 
-const WORKS: [Work; 7] = [
+pub(super) const WORKS: [Work; 7] = [
     ("read 4 KiB", [">= 0.95", ">= 0.7"], |place, turn| {
         let mut page = [0; PAGE];
         Ok(place.large.read_exact_at(&mut page, place.page(turn))?)
@@ -54,15 +52,16 @@ const WORKS: [Work; 7] = [
     }),
 ];
 
-struct Place {
+/// The files that are worked on, in one place.
+pub(super) struct Place {
     folder: PathBuf,
     large: File,
     small: Vec<PathBuf>,
 }
 
 impl Place {
-    fn new(folder: &Path) -> Result<Self> {
-        let folder = folder.join("native");
+    pub(super) fn new(folder: &Path) -> Result<Self> {
+        let folder = folder.join(GROUP);
         fs::create_dir_all(&folder)?;
         large_file(&folder.join("large"), LARGE_MIB, 3)?;
         let small: Vec<PathBuf> = (0..SMALL).map(|at| folder.join(format!("small-{at}"))).collect();
@@ -88,7 +87,7 @@ fn stubs(office: &Office) -> Result<()> {
     office.synced()
 }
 
-pub(super) fn measure(office: &Office, rows: &mut Rows) -> Result<()> {
+pub(super) fn measure(office: &Office, pairs: usize, rows: &mut Rows) -> Result<()> {
     office.share(GROUP)?;
     office.guard(GROUP)?;
     let folders = [office.bare().join(GROUP), office.guarded(GROUP)];
@@ -96,61 +95,74 @@ pub(super) fn measure(office: &Office, rows: &mut Rows) -> Result<()> {
     // Some are stubs there, as on any such volume.
     stubs(office)?;
     let guard = usize::from(office.guard == "filesystem");
-    for (name, targets, work) in WORKS {
-        let ratio = ratio(|side, turns| {
-            for turn in 0..turns {
-                work(&places[side], turn)?;
-            }
-            Ok(())
-        })?;
-        rows.add(format!("{name}, {} by {}", office.fs, office.guard), "of bare", targets[guard], ratio);
+    for work @ (name, targets, _) in WORKS {
+        rows.add(
+            format!("{name}, {} by {}", office.fs, office.guard),
+            "of bare",
+            targets[guard],
+            ratio(work, places.each_ref(), pairs)?,
+        );
     }
     // Else the agent reads what was written while the next is measured.
     office.synced()?;
-    let source = Path::new("/usr/share/doc");
-    let [bare, guarded] = folders.map(|folder| folder.join("copied"));
-    let mut ratios = Vec::new();
-    for turn in 0..4 {
-        let mut took = [0.0; 2];
-        for at in [turn % 2, 1 - turn % 2] {
-            let (to, begun) = ([&bare, &guarded][at], Instant::now());
-            done(Command::new("cp").arg("-a").arg(source).arg(to))?;
-            took[at] = begun.elapsed().as_secs_f64();
-        }
-        ratios.push(took[0] / took[1]);
-        fs::remove_dir_all(&bare)?;
-        fs::remove_dir_all(&guarded)?;
-        office.synced()?;
-    }
-    rows.add(format!("cp -a of documents, {} by {}", office.fs, office.guard), "of bare", "", middle(ratios));
+    let copied = copied(&folders, 2, &|| office.synced())?;
+    rows.add(format!("cp -a of documents, {} by {}", office.fs, office.guard), "of bare", "", copied);
     Ok(())
 }
 
-/// How fast the guarded side (1) is, of the bare one (0): the median of pairs.
-fn ratio(mut run: impl FnMut(usize, u64) -> Result<()>) -> Result<f64> {
-    let mut time = |side, turns| -> Result<f64> {
+/// How fast a real tree is copied to the second folder, of the first: the median of so many pairs in each order.
+pub(super) fn copied(folders: &[PathBuf; 2], pairs: usize, settled: &dyn Fn() -> Result<()>) -> Result<f64> {
+    let source = Path::new("/usr/share/doc");
+    let copies = [0, 1].map(|side: usize| folders[side].join("copied"));
+    let mut ratios = Vec::new();
+    for turn in 0..2 * pairs {
+        let mut took = [0.0; 2];
+        for at in [turn % 2, 1 - turn % 2] {
+            let begun = Instant::now();
+            done(Command::new("cp").arg("-a").arg(source).arg(&copies[at]))?;
+            took[at] = begun.elapsed().as_secs_f64();
+        }
+        ratios.push(took[0] / took[1]);
+        copies.iter().try_for_each(fs::remove_dir_all)?;
+        settled()?;
+    }
+    Ok(middle(ratios))
+}
+
+/// How fast the second side is, of the first: the median of pairs.
+pub(super) fn ratio((_, _, work): Work, places: [&Place; 2], pairs: usize) -> Result<f64> {
+    let run = |side: usize, turns: u64| -> Result<f64> {
         let begun = Instant::now();
-        run(side, turns)?;
+        (0..turns).try_for_each(|turn| work(places[side], turn))?;
         Ok(begun.elapsed().as_secs_f64())
     };
-    // So many turns that a run is long enough, and everything is in memory.
+    let mut turns = [long_enough(|turns| run(0, turns))?, long_enough(|turns| run(1, turns))?];
+    // The same work for both, unless one of them would take minutes for it.
+    if turns[1] >= turns[0] / 8 {
+        turns[1] = turns[0];
+    }
+    let mut ratios = Vec::with_capacity(pairs);
+    for pair in 0..pairs {
+        // Whoever is first has another cache.
+        let mut rates = [0.0; 2];
+        for side in [pair % 2, 1 - pair % 2] {
+            rates[side] = turns[side] as f64 / run(side, turns[side])?;
+        }
+        ratios.push(rates[1] / rates[0]);
+    }
+    Ok(middle(ratios))
+}
+
+/// So many turns that a run is long enough, and everything is in memory.
+fn long_enough(time: impl Fn(u64) -> Result<f64>) -> Result<u64> {
     let mut turns = 64;
-    while time(0, turns)? < RUN.as_secs_f64() / 2.0 {
+    while time(turns)? < RUN.as_secs_f64() / 2.0 {
         turns *= 2;
         if turns > 1 << 32 {
             bail!("Nothing takes no time");
         }
     }
-    time(1, turns)?;
-    let mut ratios = Vec::with_capacity(PAIRS);
-    for pair in 0..PAIRS {
-        // Whoever is first has another cache.
-        let first = pair % 2;
-        let one = time(first, turns)?;
-        let other = time(1 - first, turns)?;
-        ratios.push(if first == 0 { one / other } else { other / one });
-    }
-    Ok(middle(ratios))
+    Ok(turns)
 }
 
 fn middle(mut values: Vec<f64>) -> f64 {

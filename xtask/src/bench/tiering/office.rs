@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use super::super::world::{PATIENCE_S, Running, free_port, text};
+use super::get::Getter;
 
 /// Size of each volume; its image takes what is written to it.
 const VOLUME_BYTES: u64 = 24 << 30;
@@ -35,22 +36,13 @@ impl Office {
             fs::create_dir_all(folder.join(name))?;
         }
         let url = format!("http://127.0.0.1:{}", free_port()?);
-        let start = |name: &str, arguments: &[&str]| {
-            Running::start(
-                Command::new(binary).args(arguments).env("ISOTHERM_SERVICE", &url),
-                &folder.join(format!("{name}.log")),
-            )
-        };
+        let start = |name: &str, arguments: &[&str]| part((binary, &url, folder), name, arguments);
         let listen = url.trim_start_matches("http://");
         let service = start("service", &["service", "run", "--data", text(&folder.join("service"))?, "--listen", listen])?;
         until("the service answers", || ask(binary, &url, &["status"]).is_ok())?;
         let run = folder.join("run");
-        let agent = |name: &str| {
-            let state = folder.join(format!("state-{name}"));
-            start(name, &["agent", "run", "--state", text(&state)?, "--run", text(&run)?, "--name", name])
-        };
         let gate = start("gate", &["gate", "run", "--state", text(&folder.join("gate"))?, "--run", text(&run)?])?;
-        let [detroit, munich, zurich] = SERVERS.map(agent);
+        let [detroit, munich, zurich] = SERVERS.map(|name| agent((binary, &url, folder), name));
         let agents = [detroit?, munich?, zurich?];
         let (binary, folder, devices) = (binary.to_owned(), folder.to_owned(), Vec::new());
         let (fs, guard) = (fs.to_owned(), guard.to_owned());
@@ -64,17 +56,56 @@ impl Office {
 
     fn mount(&mut self) -> Result<()> {
         for name in ["bare", "guarded"] {
-            let image = self.folder.join(format!("{name}.img"));
-            File::create(&image)?.set_len(VOLUME_BYTES)?;
-            done(Command::new(format!("mkfs.{}", self.fs)).arg("-q").arg(&image))?;
-            self.devices.push(done(Command::new("losetup").args(["--find", "--show"]).arg(&image))?.trim().to_owned());
+            let device = self.made(name)?;
+            self.devices.push(device);
         }
         // As the gate mounts.
-        done(Command::new("mount").args(["-o", "noatime"]).args([&self.devices[0], text(&self.folder.join("bare"))?]))?;
-        let (device, volume) = (self.devices[1].clone(), self.volume());
+        done(Command::new("mount").args(["-o", "noatime"]).args([&self.devices[0], text(&self.bare())?]))?;
         until("the gate answers", || self.ask_gate(&["volume", "list"]).is_ok())?;
-        self.ask_gate(&["volume", "add", &device, text(&volume)?, "--guard", &self.guard])?;
+        self.attach()
+    }
+
+    /// An empty volume on a loop device.
+    fn made(&self, name: &str) -> Result<String> {
+        let image = self.folder.join(format!("{name}.img"));
+        File::create(&image)?.set_len(VOLUME_BYTES)?;
+        done(Command::new(format!("mkfs.{}", self.fs)).arg("-q").arg(&image))?;
+        Ok(done(Command::new("losetup").args(["--find", "--show"]).arg(&image))?.trim().to_owned())
+    }
+
+    fn attach(&self) -> Result<()> {
+        self.ask_gate(&["volume", "add", &self.devices[1], text(&self.volume())?, "--guard", &self.guard]).map(drop)
+    }
+
+    /// The guarded volume is made anew: nothing of what was on it is left, nor of what its agent held in memory.
+    pub(super) fn renew(&mut self) -> Result<()> {
+        self.stop_munich();
+        self.ask_gate(&["volume", "remove", text(&self.volume())?])?;
+        done(Command::new("losetup").args(["--detach", &self.devices[1]]))?;
+        self.devices[1] = self.made("guarded")?;
+        self.attach()?;
+        self.start_munich()
+    }
+
+    /// Ends the agent of the guarded volume.
+    pub(super) fn stop_munich(&mut self) {
+        self.agents[1].stop();
+    }
+
+    /// Begins it again.
+    pub(super) fn start_munich(&mut self) -> Result<()> {
+        self.agents[1] = agent((&self.binary, &self.url, &self.folder), SERVERS[1])?;
         Ok(())
+    }
+
+    /// Where all of it is.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// A plain client of a group.
+    pub(super) fn getter(&self, program: &Path, group: &str) -> Result<Getter> {
+        Getter::start(program, &self.url, group)
     }
 
     /// The volume that nobody guards.
@@ -121,6 +152,25 @@ impl Office {
     pub(super) fn join(&self, group: &str, server: &str, folder: &Path, settings: &[&str]) -> Result<()> {
         let all = ["endpoint", "create", "--group", group, "--server", server, "--path", text(folder)?];
         self.ask(&[&all[..], settings].concat()).map(drop)
+    }
+
+    /// Changes settings of a group's only endpoint.
+    pub(super) fn set_only(&self, group: &str, settings: &[&str]) -> Result<()> {
+        let id = self.only(group)?.context("No endpoint")?;
+        self.ask(&[&["endpoint", "set", &id], settings].concat()).map(drop)
+    }
+
+    /// Takes a group's only endpoint out of it; its files stay.
+    pub(super) fn leave(&self, group: &str) -> Result<()> {
+        let id = self.only(group)?.context("No endpoint")?;
+        self.ask(&["endpoint", "delete", &id])?;
+        until("its server has let it go", || self.only(group).is_ok_and(|left| left.is_none()))
+    }
+
+    /// The id of a group's only endpoint.
+    fn only(&self, group: &str) -> Result<Option<String>> {
+        let told = self.ask(&["endpoint", "list", "--group", group, "--json"])?.replace(' ', "");
+        Ok(told.split_once("\"id\":\"").and_then(|(_, rest)| rest.split('"').next()).map(str::to_owned))
     }
 
     /// Waits until everything is the same everywhere.
@@ -197,6 +247,16 @@ impl Drop for Office {
             Command::new("losetup").args(["--detach", device]).status().ok();
         }
     }
+}
+
+fn part((binary, url, folder): (&Path, &str, &Path), name: &str, arguments: &[&str]) -> Result<Running> {
+    let mut command = Command::new(binary);
+    Running::start(command.args(arguments).env("ISOTHERM_SERVICE", url), &folder.join(format!("{name}.log")))
+}
+
+fn agent(of: (&Path, &str, &Path), name: &str) -> Result<Running> {
+    let (state, run) = (of.2.join(format!("state-{name}")), of.2.join("run"));
+    part(of, name, &["agent", "run", "--state", text(&state)?, "--run", text(&run)?, "--name", name])
 }
 
 fn ask(binary: &Path, url: &str, arguments: &[&str]) -> Result<String> {

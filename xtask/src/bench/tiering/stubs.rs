@@ -1,17 +1,18 @@
-//! How fast a namespace comes, and contents go and come back.
+//! How fast contents go and come back.
 
 use std::fs::{self, File};
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
-use super::super::data::{bytes_below, large_file, tree};
+use super::super::data::large_file;
 use super::super::rows::{Rows, percentile};
 use super::super::world::text;
+use super::namespace;
 use super::office::{Office, SERVERS, done, until};
 
 /// Files of 64 KiB that go and come together.
@@ -21,51 +22,20 @@ const OPENED: u64 = 15;
 const LARGE_MIB: u64 = 1_024;
 /// Files of that size that are streamed.
 const FILMS: u64 = 3;
-const KIB: f64 = 1_024.0;
+/// What the beginning of a file that is streamed comes in.
+const UNIT: u64 = 1 << 20;
 
-pub(super) fn measure(office: &mut Office, files: usize, rows: &mut Rows) -> Result<()> {
-    namespace(office, files, rows)?;
-    arming(office, files, rows)?;
+pub(super) fn measure(office: &mut Office, getter: &Path, files: usize, rows: &mut Rows) -> Result<()> {
+    namespace::plain_first(office, files, rows)?;
     moving(office, rows)?;
-    opening(office, rows)?;
-    streaming(office, rows)?;
+    opened(office, getter, rows)?;
     large(office, rows)
 }
 
-/// A new endpoint gets everything of its share, without contents.
-fn namespace(office: &Office, files: usize, rows: &mut Rows) -> Result<()> {
-    let fs = &office.fs;
-    office.share("many")?;
-    for number in 0..files {
-        let directory = office.plain("many").join(format!("d{}", number / 100));
-        if number % 100 == 0 {
-            fs::create_dir_all(&directory)?;
-        }
-        // The least that is tiered, so that the disk of the service is not what is measured.
-        let mut bytes = vec![0; 8 << 10];
-        bytes[..8].copy_from_slice(&(number as u64).to_le_bytes());
-        fs::write(directory.join(format!("file{number}.bin")), bytes)?;
-    }
-    office.synced()?;
-    let (before, kernel, catalogs) = (used(&office.volume())?, slab_kib()?, bytes_below(&office.catalogs())?);
-    let took = timed(|| office.guard("many").map(|()| String::new()))?;
-    let objects = tree(&office.guarded("many"))?.objects.len();
-    let stubs = files as f64;
-    rows.add(format!("namespace as stubs, {fs}"), "objects/s", ">= 10000; then 20000", objects as f64 / took);
-    done(Command::new("sync").arg("-f").arg(office.volume()))?;
-    let disk = (used(&office.volume())? - before + bytes_below(&office.catalogs())? - catalogs) as f64;
-    rows.add(format!("volume and catalog for a stub, {fs}"), "KiB", "<= 1.5", disk / stubs / KIB);
-    rows.add(format!("kernel memory for a stub, {fs}"), "KiB", "", (slab_kib()? - kernel) / stubs);
-    rows.add(format!("agent memory, most, {fs}"), "MiB", "<= 300 at 1 M", office.agent_memory()? as f64 / KIB);
-    Ok(())
-}
-
-fn arming(office: &mut Office, files: usize, rows: &mut Rows) -> Result<()> {
-    let took = office.restart_gate()?.as_secs_f64();
-    rows.add(format!("a new gate arms, {}", office.fs), "stubs/s", "", files as f64 / took);
-    let gate = office.gate.as_ref().context("No gate")?;
-    rows.add(format!("gate memory for a stub, {}", office.fs), "bytes", "", gate.memory_kib()?.0 as f64 * KIB / (files as f64));
-    Ok(())
+/// What somebody waits for who opens a file.
+pub(super) fn opened(office: &Office, getter: &Path, rows: &mut Rows) -> Result<()> {
+    opening(office, getter, rows)?;
+    streaming(office, getter, rows)
 }
 
 /// Files of 64 KiB go, and come back.
@@ -91,34 +61,65 @@ fn moving(office: &Office, rows: &mut Rows) -> Result<()> {
     Ok(())
 }
 
-/// Somebody opens one that is not here.
-fn opening(office: &Office, rows: &mut Rows) -> Result<()> {
+/// Somebody opens one that is not here; a plain client gets as much from the service, of another file, in turn.
+fn opening(office: &Office, getter: &Path, rows: &mut Rows) -> Result<()> {
     office.share("opened")?;
     office.guard("opened")?;
+    let mut getter = office.getter(getter, "opened")?;
     for (name, kib) in [("64 KiB", 64), ("4 MiB", 4 << 10)] {
-        let path = |folder: PathBuf, number: u64| folder.join(format!("opened-{kib}-{number}"));
-        for number in 0..OPENED {
+        let path = |number: u64| format!("opened-{kib}-{number}");
+        for number in 0..2 * OPENED {
             let mib = 1.max(kib >> 10);
-            let whole = path(office.plain("opened"), number);
+            let whole = office.plain("opened").join(path(number));
             large_file(&whole, mib, 77 + number)?;
             File::options().write(true).open(&whole)?.set_len(kib << 10)?;
         }
         office.synced()?;
-        let mut times = Vec::new();
+        let (mut pairs, mut written) = (Pairs::default(), Vec::new());
         for number in 0..OPENED {
-            let stub = path(office.guarded("opened"), number);
+            let stub = office.guarded("opened").join(path(2 * number));
             if fs::metadata(&stub)?.blocks() > 8 {
                 bail!("{} is no stub", stub.display());
             }
-            times.push(1_000.0 * timed(|| first_byte(&stub))?);
+            pairs.add(|| Ok(1_000.0 * timed(|| first_byte(&stub))?), || getter.get(&path(2 * number + 1), kib << 10))?;
+            written.push(1_000.0 * timed(|| durably(&office.bare().join(path(number)), kib << 10))?);
         }
-        rows.add(format!("first byte of a stub of {name}, {}", office.fs), "ms", "", percentile(&mut times, 0.5));
+        let name = format!("first byte of a stub of {name}, {}", office.fs);
+        pairs.show(&name, "a GET of as much", rows);
+        rows.add(format!("{name}: a new file of as much, durable"), "ms", "", percentile(&mut written, 0.5));
     }
     Ok(())
 }
 
+/// Times in milliseconds of two things that are done in turn.
+#[derive(Default)]
+struct Pairs([Vec<f64>; 3]);
+
+impl Pairs {
+    fn add(&mut self, one: impl FnOnce() -> Result<f64>, other: impl FnOnce() -> Result<f64>) -> Result<()> {
+        // Whoever is second finds everything awake.
+        let (one, other) = if self.0[0].len().is_multiple_of(2) {
+            let one = one()?;
+            (one, other()?)
+        } else {
+            let other = other()?;
+            (one()?, other)
+        };
+        self.0.iter_mut().zip([one, other, one / other]).for_each(|(all, value)| all.push(value));
+        Ok(())
+    }
+
+    /// Medians, the last one of the ratios of pairs.
+    fn show(mut self, name: &str, other: &str, rows: &mut Rows) {
+        let [one, get, ratio] = self.0.each_mut().map(|all| percentile(all, 0.5));
+        rows.add(name, "ms", "", one);
+        rows.add(format!("{name}: {other}"), "ms", "", get);
+        rows.add(format!("{name}: of {other}"), "of it", "<= 1.5", ratio);
+    }
+}
+
 /// A program that streams reads the first bytes of large files, and then one of them from end to end.
-fn streaming(office: &Office, rows: &mut Rows) -> Result<()> {
+fn streaming(office: &Office, getter: &Path, rows: &mut Rows) -> Result<()> {
     office.share("films")?;
     for number in 0..FILMS {
         large_file(&office.plain("films").join(format!("film{number}")), LARGE_MIB, 200 + number)?;
@@ -133,12 +134,16 @@ fn streaming(office: &Office, rows: &mut Rows) -> Result<()> {
         let mut command = Command::new(&player);
         done(command.arg(format!("if={}", film.display())).args(["of=/dev/null", "status=none"]).args(settings))
     };
-    // The time of the program itself counts too.
-    let mut times = Vec::new();
+    let first = |film: &Path| Ok(1_000.0 * timed(|| play(film, &["bs=4K", "count=1"]))?);
+    let mut getter = office.getter(getter, "films")?;
+    let mut pairs = Pairs::default();
     for number in 0..FILMS {
-        times.push(1_000.0 * timed(|| play(&film(number), &["bs=4K", "count=1"]))?);
+        // What the program itself takes counts for both.
+        let gets = || Ok(first(&office.plain("films").join("film0"))? + getter.get(&format!("film{number}"), UNIT)?);
+        pairs.add(|| first(&film(number)), gets)?;
     }
-    rows.add(format!("first byte of a stub of 1 GiB, streamed, {}", office.fs), "ms", "", percentile(&mut times, 0.5));
+    let name = format!("first byte of a stub of 1 GiB, streamed, {}", office.fs);
+    pairs.show(&name, "a GET of 1 MiB, and the program", rows);
     until("nobody streams", || (0..FILMS).all(|number| fs::metadata(film(number)).is_ok_and(|found| found.blocks() < 64 << 11)))?;
     let played = timed(|| play(&film(0), &["bs=64K"]))?;
     rows.add(format!("a large file streamed from end to end, {}", office.fs), "MiB/s", "", LARGE_MIB as f64 / played);
@@ -174,26 +179,16 @@ fn first_byte(path: &Path) -> Result<String> {
     Ok(String::new())
 }
 
-fn timed(work: impl FnOnce() -> Result<String>) -> Result<f64> {
+/// What a disk takes for it.
+fn durably(path: &Path, len: u64) -> Result<String> {
+    let mut file = File::create_new(path)?;
+    file.write_all(&vec![7; len.try_into()?])?;
+    file.sync_all()?;
+    Ok(String::new())
+}
+
+pub(super) fn timed(work: impl FnOnce() -> Result<String>) -> Result<f64> {
     let begun = Instant::now();
     work()?;
     Ok(begun.elapsed().as_secs_f64())
-}
-
-/// Bytes that are in use on a volume.
-fn used(volume: &Path) -> Result<u64> {
-    let told = done(Command::new("stat").args(["-f", "-c", "%b %f %S"]).arg(volume))?;
-    let numbers: Vec<u64> = told.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
-    let [all, free, block] = numbers[..] else { bail!("stat says {told:?}") };
-    Ok((all - free) * block)
-}
-
-/// Memory that the kernel keeps and can give back to nobody.
-fn slab_kib() -> Result<f64> {
-    // What it keeps of files that nobody needs goes first.
-    done(&mut Command::new("sync"))?;
-    fs::write("/proc/sys/vm/drop_caches", "2")?;
-    let told = fs::read_to_string("/proc/meminfo")?;
-    let line = told.lines().find(|line| line.starts_with("Slab:")).context("No Slab in /proc/meminfo")?;
-    Ok(line.split_whitespace().nth(1).unwrap_or_default().parse()?)
 }
