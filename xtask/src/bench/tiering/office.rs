@@ -81,7 +81,13 @@ impl Office {
     pub(super) fn renew(&mut self) -> Result<()> {
         self.stop_munich();
         self.ask_gate(&["volume", "remove", text(&self.volume())?])?;
+        // The gate lets go of it a moment later, and a device that is in use is detached only then: until then the old file system still
+        // writes to its image, which therefore must not be the new one's.
         done(Command::new("losetup").args(["--detach", &self.devices[1]]))?;
+        let image = self.folder.join("guarded.img");
+        let attached = || done(Command::new("losetup").arg("--associated").arg(&image));
+        until("the old volume is let go of", || attached().is_ok_and(|told| told.trim().is_empty()))?;
+        fs::remove_file(&image)?;
         self.devices[1] = self.made("guarded")?;
         self.attach()?;
         self.start_munich()
