@@ -4,6 +4,7 @@
 //! **Invariant:** what is not known counts as writing, which waits for everything.
 
 use std::fs;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -51,8 +52,7 @@ pub fn purpose(thread: i32, touch: Touch, is_attached: impl FnOnce() -> bool) ->
     if fs::read_to_string(format!("/proc/{thread}/stat")).is_ok_and(|stat| is_kernel_thread(&stat)) {
         return Purpose::Kernel;
     }
-    let call =
-        fs::read_to_string(format!("/proc/{thread}/syscall")).map_or(Does::Otherwise(Purpose::Write), |call| of_call(&call));
+    let call = call_of(thread).map_or(Does::Otherwise(Purpose::Write), |call| of_call(&call));
     match (call, touch) {
         (Does::Open(Purpose::Read), Touch::Open) if is_attached() => Purpose::OpenToRead,
         (Does::Read, Touch::Content(offset, len)) if len > 0 => Purpose::ReadRange(offset, len),
@@ -61,6 +61,23 @@ pub fn purpose(thread: i32, touch: Touch, is_attached: impl FnOnce() -> bool) ->
         (Does::Read, _) => Purpose::Read,
         (Does::Open(purpose) | Does::Otherwise(purpose), _) => purpose,
     }
+}
+
+/// A thread that has been put off by others before it could wait is `running` to `/proc`: what it is about to do shows in a moment.
+const STILL_RUNS: Duration = Duration::from_micros(200);
+const TRIES: usize = 20;
+
+/// The call of a thread that waits, or is about to.
+fn call_of(thread: i32) -> Option<String> {
+    let mut call = None;
+    for _ in 0..TRIES {
+        call = fs::read_to_string(format!("/proc/{thread}/syscall")).ok();
+        if call.as_ref().is_none_or(|call| call.trim_end() != "running") {
+            break;
+        }
+        std::thread::sleep(STILL_RUNS);
+    }
+    call
 }
 
 /// What a call does.
