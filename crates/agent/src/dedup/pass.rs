@@ -225,11 +225,9 @@ impl Pass<'_> {
                         self.differs(wanted, file);
                         break;
                     }
-                    Some(Err(error)) => {
-                        tell(&error);
-                        break;
-                    }
-                    None => break,
+                    Some(Err(error)) if is_for_good(&error) => break,
+                    // It is looked at again in the next pass: the other one has changed, or the volume was full.
+                    Some(Err(_)) | None => return Err(Stop::Changed),
                 }
             }
         }
@@ -278,10 +276,13 @@ impl Pass<'_> {
     }
 }
 
-fn tell(error: &GateError) {
-    match error.kind() {
-        // Files without copy on write, for swap, or that nobody may change.
-        ErrorKind::Unsupported | ErrorKind::Denied => tracing::debug!(%error, "Files do not share blocks"),
-        _ => tracing::warn!(%error, "Equal contents do not share blocks"),
+/// Whether two files will never share: they are written without copies, are for swap, or nobody may change them.
+fn is_for_good(error: &GateError) -> bool {
+    let is_for_good = matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::Denied | ErrorKind::Immutable);
+    if is_for_good {
+        tracing::debug!(%error, "Files do not share blocks");
+    } else {
+        tracing::warn!(%error, "Equal contents do not share blocks yet");
     }
+    is_for_good
 }

@@ -7,21 +7,8 @@ use std::time::{Duration, Instant};
 use chrono::{Local, TimeDelta};
 
 use crate::program::{isotherm, until};
+use crate::texts::text;
 use crate::world::{World, can_sync};
-
-/// Bytes that no compression makes fewer.
-fn noise(len: usize, seed: u64) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    let mut bytes = Vec::with_capacity(len + 8);
-    while bytes.len() < len {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        bytes.extend(state.to_le_bytes());
-    }
-    bytes.truncate(len);
-    bytes
-}
 
 fn world() -> Option<(World, Vec<PathBuf>)> {
     if !can_sync("bandwidth") {
@@ -50,7 +37,7 @@ fn limit(world: &World, server: &str, limits: &[&str], is_in_force: bool) {
 
 /// How long it took until all servers have a new file of so many kibibytes.
 fn takes(world: &World, folders: &[PathBuf], name: &str, kib: usize) -> Duration {
-    let bytes = noise(kib << 10, kib as u64);
+    let bytes = text(kib as u64, kib << 10);
     let begun = Instant::now();
     fs::write(folders[0].join(name), &bytes).unwrap();
     world.wait();
@@ -78,7 +65,7 @@ fn what_is_limited_takes_its_time_in_each_direction() {
     let took = takes(&world, &folders, "got", 512);
     assert!(took >= at_least, "{took:?}");
     // Names stand behind no contents.
-    (0..200).for_each(|at| fs::write(folders[0].join(format!("small-{at}")), noise(64 << 10, at)).unwrap());
+    (0..200).for_each(|at| fs::write(folders[0].join(format!("small-{at}")), text(at, 64 << 10)).unwrap());
     until("they are on their way", || (0..200).any(|at| folders[1].join(format!("small-{at}")).exists()));
     fs::rename(folders[0].join("got"), folders[0].join("renamed")).unwrap();
     fs::create_dir(folders[0].join("folder")).unwrap();
@@ -98,7 +85,7 @@ fn limits_come_and_go_with_the_hours_and_the_administrator() {
     limit(&world, "detroit", &[&format!("{limited},{}-{}", hour(2), hour(4))], false);
     takes(&world, &folders, "other-hours", kib);
     limit(&world, "detroit", &[&format!("{limited},{}-{}", hour(-2), hour(4))], true);
-    let bytes = noise(kib << 10, 7);
+    let bytes = text(7, kib << 10);
     fs::write(folders[0].join("waits"), &bytes).unwrap();
     world.run(&["wait", "--synced", "--timeout", "3"]).expect(3);
     // A stop does not wait for what waits.

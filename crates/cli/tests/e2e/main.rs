@@ -17,4 +17,7 @@ mod repair;
 mod revisions;
 mod service;
 mod sync;
+#[path = "../stubs/texts.rs"]
+#[allow(dead_code, reason = "the tests on stubs use all of it")]
+mod texts;
 mod world;

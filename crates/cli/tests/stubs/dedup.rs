@@ -192,7 +192,7 @@ fn one_office(office: &mut Office, dice: &mut Dice) -> u64 {
     let ends = AtomicBool::new(false);
     let (shared, deeds) = (AtomicU64::new(0), AtomicU64::new(0));
     let written: Mutex<BTreeMap<usize, Vec<u8>>> = Mutex::default();
-    let deaths = 3 + dice.roll(3);
+    let deaths = 2 + dice.roll(3);
     std::thread::scope(|scope| {
         for at in 0..WRITTEN {
             let (folder, dice, ends, written, deeds) =
@@ -215,7 +215,7 @@ fn one_office(office: &mut Office, dice: &mut Dice) -> u64 {
             }
         });
         for _ in 0..deaths {
-            std::thread::sleep(Duration::from_millis(3_000 + dice.roll(4_000) as u64)); // tidy: wait work goes on meanwhile
+            std::thread::sleep(Duration::from_millis(2_000 + dice.roll(3_000) as u64)); // tidy: wait work goes on meanwhile
             let dying = [Part::Munich, Part::Munich, Part::Gate][dice.roll(3)];
             until("the agent holds the group too", || office.is_whole());
             office.kill(dying);

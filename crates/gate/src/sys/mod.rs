@@ -7,7 +7,6 @@
 pub(crate) mod accounts;
 pub(crate) mod blocks;
 pub(crate) mod bpf;
-pub(crate) mod clone;
 pub(crate) mod fanotify;
 pub(crate) mod fs_id;
 pub(crate) mod handle;

@@ -110,7 +110,7 @@ impl StubFile {
             let end = self.next_data(at)?.unwrap_or(range.end).min(range.end);
             while at < end {
                 let piece = (end - at).min(*len);
-                crate::sys::clone::share_blocks(pool, self, piece, at).map_err(|errno| match errno {
+                crate::sys::blocks::share_blocks(pool, self, piece, at).map_err(|errno| match errno {
                     Errno::OPNOTSUPP | Errno::NOTTY | Errno::INVAL => {
                         GateError::new(ErrorKind::Unsupported, "mask a part of", self.label())
                     }
