@@ -65,6 +65,36 @@ fn many_callers_wait_for_one_fetch() {
 }
 
 #[test]
+fn whoever_is_asked_about_each_read_goes_on_before_all_is_durable() {
+    let mut machine = filling();
+    assert_eq!(machine.handle(asks(2, Purpose::Open), 1), []);
+    let ok = vec![(file(1), Ok(()))];
+    let opener_goes_on = [answer(2, Answer::Allow), Effect::Flush(file(1))];
+    assert!(!machine.is_here(&file(1)));
+    assert_eq!(machine.handle(Event::Filled(ok.clone()), 2), opener_goes_on, "who maps it waits");
+    assert!(machine.is_here(&file(1)));
+    let part = Purpose::Range(3, 5);
+    assert_eq!(machine.handle(asks(3, part), 3), [answer(3, Answer::Allow)]);
+    assert_eq!(machine.handle(Event::Flushed(ok.clone()), 4), [Effect::Forget(file(1))]);
+    assert_eq!(machine.handle(asks(4, Purpose::Open), 5), [answer(4, Answer::Allow)]);
+    let mapper_goes_on = [answer(1, Answer::Allow), Effect::Flush(file(1))];
+    assert_eq!(machine.handle(Event::Forgotten(ok), 6), mapper_goes_on);
+    assert_eq!(machine.handle(asks(5, part), 7), [answer(5, Answer::Allow)]);
+}
+
+#[test]
+fn what_came_and_could_not_be_made_durable_is_asked_about_again() {
+    let mut machine = filling();
+    let ok = vec![(file(1), Ok(()))];
+    machine.handle(asks(2, Purpose::Open), 1);
+    machine.handle(Event::Filled(ok), 2);
+    let failed = vec![(file(1), Err(Failure::Other))];
+    assert_eq!(machine.handle(Event::Flushed(failed), 3), [answer(1, Answer::Failed)]);
+    assert_eq!(machine.handle(asks(3, Purpose::Range(3, 5)), 4), [Effect::Look(file(1))], "what is there may not be the content");
+    assert_eq!(machine.handle(looked(Some(Ok(record(9))), 9, true), 5), [Effect::Fill(file(1), record(9), Units::none())]);
+}
+
+#[test]
 fn what_cannot_be_recalled_is_refused_and_shown_and_stays_as_it_is() {
     let damaged = RecordError::Length;
     let cases = [

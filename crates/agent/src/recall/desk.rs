@@ -108,7 +108,8 @@ impl Desk {
                 Told::Asked(waiting) => {
                     let file = handle_of(&waiting.file);
                     let treatment = self.performer.source.treatment(&file, &waiting.program);
-                    if treatment == Treatment::Deny && !waiting.let_through && self.performer.is_stub(&file) {
+                    let is_denied = treatment == Treatment::Deny && !waiting.let_through && !self.machine.is_here(&file);
+                    if is_denied && self.performer.is_stub(&file) {
                         self.deny(waiting, &file);
                         continue;
                     }
@@ -272,7 +273,8 @@ fn purpose(purpose: Purpose, treatment: Treatment) -> stub::Purpose {
         Purpose::OpenToRead if treatment == Treatment::Stream => stub::Purpose::Stream,
         // Whatever program it is by now: it has a descriptor of somebody who was shown the file like that.
         Purpose::ReadRange(offset, len) => stub::Purpose::Range(offset, len),
-        Purpose::Read | Purpose::OpenToRead => stub::Purpose::Read,
+        Purpose::OpenToRead => stub::Purpose::Open,
+        Purpose::Read => stub::Purpose::Read,
         Purpose::Empty => stub::Purpose::Empty,
         Purpose::Write | Purpose::Kernel => stub::Purpose::Write,
     }

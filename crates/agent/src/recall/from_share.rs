@@ -13,6 +13,7 @@ use isotherm_core::trees::{Handle, Record};
 use isotherm_gate::GateError;
 
 use super::ahead::Ahead;
+use super::manifests::Manifests;
 use super::{FetchFailure, Source, Take};
 use crate::catalog::CatalogReader;
 use crate::engine::Away;
@@ -32,13 +33,14 @@ pub struct FromShare {
     pub(super) content: Arc<dyn ContentSource>,
     find: Box<Find>,
     known: Option<Arc<Mutex<CatalogReader>>>,
+    used: Manifests,
 }
 
 impl FromShare {
     /// A source of these contents.
     #[must_use]
     pub fn new(content: Arc<dyn ContentSource>, find: Box<Find>) -> Self {
-        Self { content, find, known: None }
+        Self { content, find, known: None, used: Manifests::default() }
     }
 
     /// The share of an endpoint.
@@ -70,11 +72,17 @@ impl FromShare {
         (self.find)(file, record)
     }
 
-    fn manifest(&self, file: &Handle, record: &StubRecord) -> Result<Manifest, Stopped> {
+    fn manifest(&self, file: &Handle, record: &StubRecord) -> Result<Arc<Manifest>, Stopped> {
         let unknown = || Stopped::For(FetchFailure::Unknown("The share does not know the content of this file".to_owned()));
         let id = self.id_of(file, record)?.ok_or_else(unknown)?;
-        let found = self.content.manifests(&[id])?.pop().flatten();
-        let manifest = found.ok_or_else(|| missing("The share has no such content any more"))?;
+        let manifest = if let Some(manifest) = self.used.get(&id) {
+            manifest
+        } else {
+            let found = self.content.manifests(&[id])?.pop().flatten();
+            let manifest = Arc::new(found.ok_or_else(|| missing("The share has no such content any more"))?);
+            self.used.keep(id, &manifest);
+            manifest
+        };
         if manifest.len() == record.size {
             Ok(manifest)
         } else {
@@ -98,8 +106,15 @@ impl FromShare {
 
     fn request(&self, request: &[Wanted], take: &mut Take<'_>, errand: &Errand<'_>) -> Result<(), Stopped> {
         let mut places: BTreeMap<ChunkId, Vec<&Wanted>> = BTreeMap::new();
-        request.iter().for_each(|wanted| places.entry(wanted.chunk).or_default().push(wanted));
-        let ids: Vec<ChunkId> = places.keys().copied().collect();
+        // They come in the order in which they are asked for: whoever reads the file meanwhile waits for the first of them.
+        let mut ids = Vec::with_capacity(request.len());
+        for wanted in request {
+            let of_it = places.entry(wanted.chunk).or_default();
+            if of_it.is_empty() {
+                ids.push(wanted.chunk);
+            }
+            of_it.push(wanted);
+        }
         let bytes = places.values().filter_map(|of_it| of_it.first()).map(|wanted| u64::from(wanted.len)).sum();
         let mut failure: Option<FetchFailure> = None;
         self.content.chunks(
@@ -223,7 +238,7 @@ impl Source for FromShare {
     }
 }
 
-/// The chunks in which any of these units are, in order.
+/// The chunks in which any of these units are, in order; those of the last unit first, for which whoever opens a large file waits.
 fn wanted_of(manifest: &Manifest, units: &Units) -> Vec<Wanted> {
     let bytes: Vec<std::ops::Range<u64>> = units.bytes(manifest.len()).collect();
     let is_in = |from: u64, len: u32| {
@@ -234,7 +249,14 @@ fn wanted_of(manifest: &Manifest, units: &Units) -> Vec<Wanted> {
         Part::Data { chunk, len } if is_in(placed.offset, len) => Some(Wanted { offset: placed.offset, chunk, len }),
         _ => None,
     };
-    manifest.placed().filter_map(of).collect()
+    let mut wanted: Vec<Wanted> = manifest.placed().filter_map(of).collect();
+    if !units.contain(&Units::all(manifest.len())) {
+        let end = Units::last(manifest.len()).bytes(manifest.len()).next().map_or(0, |range| range.start);
+        let is_before = |wanted: &Wanted| wanted.offset + u64::from(wanted.len) <= end;
+        let before = wanted.iter().take_while(|wanted| is_before(wanted)).count();
+        wanted.rotate_left(before);
+    }
+    wanted
 }
 
 impl fmt::Debug for FromShare {

@@ -9,6 +9,7 @@ mod fill;
 mod from_share;
 mod history;
 mod lanes;
+mod manifests;
 mod perform;
 mod remains;
 mod room;

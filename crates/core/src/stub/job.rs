@@ -106,11 +106,19 @@ impl Job {
         out.push(effect);
     }
 
+    /// All of it is here: who is asked again about whatever he does goes on, the others when it is durable.
+    pub(super) fn filled(&mut self, file: &Handle, now: Millis, out: &mut Vec<Effect>) {
+        if let Some(stream) = &mut self.stream {
+            stream.came(&Units::all(stream.record.size));
+        }
+        self.let_through(Purpose::goes_before_durable, out);
+        self.go_on(Stage::Flushing, Effect::Flush(file.clone()), now, out);
+    }
+
     /// It has no record: readers go on.
     pub(super) fn settle(&mut self, file: &Handle, now: Millis, out: &mut Vec<Effect>) {
         self.stream = None;
-        let readers = self.take(|purpose| purpose.is_partial() || purpose == Purpose::Read);
-        out.extend(readers.into_iter().map(|reader| Effect::Answer(reader, Answer::Allow)));
+        self.let_through(|purpose| purpose.goes_before_durable() || purpose == Purpose::Read, out);
         self.go_on(Stage::Settling, Effect::Flush(file.clone()), now, out);
     }
 
@@ -141,8 +149,11 @@ impl Job {
     /// Whoever needs nothing but what is here goes on.
     pub(super) fn serve(&mut self, out: &mut Vec<Effect>) {
         let Some(stream) = self.stream.clone().filter(|stream| !stream.doubted) else { return };
-        let served = self.take(|purpose| stream.has(purpose));
-        out.extend(served.into_iter().map(|caller| Effect::Answer(caller, Answer::Allow)));
+        self.let_through(|purpose| stream.has(purpose), out);
+    }
+
+    fn let_through(&mut self, is_it: impl Fn(Purpose) -> bool, out: &mut Vec<Effect>) {
+        out.extend(self.take(is_it).into_iter().map(|caller| Effect::Answer(caller, Answer::Allow)));
     }
 
     /// Streaming goes on: what somebody waits for is fetched, all of it if somebody needs that and nothing else is on its way.

@@ -1,8 +1,9 @@
 //! The recall machine: who waits for which file, and what has to happen before he may go on.
 //!
 //! There is one job for each file that somebody waits for, whatever the number of those who wait. Its order is the order on
-//! disk that survives a power cut: content, flush, record gone, flush. Who only reads goes on when the record is gone; who
-//! may write waits for the last flush, since a record that came back after a power cut would bring old content over his.
+//! disk that survives a power cut: content, flush, record gone, flush. Who opens the file to read it goes on when all of it has come, as
+//! long as he is asked about each read; who maps it or runs it when the record is gone; who may write waits for the last flush, since a
+//! record that came back after a power cut would bring old content over his.
 //!
 //! Programs that may be shown a file while it comes wait only for what they read. Whoever else opens it meanwhile waits until it is
 //! whole. When nobody has it open any more it is given up but for what has come.
@@ -85,6 +86,13 @@ impl Recalls {
         self.jobs.get(file).is_some_and(|job| job.stream.is_some() && !job.needs_all())
     }
 
+    /// Whether all of a file's content is here, and what is left is to make that durable.
+    #[must_use]
+    pub fn is_here(&self, file: &Handle) -> bool {
+        let is_left = |job: &Job| matches!(job.stage, Stage::Flushing | Stage::Forgetting | Stage::Settling | Stage::Releasing);
+        self.jobs.get(file).is_some_and(is_left)
+    }
+
     /// How many files somebody waits for.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -146,7 +154,8 @@ impl Recalls {
                 job.on_their_way.insert(id);
                 out.extend([Effect::Answer(id, Answer::Allow), Effect::Follow(id)]);
             }
-            (Stage::Settling, Purpose::Read | Purpose::Stream | Purpose::Range(..)) | (Stage::Releasing, _) => {
+            (Stage::Settling, Purpose::Read) | (Stage::Releasing, _) => out.push(Effect::Answer(id, Answer::Allow)),
+            (Stage::Flushing | Stage::Forgetting | Stage::Settling, purpose) if purpose.goes_before_durable() => {
                 out.push(Effect::Answer(id, Answer::Allow));
             }
             (stage, _) => {
@@ -391,11 +400,7 @@ impl Recalls {
         match (job.stage, result) {
             // Also if nobody waits any more: all of it is here.
             (Stage::Filling | Stage::GivingUp, Ok(())) => {
-                if let Some(stream) = &mut job.stream {
-                    stream.came(&Units::all(stream.record.size));
-                    job.serve(out);
-                }
-                job.go_on(Stage::Flushing, Effect::Flush(file.clone()), now, out);
+                job.filled(file, now, out);
             }
             (Stage::Filling, Err(failure)) if job.stream_without_all(file, failure.into(), now, out) => {}
             (Stage::Filling, Err(failure)) => self.end(file, failure.into(), out),

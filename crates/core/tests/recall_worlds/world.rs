@@ -69,8 +69,8 @@ pub(crate) struct Person {
     open: bool,
     /// The gate asked when it opened the file: only then it asks about what is done through this descriptor.
     guarded: bool,
-    /// It is a program that may be shown the file while it comes.
-    streams: bool,
+    /// It reads plainly, and is asked about each read.
+    reads_parts: bool,
 }
 
 /// Work of the agent that takes time.
@@ -81,6 +81,8 @@ pub(crate) enum Task {
         done: u64,
         given_up: bool,
         present: Units,
+        /// There was nothing before, so what has come may go again.
+        is_own: bool,
     },
     /// The steps of masking, by their number, with what is here.
     Mask(usize, Units),
@@ -116,7 +118,7 @@ pub(crate) enum Broken {
     Mark,
     /// Nothing is made durable before the record goes.
     Fill,
-    /// What has come is given up before the record is durable.
+    /// What has come is given up before the record is durable, also where something was there before.
     GiveUp,
     /// A new run of the agent is not told of who was let through to empty the file.
     LetThrough,
@@ -132,6 +134,8 @@ pub(crate) enum Broken {
     PartRecord,
     /// What came of a fetch that failed is given up, whoever reads it.
     StreamGiveUp,
+    /// The same where something was there before the fetch began.
+    GiveUpFound,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -165,15 +169,20 @@ fn record() -> StubRecord {
 }
 
 fn person(ops: &[Op]) -> Person {
-    Person { ops: ops.to_vec(), at: 0, waits: None, granted: None, open: false, guarded: false, streams: false }
+    Person { ops: ops.to_vec(), at: 0, waits: None, granted: None, open: false, guarded: false, reads_parts: false }
 }
 
 pub(crate) fn reader() -> Person {
     person(&[Op::Open(Purpose::Read), Op::Read(0), Op::Read(1)])
 }
 
+/// As most programs do: it opens the file and reads it plainly.
+pub(crate) fn opener() -> Person {
+    Person { reads_parts: true, ..person(&[Op::Open(Purpose::Open), Op::Read(0), Op::Read(1)]) }
+}
+
 pub(crate) fn player() -> Person {
-    Person { streams: true, ..person(&[Op::Open(Purpose::Stream), Op::Read(0), Op::Read(1)]) }
+    Person { reads_parts: true, ..person(&[Op::Open(Purpose::Stream), Op::Read(0), Op::Read(1)]) }
 }
 
 pub(crate) fn writer() -> Person {
@@ -266,7 +275,7 @@ impl World {
         let mut world = self.clone();
         let purpose = match op {
             Op::Open(purpose) => Some(purpose),
-            Op::Read(at) if person.streams => Some(Purpose::Range(at as u64 * UNIT, UNIT)),
+            Op::Read(at) if person.reads_parts => Some(Purpose::Range(at as u64 * UNIT, UNIT)),
             Op::Read(_) => Some(Purpose::Read),
             Op::Write(_) => Some(Purpose::Write),
             Op::Fsync => None,
@@ -336,7 +345,7 @@ impl World {
             let purpose = match person.ops[person.at] {
                 Op::Open(purpose) => purpose,
                 Op::Write(_) => Purpose::Write,
-                Op::Read(at) if person.streams => Purpose::Range(at as u64 * UNIT, UNIT),
+                Op::Read(at) if person.reads_parts => Purpose::Range(at as u64 * UNIT, UNIT),
                 _ => Purpose::Read,
             };
             let question = |id, let_through| Question { id, file: handle(), purpose, let_through };
@@ -386,7 +395,11 @@ impl World {
         for effect in effects {
             match effect {
                 Effect::Look(_) => self.begin(Task::Look(None)),
-                Effect::Fill(_, _, present) => self.begin(Task::Fill { done: 0, given_up: false, present }),
+                Effect::Fill(_, _, present) => {
+                    let gives_up_all = matches!(self.broken, Broken::GiveUp | Broken::StreamGiveUp | Broken::GiveUpFound);
+                    let is_own = gives_up_all || self.live.units.iter().all(|unit| *unit == Hole);
+                    self.begin(Task::Fill { done: 0, given_up: false, present, is_own });
+                }
                 Effect::Mask(_, _, resident) => self.begin(Task::Mask(0, resident)),
                 Effect::Bring(_, _, units) => self.begin(Task::Bring(units.clone(), units)),
                 Effect::Part(_, _, present) => self.begin(Task::Part(0, present)),

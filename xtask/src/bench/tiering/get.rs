@@ -24,14 +24,14 @@ impl Getter {
         Ok(Self { child, asks, hears })
     }
 
-    /// Milliseconds that the first so many bytes of a file take, in whole chunks.
-    pub(super) fn get(&mut self, path: &str, len: u64) -> Result<f64> {
-        writeln!(self.asks, "{len} {path}")?;
+    /// Milliseconds that the first and the last so many bytes of a file take, in whole chunks.
+    pub(super) fn get(&mut self, path: &str, (first, last): (u64, u64)) -> Result<f64> {
+        writeln!(self.asks, "{first} {last} {path}")?;
         let mut line = String::new();
         self.hears.read_line(&mut line)?;
         let (bytes, took) = line.trim().split_once(' ').with_context(|| format!("{path}: no answer"))?;
-        if bytes.parse::<u64>()? < len {
-            bail!("{path}: {bytes} bytes came, not {len}");
+        if bytes.parse::<u64>()? < first.max(last) {
+            bail!("{path}: {bytes} bytes came, too few");
         }
         Ok(took.parse::<f64>()? / 1e6)
     }

@@ -22,9 +22,9 @@ impl World {
                 let found = Found { record: kept.map(|_| Ok(record())), size, has_blocks, resident, streams: true };
                 world.tell(Event::Looked(vec![(handle(), found)]))?;
             }
-            Task::Fill { done, given_up, present } => {
-                worlds.extend(self.failed_fill(&world, done, given_up, &shown)?);
-                world.fill(done, given_up, present)?;
+            Task::Fill { done, given_up, present, is_own } => {
+                worlds.extend(self.failed_fill(&world, (done, is_own), given_up, &shown)?);
+                world.fill(done, given_up, present, is_own)?;
             }
             Task::Mask(step, resident) => {
                 let failed = Event::Masked(vec![(handle(), Err(Failure::Other))]);
@@ -80,18 +80,24 @@ impl World {
         Ok(Some((format!("{shown} fails"), failing)))
     }
 
-    fn failed_fill(&self, world: &World, done: u64, given_up: bool, shown: &str) -> Result<Option<(String, World)>, String> {
+    fn failed_fill(
+        &self,
+        world: &World,
+        (done, is_own): (u64, bool),
+        given_up: bool,
+        shown: &str,
+    ) -> Result<Option<(String, World)>, String> {
         if !given_up && self.failures == 0 {
             return Ok(None);
         }
         let mut failing = world.clone();
         failing.failures = self.failures.saturating_sub(u32::from(!given_up));
-        failing.give_up_fill(done);
+        failing.give_up_fill(done, is_own);
         failing.tell(Event::Filled(vec![(handle(), Err(Failure::Other))]))?;
         Ok(Some((format!("{shown} fails"), failing)))
     }
 
-    fn fill(&mut self, done: u64, given_up: bool, present: Units) -> Result<(), String> {
+    fn fill(&mut self, done: u64, given_up: bool, present: Units, is_own: bool) -> Result<(), String> {
         if done == 2 {
             return self.tell(Event::Filled(vec![(handle(), Ok(()))]));
         }
@@ -99,7 +105,7 @@ impl World {
             self.put_old(done);
             self.tell(Event::Came(vec![(handle(), unit(done))]))?;
         }
-        self.begin(Task::Fill { done: done + 1, given_up, present });
+        self.begin(Task::Fill { done: done + 1, given_up, present, is_own });
         Ok(())
     }
 
@@ -127,7 +133,10 @@ impl World {
     }
 
     /// Content goes only when the record that stands for it is durable, and never where somebody may be reading it.
-    fn give_up_fill(&mut self, done: u64) {
+    fn give_up_fill(&mut self, done: u64, is_own: bool) {
+        if !is_own {
+            return;
+        }
         if matches!(self.live.record, Some(Kept::Units(_))) && self.broken != Broken::StreamGiveUp {
             return;
         }
