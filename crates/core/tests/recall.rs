@@ -65,20 +65,20 @@ fn many_callers_wait_for_one_fetch() {
 }
 
 #[test]
-fn whoever_is_asked_about_each_read_goes_on_before_all_is_durable() {
+fn a_program_that_streams_goes_on_before_a_small_file_is_durable() {
     let mut machine = filling();
-    assert_eq!(machine.handle(asks(2, Purpose::Open), 1), []);
+    assert_eq!(machine.handle(asks(2, Purpose::Stream), 1), []);
     let ok = vec![(file(1), Ok(()))];
-    let opener_goes_on = [answer(2, Answer::Allow), Effect::Flush(file(1))];
+    let player_goes_on = [answer(2, Answer::Allow), Effect::Flush(file(1))];
     assert!(!machine.is_here(&file(1)));
-    assert_eq!(machine.handle(Event::Filled(ok.clone()), 2), opener_goes_on, "who maps it waits");
+    assert_eq!(machine.handle(Event::Filled(ok.clone()), 2), player_goes_on, "others wait");
     assert!(machine.is_here(&file(1)));
     let part = Purpose::Range(3, 5);
     assert_eq!(machine.handle(asks(3, part), 3), [answer(3, Answer::Allow)]);
     assert_eq!(machine.handle(Event::Flushed(ok.clone()), 4), [Effect::Forget(file(1))]);
-    assert_eq!(machine.handle(asks(4, Purpose::Open), 5), [answer(4, Answer::Allow)]);
-    let mapper_goes_on = [answer(1, Answer::Allow), Effect::Flush(file(1))];
-    assert_eq!(machine.handle(Event::Forgotten(ok), 6), mapper_goes_on);
+    assert_eq!(machine.handle(asks(4, Purpose::Stream), 5), [answer(4, Answer::Allow)]);
+    let other_goes_on = [answer(1, Answer::Allow), Effect::Flush(file(1))];
+    assert_eq!(machine.handle(Event::Forgotten(ok), 6), other_goes_on);
     assert_eq!(machine.handle(asks(5, part), 7), [answer(5, Answer::Allow)]);
 }
 
@@ -86,7 +86,7 @@ fn whoever_is_asked_about_each_read_goes_on_before_all_is_durable() {
 fn what_came_and_could_not_be_made_durable_is_asked_about_again() {
     let mut machine = filling();
     let ok = vec![(file(1), Ok(()))];
-    machine.handle(asks(2, Purpose::Open), 1);
+    machine.handle(asks(2, Purpose::Stream), 1);
     machine.handle(Event::Filled(ok), 2);
     let failed = vec![(file(1), Err(Failure::Other))];
     assert_eq!(machine.handle(Event::Flushed(failed), 3), [answer(1, Answer::Failed)]);

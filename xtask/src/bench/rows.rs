@@ -95,7 +95,9 @@ impl Row {
     fn summary(&self) -> Option<[f64; 3]> {
         let mut sorted = self.values.clone();
         sorted.sort_by(f64::total_cmp);
-        Some([*sorted.first()?, sorted[sorted.len() / 2], *sorted.last()?])
+        // Of two in the middle neither.
+        let middle = f64::midpoint(sorted[(sorted.len() - 1) / 2], sorted[sorted.len() / 2]);
+        Some([*sorted.first()?, middle, *sorted.last()?])
     }
 
     fn json(&self) -> String {

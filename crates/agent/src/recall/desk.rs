@@ -273,8 +273,7 @@ fn purpose(purpose: Purpose, treatment: Treatment) -> stub::Purpose {
         Purpose::OpenToRead if treatment == Treatment::Stream => stub::Purpose::Stream,
         // Whatever program it is by now: it has a descriptor of somebody who was shown the file like that.
         Purpose::ReadRange(offset, len) => stub::Purpose::Range(offset, len),
-        Purpose::OpenToRead => stub::Purpose::Open,
-        Purpose::Read => stub::Purpose::Read,
+        Purpose::Read | Purpose::OpenToRead => stub::Purpose::Read,
         Purpose::Empty => stub::Purpose::Empty,
         Purpose::Write | Purpose::Kernel => stub::Purpose::Write,
     }

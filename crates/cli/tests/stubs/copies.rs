@@ -55,6 +55,25 @@ fn copies_with_all_attributes_are_ordinary_files() {
     assert_eq!(number_of(&fs::read(guarded.join("stub")).unwrap()), Ok(1));
 }
 
+/// `tar` compares the times of change of a file before and after it has read it: nothing may change them once it has been let through.
+#[test]
+fn an_archive_of_a_tiered_tree_finds_nothing_changed() {
+    for fs in Fs::ALL {
+        let Some(office) = Office::open(fs) else { return };
+        let folder = office.plain().join("tree");
+        fs::create_dir(&folder).unwrap();
+        for number in 0..40 {
+            fs::write(folder.join(number.to_string()), text(number, 50_000 + 20_000 * number as usize)).unwrap();
+        }
+        office.settle();
+        let archive = office.beside().join("archive");
+        let ended = Command::new("tar").arg("-cf").arg(&archive).arg("tree").current_dir(office.guarded()).output().unwrap();
+        assert!(ended.status.success() && ended.stderr.is_empty(), "{ended:?} on {}", fs.name());
+        let same = Command::new("tar").arg("-df").arg(&archive).current_dir(office.plain()).output().unwrap();
+        assert!(same.status.success(), "{same:?} on {}", fs.name());
+    }
+}
+
 fn read_record(path: &Path) -> Vec<u8> {
     let mut value = vec![0; 256];
     let len = rustix::fs::getxattr(path, RECORD, &mut value[..]).unwrap();

@@ -29,6 +29,10 @@ fn whoever_dies_nobody_reads_a_wrong_byte() {
     for round in 0..rounds(3) {
         let Some(mut office) = Office::open(kinds[round % kinds.len()]) else { return };
         let deaths = 6 + dice.roll(6);
+        if (round / kinds.len()).is_multiple_of(2) {
+            // Everybody reads as players do, and goes on before what he reads is durable.
+            office.set(&["--program", "*=stream"]);
+        }
         one_office(&mut office, deaths, &mut dice);
     }
 }

@@ -20,9 +20,7 @@ pub enum Purpose {
     Write,
     /// Open the file and empty it in the same call.
     Empty,
-    /// Open the file for reading, where whatever is done with it then is asked about: all of it has to be here, and need not be durable.
-    Open,
-    /// The same, by a program that may be shown it while it comes.
+    /// Open the file for reading, by a program that may be shown it while it comes.
     Stream,
     /// Read so many bytes from there on, through a descriptor that it has.
     Range(u64, u64),
@@ -33,12 +31,6 @@ impl Purpose {
     #[must_use]
     pub const fn is_partial(self) -> bool {
         matches!(self, Self::Stream | Self::Range(..))
-    }
-
-    /// Whether it is enough that content is here, durable or not: should it get lost before it is, the next touch is asked about again.
-    #[must_use]
-    pub const fn goes_before_durable(self) -> bool {
-        matches!(self, Self::Open | Self::Stream | Self::Range(..))
     }
 }
 

@@ -106,19 +106,20 @@ impl Job {
         out.push(effect);
     }
 
-    /// All of it is here: who is asked again about whatever he does goes on, the others when it is durable.
+    /// All of it is here: programs that may be shown it while it comes go on, since each of their reads is asked about, the others when it
+    /// is durable.
     pub(super) fn filled(&mut self, file: &Handle, now: Millis, out: &mut Vec<Effect>) {
         if let Some(stream) = &mut self.stream {
             stream.came(&Units::all(stream.record.size));
         }
-        self.let_through(Purpose::goes_before_durable, out);
+        self.let_through(Purpose::is_partial, out);
         self.go_on(Stage::Flushing, Effect::Flush(file.clone()), now, out);
     }
 
     /// It has no record: readers go on.
     pub(super) fn settle(&mut self, file: &Handle, now: Millis, out: &mut Vec<Effect>) {
         self.stream = None;
-        self.let_through(|purpose| purpose.goes_before_durable() || purpose == Purpose::Read, out);
+        self.let_through(|purpose| purpose.is_partial() || purpose == Purpose::Read, out);
         self.go_on(Stage::Settling, Effect::Flush(file.clone()), now, out);
     }
 

@@ -1,12 +1,11 @@
 //! The recall machine: who waits for which file, and what has to happen before he may go on.
 //!
 //! There is one job for each file that somebody waits for, whatever the number of those who wait. Its order is the order on
-//! disk that survives a power cut: content, flush, record gone, flush. Who opens the file to read it goes on when all of it has come, as
-//! long as he is asked about each read; who maps it or runs it when the record is gone; who may write waits for the last flush, since a
-//! record that came back after a power cut would bring old content over his.
+//! disk that survives a power cut: content, flush, record gone, flush. Who only reads goes on when the record is gone; who
+//! may write waits for the last flush, since a record that came back after a power cut would bring old content over his.
 //!
-//! Programs that may be shown a file while it comes wait only for what they read. Whoever else opens it meanwhile waits until it is
-//! whole. When nobody has it open any more it is given up but for what has come.
+//! Programs that may be shown a file while it comes wait only for what they read, durable or not. Whoever else opens it meanwhile waits
+//! until it is whole. When nobody has it open any more it is given up but for what has come.
 //!
 //! **Invariants.** Nobody is let through to what is not here but who empties the file in the same call, and while such a one is on his
 //! way nothing is filled. A file that somebody else of the agent holds is not touched. Each question is answered once.
@@ -155,7 +154,7 @@ impl Recalls {
                 out.extend([Effect::Answer(id, Answer::Allow), Effect::Follow(id)]);
             }
             (Stage::Settling, Purpose::Read) | (Stage::Releasing, _) => out.push(Effect::Answer(id, Answer::Allow)),
-            (Stage::Flushing | Stage::Forgetting | Stage::Settling, purpose) if purpose.goes_before_durable() => {
+            (Stage::Flushing | Stage::Forgetting | Stage::Settling, purpose) if purpose.is_partial() => {
                 out.push(Effect::Answer(id, Answer::Allow));
             }
             (stage, _) => {
@@ -268,7 +267,7 @@ impl Recalls {
     /// A stub that has the length of its content.
     fn begin(&mut self, file: &Handle, record: StubRecord, found: &Found, now: Millis, out: &mut Vec<Effect>) {
         let Some(job) = self.jobs.get_mut(file) else { return };
-        // Of a compact record nobody can be reading anything yet.
+        // Of a compact record nobody can be reading what is not here.
         job.stream = found.resident.clone().map(|resident| Stream::new(record, resident, now));
         let resident = found.resident.clone().unwrap_or_default();
         // Who reads through a descriptor got it when the file was streamed, or is no program that may see it while it comes.

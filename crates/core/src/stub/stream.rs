@@ -54,7 +54,7 @@ pub(super) fn needed(purpose: Purpose, size: u64) -> Option<Units> {
         // A mask covers whole blocks, so the end is the content itself. Many formats say there what is in a file.
         Purpose::Stream => Some(Units::last(size)),
         Purpose::Range(offset, len) => Some(Units::with_bytes(offset, len, size)),
-        Purpose::Read | Purpose::Open | Purpose::Write | Purpose::Empty => None,
+        Purpose::Read | Purpose::Write | Purpose::Empty => None,
     }
 }
 

@@ -69,8 +69,8 @@ pub(crate) struct Person {
     open: bool,
     /// The gate asked when it opened the file: only then it asks about what is done through this descriptor.
     guarded: bool,
-    /// It reads plainly, and is asked about each read.
-    reads_parts: bool,
+    /// It is a program that may be shown the file while it comes.
+    streams: bool,
 }
 
 /// Work of the agent that takes time.
@@ -151,6 +151,8 @@ pub(crate) struct World {
     pub(crate) tasks: Vec<Task>,
     /// The gate asks about the file.
     pub(crate) asks: bool,
+    /// It is too small to be shown while it comes.
+    pub(crate) is_small: bool,
     pub(crate) next: u64,
     pub(crate) tiers: u32,
     pub(crate) kills: u32,
@@ -169,20 +171,15 @@ fn record() -> StubRecord {
 }
 
 fn person(ops: &[Op]) -> Person {
-    Person { ops: ops.to_vec(), at: 0, waits: None, granted: None, open: false, guarded: false, reads_parts: false }
+    Person { ops: ops.to_vec(), at: 0, waits: None, granted: None, open: false, guarded: false, streams: false }
 }
 
 pub(crate) fn reader() -> Person {
     person(&[Op::Open(Purpose::Read), Op::Read(0), Op::Read(1)])
 }
 
-/// As most programs do: it opens the file and reads it plainly.
-pub(crate) fn opener() -> Person {
-    Person { reads_parts: true, ..person(&[Op::Open(Purpose::Open), Op::Read(0), Op::Read(1)]) }
-}
-
 pub(crate) fn player() -> Person {
-    Person { reads_parts: true, ..person(&[Op::Open(Purpose::Stream), Op::Read(0), Op::Read(1)]) }
+    Person { streams: true, ..person(&[Op::Open(Purpose::Stream), Op::Read(0), Op::Read(1)]) }
 }
 
 pub(crate) fn writer() -> Person {
@@ -216,6 +213,7 @@ impl World {
             machine: machine(),
             tasks: Vec::new(),
             asks: stub,
+            is_small: false,
             next: 0,
             tiers: 0,
             kills: 0,
@@ -275,7 +273,7 @@ impl World {
         let mut world = self.clone();
         let purpose = match op {
             Op::Open(purpose) => Some(purpose),
-            Op::Read(at) if person.reads_parts => Some(Purpose::Range(at as u64 * UNIT, UNIT)),
+            Op::Read(at) if person.streams => Some(Purpose::Range(at as u64 * UNIT, UNIT)),
             Op::Read(_) => Some(Purpose::Read),
             Op::Write(_) => Some(Purpose::Write),
             Op::Fsync => None,
@@ -345,7 +343,7 @@ impl World {
             let purpose = match person.ops[person.at] {
                 Op::Open(purpose) => purpose,
                 Op::Write(_) => Purpose::Write,
-                Op::Read(at) if person.reads_parts => Purpose::Range(at as u64 * UNIT, UNIT),
+                Op::Read(at) if person.streams => Purpose::Range(at as u64 * UNIT, UNIT),
                 _ => Purpose::Read,
             };
             let question = |id, let_through| Question { id, file: handle(), purpose, let_through };

@@ -121,9 +121,13 @@ pub(super) fn copied(folders: &[PathBuf; 2], pairs: usize, settled: &dyn Fn() ->
             let begun = Instant::now();
             done(Command::new("cp").arg("-a").arg(source).arg(&copies[at]))?;
             took[at] = begun.elapsed().as_secs_f64();
+            // Else the other copy meets what this one has left: pages that are written back, and files that the agent reads and sends.
+            done(&mut Command::new("sync"))?;
+            settled()?;
         }
         ratios.push(took[0] / took[1]);
         copies.iter().try_for_each(fs::remove_dir_all)?;
+        done(&mut Command::new("sync"))?;
         settled()?;
     }
     Ok(middle(ratios))

@@ -19,7 +19,7 @@ impl World {
             }
             Task::Look(Some(Sight { record: kept, size, has_blocks })) => {
                 let resident = kept.as_ref().and_then(Kept::resident);
-                let found = Found { record: kept.map(|_| Ok(record())), size, has_blocks, resident, streams: true };
+                let found = Found { record: kept.map(|_| Ok(record())), size, has_blocks, resident, streams: !self.is_small };
                 world.tell(Event::Looked(vec![(handle(), found)]))?;
             }
             Task::Fill { done, given_up, present, is_own } => {
