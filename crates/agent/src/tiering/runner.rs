@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use isotherm_core::tiering::{Plan, Policy, Reason, Volume};
 use isotherm_core::trees::Handle;
+use isotherm_gate::ErrorKind;
 
 use super::cold::{Ground, cold_files};
 use super::filler::fill;
@@ -197,7 +198,7 @@ impl Turn {
         let (cold, in_vain) = planned((volume.root(), volume.dedup()), situation.volume.needed(), plan);
         in_vain.iter().for_each(|cold| self.leave_alone(cold, &NotTiered::Shared));
         self.took = begun.elapsed();
-        let (mut files, mut bytes) = (0, 0);
+        let (mut files, mut bytes, mut refused) = (0, 0, None);
         for part in parts(&cold) {
             let part = still_needed(volume, part);
             if part.is_empty() || !go_on() {
@@ -209,10 +210,16 @@ impl Turn {
                         files += 1;
                         bytes += cold.bytes;
                     }
-                    Some(Err(why)) => self.leave_alone(cold, &why),
+                    Some(Err(why)) => {
+                        self.leave_alone(cold, &why);
+                        refused = refused.or(if let NotTiered::Volume(error) = why { Some(error) } else { None });
+                    }
                     None => {}
                 }
             }
+        }
+        if let Some(error) = refused {
+            tracing::warn!(path = %volume.path().display(), %error, "The volume refuses to let contents go");
         }
         if files > 0 {
             tracing::info!(path = %volume.path().display(), files, bytes, "Cold contents went");
@@ -232,6 +239,8 @@ impl Turn {
         let span = match why {
             // The catalog will know in a moment.
             NotTiered::Changed | NotTiered::IsStub | NotTiered::Held => STUCK_SHORTLY,
+            // As soon as anything is free they may go.
+            NotTiered::Volume(error) if error.kind() == ErrorKind::NoSpace => STUCK_SHORTLY,
             NotTiered::InUse | NotTiered::Shared | NotTiered::Volume(_) => STUCK,
         };
         if self.stuck.len() < STUCK_MAX {

@@ -7,7 +7,7 @@
 use std::ffi::OsStr;
 
 use isotherm_core::ids::{EndpointId, GroupId};
-use isotherm_gate::{GateError, STAGE_DIR};
+use isotherm_gate::{ErrorKind, GateError, STAGE_DIR};
 use serde::{Deserialize, Serialize};
 
 use super::Volume;
@@ -127,18 +127,23 @@ impl Volume {
         matches!((own, named), (Ok(own), Ok(Some(named))) if named.handle == own)
     }
 
-    fn write_marker(&self, marker: &Marker) -> Result<(), MarkerProblem> {
+    /// False where nothing is free: the one that stands here stays.
+    fn write_marker(&self, marker: &Marker) -> Result<bool, MarkerProblem> {
         let bytes = serde_json::to_vec_pretty(marker).expect("a marker is plain JSON");
-        self.staging().home().write_small(OsStr::new(FILE), &bytes).map_err(|error| self.unusable(&error))
+        match self.staging().home().write_small(OsStr::new(FILE), &bytes) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::NoSpace => Ok(false),
+            Err(error) => Err(self.unusable(&error)),
+        }
     }
 
-    /// Notes in the marker that folder and share have agreed.
+    /// Notes in the marker that folder and share have agreed; to be asked again, for nothing may be free.
     ///
     /// # Errors
     /// The marker cannot be read or written.
     pub fn mark_agreed(&self) -> Result<(), MarkerProblem> {
         match self.marker()? {
-            Some(marker) if !marker.agreed => self.write_marker(&Marker { agreed: true, ..marker }),
+            Some(marker) if !marker.agreed => self.write_marker(&Marker { agreed: true, ..marker }).map(drop),
             _ => Ok(()),
         }
     }
@@ -157,9 +162,7 @@ impl Volume {
     /// A failure of the volume.
     pub fn remove_marker(&self) -> Result<(), GateError> {
         let ignore_left = |answer: Result<(), GateError>| match answer {
-            Err(error) if matches!(error.kind(), isotherm_gate::ErrorKind::NotFound | isotherm_gate::ErrorKind::NotEmpty) => {
-                Ok(())
-            }
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotEmpty) => Ok(()),
             answer => answer,
         };
         ignore_left(self.staging().home().unlink(OsStr::new(FILE)))?;
@@ -187,7 +190,8 @@ pub fn is_rolled_back(volume: &Volume, known: &[String]) -> Result<bool, MarkerP
 }
 
 /// Writes a fresh nonce into the marker, which is made where the catalog is new too. `known` are the nonces that the
-/// catalog holds: the last one, and one that it was about to write when it stopped; none: the catalog is new.
+/// catalog holds: the last one, and one that it was about to write when it stopped; none: the catalog is new. Where nothing is free the
+/// nonce stays the one that it was, or the endpoint could not begin and never make room.
 ///
 /// # Errors
 /// The folder is not this endpoint's, or cannot be written.
@@ -205,8 +209,14 @@ pub fn renew_nonce(
         return Err(MarkerProblem::Missing(volume.shown()));
     }
     let rolled_back = is_rolled_back(volume, known)?;
-    let agreed = found.is_some_and(|marker| marker.agreed);
+    let agreed = found.as_ref().is_some_and(|marker| marker.agreed);
     let marker = Marker { format: FORMAT, endpoint, group, nonce: fresh, agreed };
-    volume.write_marker(&marker)?;
-    Ok(Renewed { nonce: marker.nonce, rolled_back })
+    if volume.write_marker(&marker)? {
+        return Ok(Renewed { nonce: marker.nonce, rolled_back });
+    }
+    // What was set back is not to look as if nothing had happened, and a new folder has to have its marker first.
+    let stays = found.filter(|_| !rolled_back && !known.is_empty());
+    let nonce = stays.ok_or_else(|| volume.unusable(&"nothing is free on the volume"))?.nonce;
+    tracing::warn!(path = volume.shown(), "Nothing is free on the volume: the marker of the endpoint stays as it is");
+    Ok(Renewed { nonce, rolled_back })
 }

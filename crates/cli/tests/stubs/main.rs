@@ -28,6 +28,7 @@ mod power;
 mod program;
 mod programs;
 mod room;
+mod scarce;
 mod storm;
 mod streams;
 mod sync;

@@ -15,7 +15,7 @@ use crate::texts::{number_of, text};
 const MIB: u64 = 1 << 20;
 
 /// Bytes free and in all, for users.
-fn space(path: &Path) -> (u64, u64) {
+pub(crate) fn space(path: &Path) -> (u64, u64) {
     let space = rustix::fs::statvfs(path).unwrap();
     (space.f_bavail * space.f_frsize, space.f_blocks * space.f_frsize)
 }

@@ -89,6 +89,31 @@ fn a_player_reads_a_part_and_the_rest_stays_in_the_share() {
 }
 
 // semantics.md#streaming
+/// `unzip -l` reads the end of a large archive, and little else comes.
+#[test]
+fn what_is_in_an_archive_is_listed_without_the_archive() {
+    for fs in Fs::ALL {
+        let Some(office) = Office::open(fs) else { return };
+        office.set(&["--download", "on-demand", "--free-space", "1%"]);
+        fs::write(office.beside().join("film"), text(3, usize::try_from(LEN).unwrap())).unwrap();
+        let archive = office.plain().join("archive.zip");
+        let mut zip = Command::new("zip");
+        let zipped = zip.args(["-q", "-0", "-j"]).arg(&archive).arg(office.beside().join("film")).status().unwrap();
+        assert!(zipped.success());
+        office.settle();
+        let path = office.guarded().join("archive.zip");
+        assert_eq!(blocks(&path), 0, "on {}", fs.name());
+        let listed = Command::new("unzip").arg("-l").arg(&path).output().unwrap();
+        let list = String::from_utf8_lossy(&listed.stdout);
+        assert!(listed.status.success() && list.contains(&LEN.to_string()) && list.contains("film"), "{listed:?}");
+        until("the file is partially tiered", || resident(&office, &path).is_some_and(|resident| (1..9).contains(&resident)));
+        // All of it comes for whoever unpacks it.
+        let tested = Command::new("unzip").args(["-t", "-q"]).arg(&path).output().unwrap();
+        assert!(tested.status.success(), "{tested:?} on {}", fs.name());
+    }
+}
+
+// semantics.md#streaming
 /// Row 13: who comes through another mount, or is no such program, waits until the file is whole, also while somebody streams it.
 #[test]
 fn case_13_nobody_else_sees_a_mask() {
