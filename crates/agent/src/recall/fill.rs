@@ -77,8 +77,8 @@ impl Performer {
         told: (&(dyn Fn() + Sync), &dyn Fn(Units)),
     ) -> Result<(), Failure> {
         let ((file, record), (progress, _)) = (of, told);
-        for _ in 0..ROOM_TRIES {
-            let seen = self.room_made();
+        for tries in 0..ROOM_TRIES {
+            let seen = (self.room_made(), tries == 0);
             match self.fill_once(of, present, (wanted, ahead), told) {
                 // Somebody may have come since it was begun.
                 Err(Failure::NoSpace) if (is_awaited || self.is_awaited(file)) && self.make_room(record.size, seen, progress) => {

@@ -77,8 +77,8 @@ impl Performer {
     }
 
     /// Frees some room for a content of so many bytes that has found none; whether to try again. `seen` is what
-    /// [`Self::room_made`] said before that.
-    pub(super) fn make_room(&self, bytes: u64, seen: u64, progress: &dyn Fn()) -> bool {
+    /// [`Self::room_made`] said before that; the first time it is asked also where there is room by now.
+    pub(super) fn make_room(&self, bytes: u64, (seen, is_first): (u64, bool), progress: &dyn Fn()) -> bool {
         let Some(room) = &self.room else { return false };
         let mut made = self.turn.wait(progress);
         if made.times != seen {
@@ -89,7 +89,8 @@ impl Performer {
             return false;
         }
         let Ok(space) = self.root.space() else { return false };
-        let Some(goal_at_first) = goal(bytes, &space) else { return false };
+        // Policies may have made room since, or it is a quota that has none: which of both, the next try tells.
+        let Some(goal_at_first) = goal(bytes, &space) else { return is_first };
         // Without the spare; an estimate says more than there is, so what is not enough by it never is.
         let enough = bytes.saturating_sub(space.free_for_root).max(1);
         let (mut freed, mut in_use) = (0, BTreeSet::new());

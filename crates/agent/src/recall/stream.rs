@@ -261,8 +261,8 @@ impl Performer {
         wanted: &Wanted,
         told: (&(dyn Fn() + Sync), &dyn Fn(Units)),
     ) -> Result<(), Failure> {
-        for _ in 0..ROOM_TRIES {
-            let seen = self.room_made();
+        for tries in 0..ROOM_TRIES {
+            let seen = (self.room_made(), tries == 0);
             match self.bring_once(of, units, wanted, told) {
                 Err(Failure::NoSpace) if self.is_awaited(of.0) && self.make_room(units.len() * UNIT, seen, told.0) => told.0(),
                 brought => return brought,

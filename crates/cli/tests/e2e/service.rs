@@ -156,7 +156,7 @@ fn a_service_on_an_empty_folder_is_told_of_by_the_agent() {
     std::fs::create_dir(&folder).unwrap();
     let path = folder.to_str().unwrap();
     world.run(&["endpoint", "create", "--group", "plans", "--server", "detroit", "--path", path]).expect(0);
-    until("the agent works on it", || state.join("endpoints.json").exists());
+    until("the agent works on it", || folder.join(".isotherm/endpoint").exists());
     let real = world.data();
     world.serve_again(&world.path("empty"), &[]);
     let problems = || match control::ask(&state, &control::Request::Problems) {

@@ -9,7 +9,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, FallocateFlags, IFlags, Mode, OFlags};
 use rustix::io::{Errno, retry_on_intr};
 
 use super::{Dir, Root, STAGE_DIR, open_beneath};
@@ -268,7 +268,9 @@ fn write(home: &Dir, known: &BTreeSet<FileHandle>) -> Result<(OwnedFd, u64)> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW;
     let made = open_beneath(home.as_fd(), OsStr::new(NEXT), flags, Mode::RUSR | Mode::WUSR).and_then(|file| {
         let bytes = bytes_of(&FileHandle::of(&file)?, known);
+        write_in_place(&file);
         put(&file, &bytes, 0)?;
+        keep_room(&file, bytes.len() as u64);
         rustix::fs::fsync(&file)?;
         rustix::fs::renameat(home.as_fd(), NEXT, home.as_fd(), FILE)?;
         rustix::fs::fsync(home.as_fd())?;
@@ -279,6 +281,15 @@ fn write(home: &Dir, known: &BTreeSet<FileHandle>) -> Result<(OwnedFd, u64)> {
         let _ = rustix::fs::unlinkat(home.as_fd(), NEXT, AtFlags::empty());
         fail(errno, "write")
     })
+}
+
+/// On btrfs even a file that stays as long as it is takes new blocks for each write, and on a full volume the list could take no entry
+/// although room is kept for it. Other file systems do not know the flag. The list has checks of its own.
+fn write_in_place(file: &OwnedFd) {
+    let set = rustix::fs::ioctl_getflags(file).and_then(|flags| rustix::fs::ioctl_setflags(file, flags | IFlags::NOCOW));
+    if let Err(errno) = set {
+        tracing::debug!(%errno, "The list of tiered files is not written in place");
+    }
 }
 
 /// Keeps room behind the list, if there is any; gives its end.
