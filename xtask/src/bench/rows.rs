@@ -96,8 +96,8 @@ impl Row {
         let mut sorted = self.values.clone();
         sorted.sort_by(f64::total_cmp);
         // Of two in the middle neither.
-        let middle = f64::midpoint(sorted[(sorted.len() - 1) / 2], sorted[sorted.len() / 2]);
-        Some([*sorted.first()?, middle, *sorted.last()?])
+        let (least, most) = (*sorted.first()?, *sorted.last()?);
+        Some([least, f64::midpoint(sorted[(sorted.len() - 1) / 2], sorted[sorted.len() / 2]), most])
     }
 
     fn json(&self) -> String {
@@ -141,8 +141,10 @@ mod tests {
         rows.add("delay: ours", "ms", "", 1.0);
         rows.add("rate: ours", "MiB/s", ">= 3", 2.0);
         rows.absent("delay: theirs", "ms", "not \"there\"");
+        rows.add("rate: ours", "MiB/s", ">= 3", 5.0);
         let names: Vec<&str> = rows.rows.iter().map(|row| row.name.as_str()).collect();
         assert_eq!(names, ["delay: ours", "delay: theirs", "rate: ours"]);
+        assert_eq!(rows.rows[2].summary(), Some([2.0, 3.5, 5.0]));
         assert!(rows.json("t").contains(r#""absent": "not \"there\"", "median": null, "values": []"#));
         assert!(rows.table("t").contains("not \"there\""));
     }
