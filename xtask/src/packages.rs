@@ -57,6 +57,8 @@ pub(crate) const FOR_TESTS: &[Package] = &[
     package("restic", &["restic"]),
     // Holds up system calls of the exerciser.
     package("strace", &["strace"]),
+    // Moves the clock of a program.
+    package("faketime", &["faketime"]),
 ];
 
 /// To make a guest and run it.

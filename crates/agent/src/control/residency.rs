@@ -250,6 +250,7 @@ impl Run {
             if !self.go_on(progress) {
                 return;
             }
+            self.volume.settle_space();
         }
     }
 

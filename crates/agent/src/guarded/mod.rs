@@ -235,16 +235,18 @@ impl GuardedVolume {
         };
         let mut results = self.tier_for(&candidates, why).into_iter();
         let results: Vec<_> = stands.iter().map(|stands| if *stands { results.next() } else { None }).collect();
-        let gone: Vec<_> = results.iter().flatten().filter(|result| result.is_ok()).collect();
-        // What btrfs frees counts as free when that is durable.
-        let is_late = self.members.top.space().is_ok_and(|space| space.is_estimate);
-        if is_late
-            && !gone.is_empty()
-            && let Err(error) = self.members.top.sync()
-        {
-            tracing::warn!(%error, "What was freed may not be free yet");
+        if results.iter().flatten().any(Result::is_ok) {
+            self.settle_space();
         }
         results
+    }
+
+    /// Has what is free be told: what btrfs frees and takes counts when that is durable.
+    pub(crate) fn settle_space(&self) {
+        let is_late = self.members.top.space().is_ok_and(|space| space.is_estimate);
+        if is_late && let Err(error) = self.members.top.sync() {
+            tracing::warn!(%error, "It may not be known yet what is free");
+        }
     }
 
     /// Has what is here of a partially tiered file go, when nobody has it open.
@@ -368,6 +370,11 @@ impl GuardedVolume {
         files.iter().for_each(|file| {
             coming.remove(file);
         });
+        drop(coming);
+        // Or more would come than there is room for, and go again.
+        if came.contains(&true) {
+            self.settle_space();
+        }
         came
     }
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 use isotherm_gate::testing::Fs;
 
 use crate::office::{Office, Part, blocks};
+use crate::policies::{old, space};
 use crate::program::until;
 use crate::texts::{number_of, text};
 
@@ -113,6 +114,44 @@ fn a_new_endpoint_gets_what_it_is_told_to_get() {
         for (number, name) in (0..).zip(names) {
             assert!(holds(&guarded, name, number), "{name}, {initial}");
         }
+    }
+}
+
+// semantics.md#contents-that-come
+/// Contents that a new server gets after their names are the warmest, and no more of them than leave free what is asked for: nothing
+/// comes only to go again.
+#[test]
+fn first_contents_come_as_far_as_there_is_room() {
+    for fs in Fs::ALL {
+        let Some(office) = Office::closed(fs) else { return };
+        let (plain, guarded) = (office.plain(), office.guarded());
+        office.join("detroit", &plain, "off");
+        let names: Vec<String> = (0..10).map(|at| format!("plan-{at}")).collect();
+        // The last ones are the warmest.
+        (0..10).for_each(|at| old(&plain, &names[at as usize], at, 40, 100 - at));
+        office.settle();
+        let (free, total) = space(guarded.parent().unwrap());
+        // Room for three or four.
+        let percent = (free - 150 * MIB as u64) * 100 / total;
+        office.join_with("munich", &guarded, &["--tiering", "on", "--initial", "content", "--free-space", &percent.to_string()]);
+        until("everything has a name", || names.iter().all(|name| guarded.join(name).exists()));
+        let here = || names.iter().filter(|name| is_here(&guarded.join(name))).count();
+        until("the warmest come", || here() >= 3);
+        office.settle();
+        std::thread::sleep(std::time::Duration::from_secs(3)); // tidy: wait for more to come, which does not
+        let came = here();
+        assert!(
+            (3..=4).contains(&came),
+            "{came} on {}, {percent} % of {total}, {free} were free, {:?}",
+            fs.name(),
+            space(&guarded)
+        );
+        assert!(names[10 - came..].iter().all(|name| is_here(&guarded.join(name))), "the coldest on {}", fs.name());
+        assert!(space(&guarded).0 >= total * percent / 100, "on {}", fs.name());
+        let happened = |name: &String| office.ask_munich(&["why", guarded.join(name).to_str().unwrap(), "--json"]).expect(0).out;
+        let went = names.iter().map(happened).filter(|why| why.contains("\"tiered_for")).count();
+        assert_eq!(went, 0, "what came stayed, on {}", fs.name());
+        assert_eq!(office.problems(), [] as [serde_json::Value; 0]);
     }
 }
 

@@ -230,7 +230,13 @@ impl Office {
         };
         let log = File::options().create(true).append(true).open(self.log(part)).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_isotherm"));
-        command.args(&arguments).env_remove("ISOTHERM_SERVICE").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
+        command
+            .args(&arguments)
+            .envs(self.clock(part))
+            .env_remove("ISOTHERM_SERVICE")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log);
         let mut child = command.spawn().unwrap();
         if part == Part::Service {
             let mut line = String::new();
@@ -241,6 +247,29 @@ impl Office {
         if part == Part::Gate {
             until("the gate answers", || self.ask_gate(&["volume", "list"]).code != Some(5));
         }
+    }
+
+    /// Moves the clock of the guarded server's agent, from its next start on and while it runs, by so many days: true time is not
+    /// moved, nor are times of files.
+    pub(crate) fn move_clock(&self, days: i64) {
+        // In one step: who reads it has the one or the other.
+        let next = self.home.join("clock.next");
+        fs::write(&next, format!("{days:+}d\n")).unwrap();
+        fs::rename(next, self.home.join("clock")).unwrap();
+    }
+
+    fn clock(&self, part: Part) -> Vec<(&'static str, std::ffi::OsString)> {
+        let moved = self.home.join("clock");
+        if part != Part::Munich || !moved.exists() {
+            return Vec::new();
+        }
+        vec![
+            ("LD_PRELOAD", format!("/usr/lib/{}-linux-gnu/faketime/libfaketimeMT.so.1", std::env::consts::ARCH).into()),
+            ("FAKETIME_TIMESTAMP_FILE", moved.into()),
+            ("FAKETIME_CACHE_DURATION", "1".into()),
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1".into()),
+            ("NO_FAKE_STAT", "1".into()),
+        ]
     }
 
     /// Ends a part as a crash does.

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use isotherm_gate::testing::Fs;
 
-use crate::office::{Office, blocks};
+use crate::office::{Office, Part, blocks};
 use crate::program::until;
 use crate::texts::{number_of, text};
 
@@ -118,6 +118,61 @@ fn what_is_not_used_goes_after_a_while() {
     office.counts_tiered(2);
     office.settle();
     assert_eq!(tiered(&guarded, &names), ["a", "c"]);
+}
+
+// semantics.md#old-contents
+/// The clock goes on by a month: what was not used since goes. It is set back: what was used in what is now the future stays, and nothing
+/// goes or stops for it.
+#[test]
+fn a_clock_that_is_moved_moves_what_is_old_and_no_more() {
+    let Some(mut office) = Office::open(Fs::Xfs) else { return };
+    let guarded = office.guarded();
+    office.move_clock(0);
+    office.kill(Part::Munich);
+    office.start(Part::Munich);
+    office.set(&["--free-space", "0%", "--grace", "0s", "--keep", "*.keep"]);
+    let write = |folder: &Path, name: &str, number: u64| fs::write(folder.join(name), text(number, MIB as usize)).unwrap();
+    let names = ["a", "b", "c", "d.keep"];
+    (0..).zip(names).for_each(|(number, name)| write(&guarded, name, number));
+    office.settle();
+    let mut hours = 720;
+    let mut moved = |days| {
+        office.move_clock(days);
+        std::thread::sleep(Duration::from_secs(2)); // tidy: wait for the agent to look at its clock
+        // An endpoint that is set anew is looked at now, not in some minutes.
+        hours += 1;
+        office.set(&["--older-than", &format!("{hours}h")]);
+        std::thread::sleep(Duration::from_secs(2)); // tidy: wait for the policies to have looked
+    };
+    moved(0);
+    assert_eq!(tiered(&guarded, &names), [""; 0]);
+
+    moved(29);
+    assert_eq!(tiered(&guarded, &names), [""; 0]);
+    let used = |name: &str| office.shown(&guarded.join(name))["accessed_ms"].as_u64().unwrap();
+    until("the use is noted", || number_of(&fs::read(guarded.join("b")).unwrap()) == Ok(1) && used("b") > used("a"));
+    moved(32);
+    office.counts_tiered(2);
+    assert_eq!(tiered(&guarded, &names), ["a", "c"]);
+
+    // Years back, before any of the files was made.
+    moved(-2_000);
+    assert_eq!(number_of(&fs::read(guarded.join("a")).unwrap()), Ok(0));
+    write(&guarded, "e", 4);
+    write(&office.plain(), "f", 5);
+    office.settle();
+    moved(-2_000);
+    let names = ["a", "b", "c", "d.keep", "e", "f"];
+    assert_eq!(tiered(&guarded, &names), ["c", "f"]);
+    moved(100);
+    office.counts_tiered(5);
+    moved(0);
+    office.settle();
+    for (number, name) in (0..).zip(names) {
+        assert_eq!(number_of(&fs::read(guarded.join(name)).unwrap()), Ok(number), "{name}");
+        assert_eq!(number_of(&fs::read(office.plain().join(name)).unwrap()), Ok(number), "{name}");
+    }
+    assert_eq!(office.problems(), [] as [serde_json::Value; 0]);
 }
 
 // semantics.md#free-space

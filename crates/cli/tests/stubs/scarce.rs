@@ -157,3 +157,43 @@ fn a_volume_runs_low_and_recovers() {
     }
     assert_eq!(office.problems(), [] as [serde_json::Value; 0]);
 }
+
+// semantics.md#free-space
+/// Four writers on a volume where little is free, and a line that carries less than they write: what can go goes for them, nothing goes
+/// that the share does not have, and who is told that nothing is free gets it when more has been sent.
+#[test]
+fn writers_faster_than_the_line_lose_nothing() {
+    let Some(office) = Office::open(Fs::Xfs) else { return };
+    let (plain, guarded) = (office.plain(), office.guarded());
+    office.set(&["--free-space", "5%", "--grace", "0s"]);
+    (0..12).for_each(|at| old(&plain, &format!("cold-{at}"), at, 8, 300));
+    office.settle();
+    office.residency("recall", &guarded).expect(0);
+    let _ballast = ballast(&office, "ballast", 60 * MIB);
+    office.run(&["server", "set", "munich", "--limit", "up=12MiB/s"]).expect(0);
+    let (writers, each) = (4_u64, 5_u64);
+    std::thread::scope(|scope| {
+        for writer in 0..writers {
+            let guarded = &guarded;
+            scope.spawn(move || {
+                for number in (0..each).map(|at| 1_000 + writer * 100 + at) {
+                    let (path, bytes) = (guarded.join(format!("new-{number}")), text(number, 8 * MIB as usize));
+                    until("there is room", || match fs::write(&path, &bytes) {
+                        Err(error) if error.kind() == ErrorKind::StorageFull => false,
+                        written => written.map(|()| true).unwrap(),
+                    });
+                }
+            });
+        }
+    });
+    office.run(&["server", "set", "munich", "--no-limits"]).expect(0);
+    office.settle();
+    let new = (0..writers).flat_map(|writer| (0..each).map(move |at| 1_000 + writer * 100 + at));
+    let all = new.map(|number| (format!("new-{number}"), number)).chain((0..12).map(|at| (format!("cold-{at}"), at)));
+    for (name, number) in all {
+        for folder in [&plain, &guarded] {
+            assert_eq!(number_of(&fs::read(folder.join(&name)).unwrap()), Ok(number), "{name}");
+        }
+    }
+    assert_eq!(office.problems(), [] as [serde_json::Value; 0]);
+}

@@ -137,6 +137,34 @@ fn case_13_nobody_else_sees_a_mask() {
     }
 }
 
+// semantics.md#streaming
+/// Row 13: a loop device on a file that is streamed has all of it; and who asks for the pages through the device, has them.
+#[test]
+fn case_13_a_loop_device_sees_no_mask() {
+    for (office, path, film) in offices() {
+        let player = File::open(&path).unwrap();
+        assert!(read(&player, 50 * MIB, 4_096) == part(&film, 50 * MIB, 4_096));
+        assert!(office.shown(&path)["tiered"] == true, "it is streamed");
+        let attached = Command::new("losetup").args(["--find", "--show", "--read-only"]).arg(&path).output().unwrap();
+        assert!(attached.status.success(), "{attached:?}");
+        let device = LoopDevice(String::from_utf8(attached.stdout).unwrap().trim().to_owned());
+        // A device has whole sectors.
+        let sectors = usize::try_from(LEN / 512 * 512).unwrap();
+        assert!(fs::read(&device.0).unwrap() == film[..sectors], "the device sees a mask on {}", office.logs());
+        assert!(read(&player, 0, LEN) == film);
+        drop(device);
+        assert_eq!(office.problems(), [] as [serde_json::Value; 0]);
+    }
+}
+
+struct LoopDevice(String);
+
+impl Drop for LoopDevice {
+    fn drop(&mut self) {
+        let _ = Command::new("losetup").args(["--detach", &self.0]).output();
+    }
+}
+
 fn copied(office: &Office, program: &str, name: &str) -> PathBuf {
     let copy = office.beside().join(name);
     // By a process of its own: one that another test starts just then would keep the copy open for writing, and nobody could run it.
