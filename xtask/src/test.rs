@@ -20,6 +20,9 @@ const SIMULATED_APART: &str = "300";
 /// Worlds in which files give up their content, the same way.
 const SIMULATED_TIERS: &str = "300";
 
+/// How many tests run at the same time, as libtest reads it.
+const TEST_THREADS: &str = "RUST_TEST_THREADS";
+
 /// What the caller asked for.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Options {
@@ -124,6 +127,11 @@ pub(crate) fn docs_step(root: &Path, crates: &[String]) -> Step {
     })
 }
 
+/// Tests at the same time: twice as many as processors, for most of what they do is to wait for disks and for other processes.
+fn test_threads() -> usize {
+    2 * std::thread::available_parallelism().map_or(2, std::num::NonZero::get)
+}
+
 fn tests_step(root: &Path, options: &Options) -> Step {
     let mut command = cargo(root);
     command.arg("test");
@@ -132,6 +140,9 @@ fn tests_step(root: &Path, options: &Options) -> Step {
         command.args(["--lib", "--bins"]);
     }
     command.env(tools::FSX_VARIABLE, tools::fsx_path(root));
+    if std::env::var_os(TEST_THREADS).is_none() {
+        command.env(TEST_THREADS, test_threads().to_string());
+    }
     // libtest hides what passing tests print, and with it the reasons why a test could not run here.
     command.args(["--", "--show-output"]);
     Step::new("tests", move || {
