@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 use super::super::data::{Noise, large_file};
 use super::super::rows::Rows;
@@ -70,6 +70,13 @@ impl Place {
         Ok(Self { folder, large, small })
     }
 
+    /// Has all of it in memory once more, as a reader does.
+    fn read(&self) -> Result<()> {
+        let mut piece = self.piece();
+        (0..LARGE_MIB).try_for_each(|at| self.large.read_exact_at(&mut piece, at * PIECE as u64))?;
+        Ok(self.small.iter().try_for_each(|path| fs::read(path).map(drop))?)
+    }
+
     fn page(&self, turn: u64) -> u64 {
         Noise::new(turn).next() % (LARGE_MIB << 20 >> 12) * PAGE as u64
     }
@@ -77,6 +84,14 @@ impl Place {
     fn piece(&self) -> Vec<u8> {
         vec![0; PIECE]
     }
+}
+
+/// Has files of both sides in memory in the same way: what was written and waits for the disk is in larger pieces than what was read, and
+/// the agent has made durable what it has sent.
+pub(super) fn settle(places: [&Place; 2]) -> Result<()> {
+    done(&mut Command::new("sync"))?;
+    fs::write("/proc/sys/vm/drop_caches", "1").context("Cannot have the kernel forget what is in memory")?;
+    places.iter().try_for_each(|place| place.read())
 }
 
 /// A thousand stubs.
@@ -94,6 +109,7 @@ pub(super) fn measure(office: &Office, pairs: usize, rows: &mut Rows) -> Result<
     let places = [Place::new(&folders[0])?, Place::new(&folders[1])?];
     // Some are stubs there, as on any such volume.
     stubs(office)?;
+    settle(places.each_ref())?;
     let guard = usize::from(office.guard == "filesystem");
     for work @ (name, targets, _) in WORKS {
         rows.add(
@@ -140,6 +156,8 @@ pub(super) fn ratio((_, _, work): Work, places: [&Place; 2], pairs: usize) -> Re
         (0..turns).try_for_each(|turn| work(places[side], turn))?;
         Ok(begun.elapsed().as_secs_f64())
     };
+    // What another work has written comes not in the way of this one.
+    done(&mut Command::new("sync"))?;
     let mut turns = [long_enough(|turns| run(0, turns))?, long_enough(|turns| run(1, turns))?];
     // The same work for both, unless one of them would take minutes for it.
     if turns[1] >= turns[0] / 8 {

@@ -71,6 +71,7 @@ fn one(peer: &Peer, (bare, place): (&Path, &Place), pairs: usize, add: &mut dyn 
     let theirs = Place::new(&peer.mount)?;
     peer.settled()?;
     let places = [place, &theirs];
+    native::settle(places)?;
     for work in WORKS {
         add(work.0, native::ratio(work, places, pairs));
     }
