@@ -22,6 +22,7 @@ use crate::failure::Failure;
 const LARGE: u64 = 4;
 const LARGE_PART: u64 = 18;
 const LARGE_MAX: u64 = 86 << 20;
+const LARGE_NAME: &str = "point cloud.las";
 /// Sizes of all others.
 const SMALLEST: u64 = 24 << 10;
 const LARGEST: u64 = 12 << 20;
@@ -140,6 +141,11 @@ fn put(table: &Path, drawing: &Drawing, folder: &Path) -> Result<bool, Failure> 
     Err(Failure::failed(format!("`cp` failed: {said}")))
 }
 
+/// The first of the large ones, below a site's folder.
+pub(super) fn large() -> String {
+    format!("Projects/{}/{LARGE_NAME}", YEARS[0])
+}
+
 /// All of them, the oldest first.
 fn all(bytes: u64) -> Vec<Drawing> {
     let mut noise = Noise(0x4973_6f74_6865_726d);
@@ -152,7 +158,7 @@ fn all(bytes: u64) -> Vec<Drawing> {
         let large = (bytes / LARGE_PART).min(LARGE_MAX);
         if (number as u64) < LARGE && large > SMALLEST {
             left = left.saturating_sub(large);
-            push("point cloud.las".to_owned(), large, &mut noise);
+            push(LARGE_NAME.to_owned(), large, &mut noise);
         }
         let mut sheet = 0;
         while left >= SMALLEST {

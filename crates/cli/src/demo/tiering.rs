@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use isotherm_agent::control::{self, Answer as AgentAnswer, Request};
 use isotherm_api::management::PolicyChange;
 use isotherm_api::path::ShownPath;
+use isotherm_core::tiering::{ProgramRule, Treatment};
 use tokio::task::JoinHandle;
 
 use super::SITES;
@@ -20,6 +21,8 @@ use crate::failure::{Exit, Failure};
 
 /// What is to stay free on the sites' volumes, in percent.
 const FREE_PERCENT: u8 = 20;
+/// Drawings of so many bytes and more can be read while they come.
+const STREAM_FROM: u64 = 1 << 20;
 
 /// Tiering, as far as there is any.
 #[derive(Debug)]
@@ -78,8 +81,17 @@ impl Tiering {
         if !self.is_on() {
             return PolicyChange::default();
         }
-        // Nobody waits ten minutes to see something go.
-        PolicyChange { free_percent: Some(FREE_PERCENT), grace_s: Some(0), ..PolicyChange::default() }
+        // Who has a look has no player that could read a drawing, but these two.
+        let programs =
+            ["head", "tail"].map(|name| ProgramRule { program: name.to_owned(), user: None, treatment: Treatment::Stream });
+        PolicyChange {
+            free_percent: Some(FREE_PERCENT),
+            // Nobody waits ten minutes to see something go.
+            grace_s: Some(0),
+            stream_from: Some(STREAM_FROM),
+            programs: Some(programs.into()),
+            ..PolicyChange::default()
+        }
     }
 
     /// Begins to make drawings at the first site, or goes on with it.

@@ -10,6 +10,7 @@ use std::path::Path;
 use isotherm_api::management::EndpointStatus;
 use isotherm_api::sync::{Direction, EndpointState, Watch};
 
+use super::drawings;
 use super::events::{Event, Picture, SiteVolume};
 use super::lines::who;
 use crate::output::{self, NOTHING};
@@ -209,6 +210,7 @@ impl View {
         let mut lines = vec![
             format!("  Try in another terminal:  cd '{base}'"),
             format!("    open a tiered drawing   cat {path} | wc -c"),
+            format!("    stream a large one      head -c 2000000 '{site}/{}' | wc -c", drawings::large()),
             format!("    who recalled it, why    isotherm why {path} --state data/{site}"),
             format!("    what is warm, and next  isotherm heat --tree {site} --state data/{site}   (or --next)"),
         ];
@@ -355,6 +357,7 @@ mod tests {
             "  free        96.0 MiB of 448.0 MiB           96.0 MiB of 448.0 MiB",
             "  tiered      12 files, 1.0 GiB               12 files, 1.0 GiB",
             "cd '/d'",
+            "head -c 2000000 'munich/Projects/2019/point cloud.las'",
             "isotherm why 'munich/Projects' --state data/munich",
             "3 of 9 drawings are made",
         ] {

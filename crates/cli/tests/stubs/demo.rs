@@ -84,7 +84,8 @@ fn drawings(site: &Path) -> Vec<PathBuf> {
 }
 
 // semantics.md#what-is-tiered
-/// Drawings that one site makes are tiered at the other; whoever opens one gets the same bytes, and is named; when the demo ends, or was killed
+/// Drawings that one site makes are tiered at the other; whoever opens one gets the same bytes, and is named; of a large one comes what is
+/// read; when the demo ends, or was killed
 /// and has been started again, no mount and no loop device is left.
 #[test]
 fn the_demo_tiers_on_volumes_of_its_own_and_leaves_none() {
@@ -112,6 +113,16 @@ fn the_demo_tiers_on_volumes_of_its_own_and_leaves_none() {
     let (shown, state) = (sites[1].join(&path), dir.join("data/munich"));
     let why = isotherm(&["why", shown.to_str().unwrap(), "--state", state.to_str().unwrap()]).expect(0);
     assert!(why.out.contains("opened it and waited"), "{why:?}");
+    let large = "Projects/2019/point cloud.las";
+    let (from, to) = (sites[0].join(large), sites[1].join(large));
+    assert!(blocks(&to) == 0, "the coldest is tiered");
+    let head = Command::new("head").args(["-c", "100000"]).arg(&to).output().unwrap();
+    assert!(head.status.success() && head.stdout == fs::read(&from).unwrap()[..100_000], "{}", to.display());
+    until("a part of it is here", || {
+        let shown =
+            isotherm(&["file", "show", to.to_str().unwrap(), "--state", state.to_str().unwrap(), "--json"]).expect(0).json();
+        shown["resident"].as_u64().is_some_and(|bytes| bytes > 0 && bytes < shown["size"].as_u64().unwrap())
+    });
     stop(demo);
     assert_eq!((left(&dir), gates(&dir)), (Vec::new(), Vec::new()));
     assert!(drawings(&sites[1]).is_empty(), "what is on the volumes cannot be mistaken for something else");
