@@ -83,6 +83,7 @@ fn reason(because: &Happening) -> String {
         What::TieredForAge => "nobody had used it for longer than its endpoint allows".to_owned(),
         What::TieredForRecall => "somebody waited for another content, and the volume was full".to_owned(),
         What::TieredByCommand => "somebody asked for that with `isotherm tier`".to_owned(),
+        What::ReadInPart => format!("{} read a part of it", who(because)),
         What::RecalledByProgram => {
             let waited = because.waited_ms.map(waited).unwrap_or_default();
             format!("{} opened it and waited {waited} for {}", who(because), size::bytes(because.bytes))
@@ -104,6 +105,7 @@ fn what(what: What) -> &'static str {
         What::TieredForAge => "tiered: not used for too long",
         What::TieredForRecall => "tiered: room for a recall",
         What::TieredByCommand => "tiered: `isotherm tier`",
+        What::ReadInPart => "a part was read while it came",
         What::RecalledByProgram => "recalled: it was opened",
         What::RecalledOverNfs => "recalled: kernel NFS",
         What::RecalledByCommand => "recalled: `isotherm recall`",

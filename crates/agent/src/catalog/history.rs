@@ -52,6 +52,8 @@ pub enum What {
     TieredForRecall,
     /// `isotherm tier`.
     TieredByCommand,
+    /// It is in the share only, as before: a program read a part of it while that came.
+    ReadInPart,
     /// It was recalled: a program opened the file and waited.
     RecalledByProgram,
     /// A client of the kernel's NFS server did.
@@ -68,13 +70,14 @@ pub enum What {
 
 impl What {
     /// Numbers in the database; only added to.
-    const NUMBERS: [(i64, Self); 12] = [
+    const NUMBERS: [(i64, Self); 13] = [
         (0, Self::Arrived),
         (10, Self::TieredForSpace),
         (11, Self::TieredForLow),
         (12, Self::TieredForAge),
         (13, Self::TieredForRecall),
         (14, Self::TieredByCommand),
+        (15, Self::ReadInPart),
         (20, Self::RecalledByProgram),
         (21, Self::RecalledOverNfs),
         (22, Self::RecalledByCommand),
@@ -113,7 +116,7 @@ pub struct Happening {
     pub at_ms: u64,
     /// What.
     pub what: What,
-    /// Length of the content in bytes.
+    /// Length of the content in bytes, or of what came of it.
     pub bytes: u64,
     /// How long who asked for it waited, in milliseconds; none where nobody did.
     pub waited_ms: Option<u64>,

@@ -223,7 +223,7 @@ fn view(
         path: ShownPath::new(&bytes),
         endpoint: endpoint.endpoint,
         group: endpoint.group_name.clone(),
-        state: if is_excluded { FileState::Excluded } else { state(record.as_ref(), stat, names.is_empty()) },
+        state: if is_excluded { FileState::Excluded } else { state(record.as_ref(), found.as_ref(), names.is_empty()) },
         node: record.as_ref().map(|record| record.node),
         kind: content.map(|content| content.kind()).or(record.as_ref().and_then(|record| Some(record.here()?.kind()))),
         version: record.as_ref().and_then(|record| Some(record.live()?.versions.last)),
@@ -262,7 +262,8 @@ fn content(record: &Record) -> Option<&Content> {
     record.here().and_then(|local| local.known()).or_else(|| record.live().map(|node| &node.content))
 }
 
-fn state(record: Option<&Record>, stat: Option<&Stat>, is_root: bool) -> FileState {
+fn state(record: Option<&Record>, found: Option<&Found>, is_root: bool) -> FileState {
+    let stat = found.map(|found| &found.stat);
     let Some(record) = record else {
         return if stat.is_some() { FileState::Unseen } else { FileState::Absent };
     };
@@ -271,7 +272,12 @@ fn state(record: Option<&Record>, stat: Option<&Stat>, is_root: bool) -> FileSta
     }
     // What the disk shows now counts more than what was recorded.
     let has_moved_on = match (record.here(), stat) {
-        (Some(local), Some(stat)) => local.kind() != Kind::Directory && print_of(stat) != local.print,
+        (Some(local), Some(stat)) if local.kind() != Kind::Directory => {
+            let (now, known) = (print_of(stat), local.print);
+            // What comes of it while it is read moves its times.
+            let is_partial = found.is_some_and(|found| found.resident.is_some());
+            if is_partial { (now.size, now.links) != (known.size, known.links) } else { now != known }
+        }
         (None, Some(_)) => true,
         _ => false,
     };

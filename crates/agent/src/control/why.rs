@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::file::{self, Spot};
 use super::heat;
 use crate::agent::Overview;
-use crate::catalog::{CatalogReader, Happening};
+use crate::catalog::{CatalogReader, Happening, What};
 use crate::guarded::{GuardedVolume, GuardedVolumes};
 use crate::tiering::{Kept, outlook_of_stub};
 use crate::volume::gate_handle;
@@ -120,7 +120,8 @@ pub(super) fn show((overview, guarded): (&Overview, &GuardedVolumes), path: &[u8
     }
     let standing = standing(&volume, local);
     let happened = volume.history().of(record.node);
-    view.because = happened.first().filter(|last| last.what.is_recall() == (standing == Standing::Here)).cloned();
+    let mut moves = happened.iter().filter(|one| one.what != What::ReadInPart);
+    view.because = moves.next().filter(|last| last.what.is_recall() == (standing == Standing::Here)).cloned();
     view.outlook = Some(match standing {
         Standing::Here => volume.outlook(endpoint.endpoint, &catalog, &record, local),
         Standing::Tiered | Standing::Recalling => outlook_of_stub(&catalog, &record, local),

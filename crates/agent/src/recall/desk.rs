@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SendError, Sender};
 use std::time::Instant;
 
-use isotherm_core::stub::{self, Effect, Event, Question, QuestionId, Recalls, StubRecord};
+use isotherm_core::stub::{self, Effect, Event, Parted, Question, QuestionId, Recalls, StubRecord};
 use isotherm_core::tiering::Treatment;
 use isotherm_core::trees::Handle;
 use isotherm_gate::guard::{Purpose, Refusal, Sentry, Told, Waiting};
@@ -14,7 +14,7 @@ use super::history::{Callers, History};
 use super::lanes::{Fetch, Lane, Portion};
 use super::perform::{Performer, Task};
 use super::{IDLE, Input, LARGE, LOOK_AFTER, Lengths, News};
-use crate::catalog::What;
+use crate::catalog::{Happening, What};
 use crate::volume::{gate_handle, handle_of};
 
 /// The thread that owns the machine.
@@ -172,11 +172,7 @@ impl Desk {
     }
 
     fn take(&mut self, event: Event) {
-        if let Event::Filled(files) = &event {
-            let filled = files.iter().map(|(file, result)| (file, result.is_ok()));
-            let happened = filled.filter_map(|(file, is_here)| self.callers.filled(file, is_here, &self.history)).collect();
-            self.performer.tell(News::Happened(happened));
-        }
+        self.note(&event);
         // What these leave behind is a stub with its record, or never was one: the post need not remember it. After a flush or a
         // removal that failed it has to.
         let may_end: Vec<Handle> = match &event {
@@ -197,6 +193,33 @@ impl Desk {
         self.carry_out(effects);
         for file in may_end.iter().filter(|file| !self.machine.has(file)) {
             gate_handle(file).iter().for_each(|file| self.post.release(std::slice::from_ref(file)));
+        }
+    }
+
+    /// Remembers for whom contents and parts of them come.
+    fn note(&mut self, event: &Event) {
+        let callers = &mut self.callers;
+        let happened: Vec<Happening> = match event {
+            Event::Filled(files) => {
+                let filled = files.iter().map(|(file, result)| (file, result.is_ok()));
+                filled.filter_map(|(file, is_here)| callers.filled(file, is_here, &self.history)).collect()
+            }
+            Event::Masked(files) => {
+                files.iter().filter(|(_, masked)| masked.is_ok()).for_each(|(file, _)| callers.shown(file));
+                return;
+            }
+            Event::Brought(files) => {
+                files.iter().filter(|(_, _, came)| came.is_ok()).for_each(|(file, units, _)| callers.brought(file, units));
+                return;
+            }
+            Event::Parted(files) => {
+                let over = files.iter().filter(|(_, parted)| *parted == Parted::Over);
+                over.filter_map(|(file, _)| callers.parted(file)).collect()
+            }
+            _ => return,
+        };
+        if !happened.is_empty() {
+            self.performer.tell(News::Happened(happened));
         }
     }
 
@@ -232,7 +255,10 @@ impl Desk {
                     self.callers.filling(&file, record.node, record.size);
                     self.fetch(file, record, Portion::Rest(present));
                 }
-                Effect::Bring(file, record, units) => self.fetch(file, record, Portion::Units(units)),
+                Effect::Bring(file, record, units) => {
+                    self.callers.bringing(&file, record.node, record.size);
+                    self.fetch(file, record, Portion::Units(units));
+                }
                 Effect::Mask(file, record, resident) => self.perform(Task::Mask(file, record, resident)),
                 Effect::Part(file, record, present) => self.perform(Task::Part(file, record, present)),
                 Effect::Flush(file) => {

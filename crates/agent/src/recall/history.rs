@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use isotherm_core::ids::NodeId;
+use isotherm_core::stub::Units;
 use isotherm_core::trees::Handle;
 use isotherm_gate::guard::Program;
 
@@ -30,10 +31,38 @@ pub(super) struct History(Arc<Mutex<VecDeque<Recalled>>>);
 /// Recalls under way.
 #[derive(Debug, Default)]
 pub(super) struct Callers {
-    first: BTreeMap<Handle, (Program, Instant)>,
+    first: BTreeMap<Handle, First>,
     /// Why those come for which no program waits at the file.
     wanted: BTreeMap<Handle, What>,
     filling: BTreeMap<Handle, (NodeId, u64, Instant)>,
+    /// What has come of those that are read while they come.
+    parts: BTreeMap<Handle, (NodeId, u64, Units)>,
+}
+
+/// Who waited for a file first.
+#[derive(Debug)]
+struct First {
+    program: Program,
+    asked: Instant,
+    /// How long, where it was shown the file before all of it was here.
+    waited: Option<Duration>,
+}
+
+impl First {
+    fn waited(&self) -> Duration {
+        self.waited.unwrap_or_else(|| self.asked.elapsed())
+    }
+
+    /// What happened to the content of a node by that, of so many bytes.
+    fn happened(&self, what: What, node: NodeId, bytes: u64) -> Happening {
+        Happening {
+            waited_ms: Some(u64::try_from(self.waited().as_millis()).unwrap_or(u64::MAX)),
+            process: Some(self.program.process),
+            user: Some(self.program.user),
+            program: Some(self.program.name.clone()),
+            ..Happening::new(node, what, wall_ms(), bytes)
+        }
+    }
 }
 
 impl History {
@@ -58,7 +87,36 @@ impl History {
 impl Callers {
     /// Somebody waits for a file.
     pub(super) fn asked(&mut self, file: &Handle, program: Program) {
-        self.first.entry(file.clone()).or_insert_with(|| (program, Instant::now()));
+        self.first.entry(file.clone()).or_insert_with(|| First { program, asked: Instant::now(), waited: None });
+    }
+
+    /// Whoever has waited for a file may read it while it comes.
+    pub(super) fn shown(&mut self, file: &Handle) {
+        if let Some(first) = self.first.get_mut(file) {
+            first.waited.get_or_insert(first.asked.elapsed());
+        }
+    }
+
+    /// A part of it, of a node with so many bytes, is on its way.
+    pub(super) fn bringing(&mut self, file: &Handle, node: NodeId, bytes: u64) {
+        self.parts.entry(file.clone()).or_insert_with(|| (node, bytes, Units::none()));
+    }
+
+    /// These units of it have come.
+    pub(super) fn brought(&mut self, file: &Handle, units: &Units) {
+        if let Some((_, _, all)) = self.parts.get_mut(file) {
+            *all = all.and(units);
+        }
+    }
+
+    /// Nobody reads it any more, and it is in the share as before; what has happened by that.
+    pub(super) fn parted(&mut self, file: &Handle) -> Option<Happening> {
+        let (node, size, units) = self.parts.remove(file)?;
+        if units.is_empty() {
+            return None;
+        }
+        let bytes = units.bytes(size).map(|range| range.end - range.start).sum();
+        Some(self.first.get(file)?.happened(What::ReadInPart, node, bytes))
     }
 
     /// A file is wanted for this reason, without a program that waits at it.
@@ -74,20 +132,19 @@ impl Callers {
     /// It came, or did not; what has happened by that.
     pub(super) fn filled(&mut self, file: &Handle, is_here: bool, history: &History) -> Option<Happening> {
         let (first, wanted) = (self.first.remove(file), self.wanted.remove(file));
+        self.parts.remove(file);
         let (node, bytes, begun) = self.filling.remove(file).filter(|_| is_here)?;
-        let took = first.as_ref().map_or(begun, |(_, at)| *at).elapsed();
-        let program = first.map(|(program, _)| program);
+        let took = first.as_ref().map_or_else(|| begun.elapsed(), First::waited);
+        let program = first.as_ref().map(|first| first.program.clone());
         tracing::info!(?file, program = program.as_ref().map(|one| one.name.as_str()), bytes, ?took, "A content came back");
-        history.keep(Recalled { file: file.clone(), program: program.clone() });
+        history.keep(Recalled { file: file.clone(), program });
+        if let Some(first) = first {
+            return Some(first.happened(What::RecalledByProgram, node, bytes));
+        }
         // An earlier run was asked for what nobody is known to wait for.
-        let what = if program.is_some() { What::RecalledByProgram } else { wanted.unwrap_or(What::RecalledByItself) };
-        Some(Happening {
-            waited_ms: what.is_awaited().then(|| u64::try_from(took.as_millis()).unwrap_or(u64::MAX)),
-            process: program.as_ref().map(|program| program.process),
-            user: program.as_ref().map(|program| program.user),
-            program: program.map(|program| program.name),
-            ..Happening::new(node, what, wall_ms(), bytes)
-        })
+        let what = wanted.unwrap_or(What::RecalledByItself);
+        let waited_ms = what.is_awaited().then(|| u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
+        Some(Happening { waited_ms, ..Happening::new(node, what, wall_ms(), bytes) })
     }
 
     /// Forgets files whose wait has ended without content: emptied, refused, or whole by then.
@@ -95,12 +152,15 @@ impl Callers {
         self.first.retain(|file, _| is_waited_for(file));
         self.wanted.retain(|file, _| is_waited_for(file));
         self.filling.retain(|file, _| is_waited_for(file));
+        self.parts.retain(|file, _| is_waited_for(file));
     }
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use isotherm_core::stub::UNIT;
+
     use super::*;
 
     fn file(number: u8) -> Handle {
@@ -128,6 +188,32 @@ mod tests {
             let happened = callers.filled(&file(2), true, &history).unwrap();
             assert_eq!((happened.what, happened.waited_ms.is_some(), happened.program), (why, is_awaited, None));
         }
+    }
+
+    #[test]
+    fn whoever_reads_a_file_while_it_comes_has_waited_until_he_was_shown_it() {
+        let (mut callers, history, node) = (Callers::default(), History::default(), NodeId([9; 16]));
+        let read = |callers: &mut Callers| {
+            callers.asked(&file(1), Program { name: "mpv".to_owned(), process: 1, user: 7 });
+            callers.shown(&file(1));
+            callers.bringing(&file(1), node, 2 * UNIT + 5);
+        };
+        read(&mut callers);
+        assert_eq!(callers.parted(&file(1)), None, "nothing came");
+        read(&mut callers);
+        callers.brought(&file(1), &Units::of(0..1));
+        callers.brought(&file(1), &Units::of(2..3));
+        let happened = callers.parted(&file(1)).unwrap();
+        assert_eq!((happened.what, happened.bytes, happened.program.as_deref()), (What::ReadInPart, UNIT + 5, Some("mpv")));
+        assert!(!happened.what.is_recall() && history.last(&file(1)).is_none());
+        // All of it has come in the end.
+        read(&mut callers);
+        std::thread::sleep(std::time::Duration::from_millis(20)); // tidy: wait what passes while it is read is no wait
+        callers.filling(&file(1), node, 2 * UNIT + 5);
+        let happened = callers.filled(&file(1), true, &history).unwrap();
+        assert_eq!(happened.what, What::RecalledByProgram);
+        assert!(happened.waited_ms.unwrap() < 20, "{happened:?}");
+        assert_eq!(callers.parted(&file(1)), None);
     }
 
     #[test]

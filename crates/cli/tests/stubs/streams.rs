@@ -70,8 +70,16 @@ fn a_player_reads_a_part_and_the_rest_stays_in_the_share() {
         let before = times(&path);
         assert!(read_by(&office, "mpv", &path, 40, 256) == part(&film, 40 * MIB, 256 << 10));
         until("the file is partially tiered", || resident(&office, &path).is_some_and(|resident| (1..12).contains(&resident)));
+        assert_eq!(office.shown(&path)["state"], "synced", "what is here of it is in the share");
         until("the mask goes", || (MIB..12 * MIB).contains(&(blocks(&path) * 512)));
         assert_eq!(times(&path), before);
+        let why = || office.ask_munich(&["why", path.to_str().unwrap(), "--json"]).expect(0).json();
+        until("who read it is told", || why()["happened"][0]["what"] == "read_in_part");
+        let told = why();
+        let last = &told["happened"][0];
+        assert_eq!((&last["program"], &told["because"]["what"]), (&"mpv".into(), &"arrived".into()), "{told}");
+        assert!((MIB..12 * MIB).contains(&last["bytes"].as_u64().unwrap()) && last["waited_ms"].is_u64(), "{told}");
+        assert_eq!(office.shown(&path)["state"], "synced");
         // What is here is not fetched again, and nobody else has to be asked for it.
         assert!(read_by(&office, "mpv", &path, 40, 256) == part(&film, 40 * MIB, 256 << 10));
         until("it is given up once more", || resident(&office, &path).is_some_and(|resident| resident < 12));
