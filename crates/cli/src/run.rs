@@ -44,6 +44,17 @@ pub(crate) fn stop_signal() -> impl Future<Output = ()> + Send + 'static {
     }
 }
 
+/// Ends when the terminal is closed, and only for those who look at one: what runs by `nohup` goes on.
+pub(crate) fn terminal_closed() -> impl Future<Output = ()> + Send + 'static {
+    let closed = signal(SignalKind::hangup());
+    async move {
+        match closed {
+            Ok(mut closed) => _ = closed.recv().await,
+            Err(_) => std::future::pending().await,
+        }
+    }
+}
+
 pub(crate) async fn service(data: PathBuf, listen: SocketAddr, log: Log) -> Result<Answer, Failure> {
     log::start(log.log_level, log::Sink::Stderr);
     raise_nofile(DESCRIPTORS);

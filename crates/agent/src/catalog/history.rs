@@ -225,9 +225,14 @@ fn write(connection: &mut Connection, fresh: &VecDeque<Happening>, of_node: u64,
     {
         let sql = format!("INSERT INTO happened ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)");
         let mut insert = transaction.prepare_cached(&sql)?;
+        // Else a film that is looked into each day would push out why it is tiered.
+        let mut forget = transaction.prepare_cached("DELETE FROM happened WHERE node = ?1 AND what = ?2")?;
         let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         for one in fresh {
             let waited_ms = one.waited_ms.map(number);
+            if one.what == What::ReadInPart {
+                forget.execute(params![&one.node.0[..], one.what.number()])?;
+            }
             insert.execute(params![
                 &one.node.0[..],
                 number(one.at_ms),

@@ -14,7 +14,7 @@ use isotherm_core::ids::{EndpointId, NodeId, Version};
 use isotherm_core::name::Name;
 use isotherm_core::node::{Content, Kind};
 use isotherm_core::stub::StubRecord;
-use isotherm_core::trees::{LocalContent, Record, State};
+use isotherm_core::trees::{LocalContent, Print, Record, State};
 use isotherm_gate::{Dir, GateError, Root, Stat, StubFile};
 use serde::{Deserialize, Serialize};
 
@@ -148,9 +148,12 @@ pub(super) fn show((overview, guarded): (&Overview, &GuardedVolumes), path: &[u8
     let (endpoint, names) = locate(overview, path)?;
     let catalog = catalog(overview, endpoint)?;
     let record = find(&catalog, &names, endpoint);
-    let found = look(Path::new(&endpoint.path), &names).map_err(|error| error.to_string())?;
-    let mut view = view(endpoint, &catalog, &names, record.clone(), found);
+    let mut found = look(Path::new(&endpoint.path), &names).map_err(|error| error.to_string())?;
     let volume = guarded.volume_of_endpoint(endpoint.endpoint);
+    if let (Some(found), Some(volume), Some(local)) = (&mut found, &volume, record.as_ref().and_then(Record::here)) {
+        found.is_coming = volume.is_recalling(&local.handle);
+    }
+    let mut view = view(endpoint, &catalog, &names, record.clone(), found);
     if let (Some(volume), Some(record)) = (volume, record)
         && let Some(local) = record.here().filter(|local| local.kind() == Kind::File)
     {
@@ -179,13 +182,15 @@ struct Found {
     is_stub: bool,
     /// Bytes that are here, where its record tells.
     resident: Option<u64>,
+    /// Something of it is on its way, or somebody reads it while it comes.
+    is_coming: bool,
 }
 
 /// The state of a path.
 fn look(root: &Path, names: &[Name]) -> Result<Option<Found>, GateError> {
     let root = Root::open(root)?;
     let Some((last, parents)) = names.split_last() else {
-        return root.dir().stat_self().map(|stat| Some(Found { stat, is_stub: false, resident: None }));
+        return root.dir().stat_self().map(|stat| Some(Found { stat, is_stub: false, resident: None, is_coming: false }));
     };
     let mut dir: Dir = root.dir().try_clone()?;
     for name in parents {
@@ -201,7 +206,7 @@ fn look(root: &Path, names: &[Name]) -> Result<Option<Found>, GateError> {
     let record = inode.filter(|_| is_stub).and_then(|inode| StubFile::open_to_look(&inode).ok()?.record().ok()?);
     let resident = record.and_then(|value| StubRecord::decode_unbound(&value).ok()?.1);
     let resident = resident.map(|units| units.bytes(stat.size).map(|bytes| bytes.end - bytes.start).sum());
-    Ok(Some(Found { stat, is_stub, resident }))
+    Ok(Some(Found { stat, is_stub, resident, is_coming: false }))
 }
 
 fn view(
@@ -274,9 +279,11 @@ fn state(record: Option<&Record>, found: Option<&Found>, is_root: bool) -> FileS
     let has_moved_on = match (record.here(), stat) {
         (Some(local), Some(stat)) if local.kind() != Kind::Directory => {
             let (now, known) = (print_of(stat), local.print);
-            // What comes of it while it is read moves its times.
-            let is_partial = found.is_some_and(|found| found.resident.is_some());
-            if is_partial { (now.size, now.links) != (known.size, known.links) } else { now != known }
+            // What came of it while it was read has moved the time that nobody can set; the other one it has again when that ends.
+            let (is_stub, is_coming) = found.map_or((false, false), |found| (found.is_stub, found.is_coming));
+            let changed = if is_stub { known.changed } else { now.changed };
+            let modified = if is_stub && is_coming { known.modified } else { now.modified };
+            Print { changed, modified, ..now } != known
         }
         (None, Some(_)) => true,
         _ => false,

@@ -247,10 +247,14 @@ impl Run {
                     None => self.leave(&record, "it does not fit without others having to go"),
                 }
             }
+            let before = self.moved.files;
             if !self.go_on(progress) {
                 return;
             }
-            self.volume.settle_space();
+            // Before it is asked how much more fits.
+            if self.moved.files > before {
+                self.volume.settle_space();
+            }
         }
     }
 

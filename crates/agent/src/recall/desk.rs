@@ -113,7 +113,7 @@ impl Desk {
                         self.deny(waiting, &file);
                         continue;
                     }
-                    self.callers.asked(&file, waiting.program);
+                    self.callers.asked(QuestionId(waiting.id), &file, waiting.program);
                     self.is_awaited(&file, treatment);
                     let (id, purpose) = (QuestionId(waiting.id), purpose(waiting.purpose, treatment));
                     asked.push(Question { id, file, purpose, let_through: waiting.let_through });
@@ -204,10 +204,6 @@ impl Desk {
                 let filled = files.iter().map(|(file, result)| (file, result.is_ok()));
                 filled.filter_map(|(file, is_here)| callers.filled(file, is_here, &self.history)).collect()
             }
-            Event::Masked(files) => {
-                files.iter().filter(|(_, masked)| masked.is_ok()).for_each(|(file, _)| callers.shown(file));
-                return;
-            }
             Event::Brought(files) => {
                 files.iter().filter(|(_, _, came)| came.is_ok()).for_each(|(file, units, _)| callers.brought(file, units));
                 return;
@@ -235,7 +231,12 @@ impl Desk {
     fn carry_out(&mut self, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
-                Effect::Answer(caller, answer) => self.post.answer(caller.0, refusal(answer)),
+                Effect::Answer(caller, answer) => {
+                    if answer == stub::Answer::Allow {
+                        self.callers.let_through(caller);
+                    }
+                    self.post.answer(caller.0, refusal(answer));
+                }
                 // The post looks after those whom it let through.
                 Effect::Follow(_) => {}
                 Effect::Ended(file, answer) => {

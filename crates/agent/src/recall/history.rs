@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use isotherm_core::ids::NodeId;
-use isotherm_core::stub::Units;
+use isotherm_core::stub::{QuestionId, Units};
 use isotherm_core::trees::Handle;
 use isotherm_gate::guard::Program;
 
@@ -31,7 +31,12 @@ pub(super) struct History(Arc<Mutex<VecDeque<Recalled>>>);
 /// Recalls under way.
 #[derive(Debug, Default)]
 pub(super) struct Callers {
+    /// Who waits for each file.
     first: BTreeMap<Handle, First>,
+    /// The files of these, by what the gate asked for them.
+    questions: BTreeMap<QuestionId, Handle>,
+    /// Who was let through before, and so may be reading the file while it comes.
+    shown: BTreeMap<Handle, First>,
     /// Why those come for which no program waits at the file.
     wanted: BTreeMap<Handle, What>,
     filling: BTreeMap<Handle, (NodeId, u64, Instant)>,
@@ -44,7 +49,7 @@ pub(super) struct Callers {
 struct First {
     program: Program,
     asked: Instant,
-    /// How long, where it was shown the file before all of it was here.
+    /// How long, when it was let through.
     waited: Option<Duration>,
 }
 
@@ -86,15 +91,30 @@ impl History {
 
 impl Callers {
     /// Somebody waits for a file.
-    pub(super) fn asked(&mut self, file: &Handle, program: Program) {
-        self.first.entry(file.clone()).or_insert_with(|| First { program, asked: Instant::now(), waited: None });
+    pub(super) fn asked(&mut self, question: QuestionId, file: &Handle, program: Program) {
+        if !self.first.contains_key(file) {
+            self.questions.insert(question, file.clone());
+            self.first.insert(file.clone(), First { program, asked: Instant::now(), waited: None });
+        }
     }
 
-    /// Whoever has waited for a file may read it while it comes.
-    pub(super) fn shown(&mut self, file: &Handle) {
-        if let Some(first) = self.first.get_mut(file) {
-            first.waited.get_or_insert(first.asked.elapsed());
+    /// Somebody is let through, perhaps before all of the file is here: then it is he who reads it while it comes.
+    pub(super) fn let_through(&mut self, question: QuestionId) {
+        let Some(file) = self.questions.remove(&question) else { return };
+        if let Some(mut first) = self.first.remove(&file) {
+            first.waited = Some(first.asked.elapsed());
+            self.shown.entry(file).or_insert(first);
         }
+    }
+
+    /// A file is wanted for this reason, without a program that waits at it.
+    pub(super) fn wanted(&mut self, file: &Handle, why: What) {
+        self.wanted.entry(file.clone()).or_insert(why);
+    }
+
+    /// Its content, that of a node with so many bytes, is on its way.
+    pub(super) fn filling(&mut self, file: &Handle, node: NodeId, bytes: u64) {
+        self.filling.insert(file.clone(), (node, bytes, Instant::now()));
     }
 
     /// A part of it, of a node with so many bytes, is on its way.
@@ -111,29 +131,20 @@ impl Callers {
 
     /// Nobody reads it any more, and it is in the share as before; what has happened by that.
     pub(super) fn parted(&mut self, file: &Handle) -> Option<Happening> {
-        let (node, size, units) = self.parts.remove(file)?;
-        if units.is_empty() {
-            return None;
-        }
+        let (shown, part) = (self.shown.remove(file), self.parts.remove(file));
+        let (node, size, units) = part.filter(|(_, _, units)| !units.is_empty())?;
         let bytes = units.bytes(size).map(|range| range.end - range.start).sum();
-        Some(self.first.get(file)?.happened(What::ReadInPart, node, bytes))
-    }
-
-    /// A file is wanted for this reason, without a program that waits at it.
-    pub(super) fn wanted(&mut self, file: &Handle, why: What) {
-        self.wanted.entry(file.clone()).or_insert(why);
-    }
-
-    /// Its content, that of a node with so many bytes, is on its way.
-    pub(super) fn filling(&mut self, file: &Handle, node: NodeId, bytes: u64) {
-        self.filling.insert(file.clone(), (node, bytes, Instant::now()));
+        Some(shown?.happened(What::ReadInPart, node, bytes))
     }
 
     /// It came, or did not; what has happened by that.
     pub(super) fn filled(&mut self, file: &Handle, is_here: bool, history: &History) -> Option<Happening> {
-        let (first, wanted) = (self.first.remove(file), self.wanted.remove(file));
-        self.parts.remove(file);
+        let (waits, wanted) = (self.first.remove(file), self.wanted.remove(file));
+        // Where it did not come those who read it may go on.
         let (node, bytes, begun) = self.filling.remove(file).filter(|_| is_here)?;
+        self.parts.remove(file);
+        let shown = self.shown.remove(file);
+        let first = waits.or(shown);
         let took = first.as_ref().map_or_else(|| begun.elapsed(), First::waited);
         let program = first.as_ref().map(|first| first.program.clone());
         tracing::info!(?file, program = program.as_ref().map(|one| one.name.as_str()), bytes, ?took, "A content came back");
@@ -150,6 +161,8 @@ impl Callers {
     /// Forgets files whose wait has ended without content: emptied, refused, or whole by then.
     pub(super) fn keep(&mut self, is_waited_for: impl Fn(&Handle) -> bool) {
         self.first.retain(|file, _| is_waited_for(file));
+        self.questions.retain(|_, file| is_waited_for(file));
+        self.shown.retain(|file, _| is_waited_for(file));
         self.wanted.retain(|file, _| is_waited_for(file));
         self.filling.retain(|file, _| is_waited_for(file));
         self.parts.retain(|file, _| is_waited_for(file));
@@ -175,8 +188,8 @@ mod tests {
         // Brought back by itself, and two programs come while it is on its way.
         callers.wanted(&file(1), What::RecalledByItself);
         callers.filling(&file(1), node, 100);
-        callers.asked(&file(1), program(1));
-        callers.asked(&file(1), program(2));
+        callers.asked(QuestionId(1), &file(1), program(1));
+        callers.asked(QuestionId(2), &file(1), program(2));
         let happened = callers.filled(&file(1), true, &history).unwrap();
         assert_eq!((happened.what, happened.node, happened.bytes), (What::RecalledByProgram, node, 100));
         assert_eq!((happened.program.as_deref(), happened.process, happened.user), (Some("cat"), Some(1), Some(7)));
@@ -191,29 +204,38 @@ mod tests {
     }
 
     #[test]
-    fn whoever_reads_a_file_while_it_comes_has_waited_until_he_was_shown_it() {
+    fn whoever_reads_a_file_while_it_comes_has_waited_until_he_was_let_through() {
         let (mut callers, history, node) = (Callers::default(), History::default(), NodeId([9; 16]));
-        let read = |callers: &mut Callers| {
-            callers.asked(&file(1), Program { name: "mpv".to_owned(), process: 1, user: 7 });
-            callers.shown(&file(1));
+        let program = |name: &str| Program { name: name.to_owned(), process: 1, user: 7 };
+        let play = |callers: &mut Callers| {
+            callers.asked(QuestionId(1), &file(1), program("mpv"));
             callers.bringing(&file(1), node, 2 * UNIT + 5);
+            callers.let_through(QuestionId(1));
         };
-        read(&mut callers);
+        play(&mut callers);
         assert_eq!(callers.parted(&file(1)), None, "nothing came");
-        read(&mut callers);
+        play(&mut callers);
         callers.brought(&file(1), &Units::of(0..1));
+        // Somebody wants all of it, and gives up.
+        callers.asked(QuestionId(2), &file(1), program("cp"));
+        callers.filling(&file(1), node, 2 * UNIT + 5);
+        assert_eq!(callers.filled(&file(1), false, &history), None);
         callers.brought(&file(1), &Units::of(2..3));
         let happened = callers.parted(&file(1)).unwrap();
         assert_eq!((happened.what, happened.bytes, happened.program.as_deref()), (What::ReadInPart, UNIT + 5, Some("mpv")));
         assert!(!happened.what.is_recall() && history.last(&file(1)).is_none());
-        // All of it has come in the end.
-        read(&mut callers);
-        std::thread::sleep(std::time::Duration::from_millis(20)); // tidy: wait what passes while it is read is no wait
-        callers.filling(&file(1), node, 2 * UNIT + 5);
-        let happened = callers.filled(&file(1), true, &history).unwrap();
-        assert_eq!(happened.what, What::RecalledByProgram);
-        assert!(happened.waited_ms.unwrap() < 20, "{happened:?}");
-        assert_eq!(callers.parted(&file(1)), None);
+        // All of it has come in the end, for nobody else; and for somebody else.
+        for (other, name) in [(None, "mpv"), (Some("cp"), "cp")] {
+            play(&mut callers);
+            let waited = callers.shown[&file(1)].waited.unwrap().as_millis();
+            std::thread::sleep(Duration::from_millis(5)); // tidy: wait what passes while it is read is no wait
+            other.iter().for_each(|name| callers.asked(QuestionId(3), &file(1), program(name)));
+            callers.filling(&file(1), node, 2 * UNIT + 5);
+            let happened = callers.filled(&file(1), true, &history).unwrap();
+            assert_eq!((happened.what, happened.program.as_deref()), (What::RecalledByProgram, Some(name)));
+            assert!(other.is_some() || happened.waited_ms.map(u128::from) == Some(waited), "{happened:?}");
+            assert_eq!(callers.parted(&file(1)), None);
+        }
     }
 
     #[test]

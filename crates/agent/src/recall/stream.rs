@@ -418,8 +418,6 @@ impl Performer {
         if !kept.is_empty() {
             self.parted.lock().unwrap_or_else(PoisonError::into_inner).insert(file.clone());
         }
-        // Its times have moved.
-        (self.tell)(News::Went(vec![file.clone()]));
         tracing::info!(?file, kept = kept.len() * UNIT, "A file that was read while it came is tiered again");
         Ok(Parted::Over)
     }

@@ -146,6 +146,11 @@ pub(super) fn large() -> String {
     format!("Projects/{}/{LARGE_NAME}", YEARS[0])
 }
 
+/// How large they are, of so many bytes in all.
+pub(super) fn large_bytes(bytes: u64) -> u64 {
+    (bytes / LARGE_PART).min(LARGE_MAX)
+}
+
 /// All of them, the oldest first.
 fn all(bytes: u64) -> Vec<Drawing> {
     let mut noise = Noise(0x4973_6f74_6865_726d);
@@ -155,7 +160,7 @@ fn all(bytes: u64) -> Vec<Drawing> {
         let mut push = |name: String, bytes: u64, noise: &mut Noise| {
             drawings.push(Drawing { path: format!("Projects/{year}/{name}"), bytes, seed: noise.next() | 1 });
         };
-        let large = (bytes / LARGE_PART).min(LARGE_MAX);
+        let large = large_bytes(bytes);
         if (number as u64) < LARGE && large > SMALLEST {
             left = left.saturating_sub(large);
             push(LARGE_NAME.to_owned(), large, &mut noise);

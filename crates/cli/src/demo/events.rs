@@ -94,6 +94,9 @@ pub(super) struct SiteVolume {
 pub(super) struct Drawn {
     pub(super) made: u64,
     pub(super) all: u64,
+    /// One of them is there that can be read while it comes.
+    #[serde(skip)]
+    pub(super) is_large: bool,
 }
 
 /// How a site is.

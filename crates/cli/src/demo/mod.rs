@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use isotherm_api::Client;
-use isotherm_api::management::{NewEndpoint, NewGroup};
+use isotherm_api::management::{EndpointChange, NewEndpoint, NewGroup};
 use isotherm_api::sync::InitialUpload;
 use isotherm_core::name::Case;
 
@@ -46,7 +46,7 @@ const LOOK: Duration = Duration::from_secs(1);
 const START_PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) async fn run(demo: Demo) -> Result<Answer, Failure> {
-    let stop = run::stop_signal();
+    let (stop, closed) = (run::stop_signal(), run::terminal_closed());
     let folders = Folders::make(&demo.dir)?;
     let screen = if demo.json { None } else { Screen::enter() };
     let sink = match &screen {
@@ -59,6 +59,7 @@ pub(crate) async fn run(demo: Demo) -> Result<Answer, Failure> {
     let ended = tokio::select! {
         ended = play(&folders, &mut parts, &mut tiering, &mut show) => ended,
         () = stop => Ok(()),
+        () = closed => Ok(()),
     };
     let stopped = parts.stop().await;
     // Last: agents answer for what is on the volumes.
@@ -137,7 +138,12 @@ async fn prepare_endpoints(client: &Client, folders: &Folders, is_new: bool, tie
     let there = if is_new { Vec::new() } else { client.endpoints().await? };
     for site in folders.sites() {
         match there.iter().find(|endpoint| endpoint.server == site.name) {
-            Some(endpoint) if endpoint.path == site.path => continue,
+            Some(endpoint) if endpoint.path == site.path => {
+                // An earlier release may have made it.
+                let change = EndpointChange { policy: tiering.policy(), ..EndpointChange::default() };
+                client.change_endpoint(endpoint.id, &change).await?;
+                continue;
+            }
             Some(endpoint) => {
                 let why =
                     format!("The demo was made at {} and is now at {}", output::text(&endpoint.path), output::text(&site.path));

@@ -114,7 +114,7 @@ impl Tiering {
 
     pub(super) fn drawn(&self) -> Drawn {
         let (made, all) = self.progress.now();
-        Drawn { made, all }
+        Drawn { made, all, is_large: made > 0 && drawings::large_bytes(self.bytes) >= STREAM_FROM }
     }
 
     /// What the sites' agents say; nothing of one that does not answer yet.

@@ -210,10 +210,12 @@ impl View {
         let mut lines = vec![
             format!("  Try in another terminal:  cd '{base}'"),
             format!("    open a tiered drawing   cat {path} | wc -c"),
-            format!("    stream a large one      head -c 2000000 '{site}/{}' | wc -c", drawings::large()),
             format!("    who recalled it, why    isotherm why {path} --state data/{site}"),
             format!("    what is warm, and next  isotherm heat --tree {site} --state data/{site}   (or --next)"),
         ];
+        if picture.drawings.is_large {
+            lines.insert(2, format!("    stream a large one      head -c 2000000 '{site}/{}' | wc -c", drawings::large()));
+        }
         if picture.drawings.made < picture.drawings.all {
             let (made, all) = (size::count(picture.drawings.made), size::count(picture.drawings.all));
             lines.push(format!("  {made} of {all} drawings are made. Ctrl-C stops; start it again and it goes on where it was."));
@@ -351,7 +353,7 @@ mod tests {
             happened: Vec::new(),
         };
         let volumes = vec![volume("detroit"), volume("munich")];
-        let lines = view.lines(&Picture { volumes, drawings: Drawn { made: 3, all: 9 }, ..picture() }, (80, 30));
+        let lines = view.lines(&Picture { volumes, drawings: Drawn { made: 3, all: 9, is_large: true }, ..picture() }, (80, 30));
         let shown = lines.join("\n");
         for expected in [
             "  free        96.0 MiB of 448.0 MiB           96.0 MiB of 448.0 MiB",

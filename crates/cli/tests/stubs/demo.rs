@@ -25,8 +25,8 @@ fn start(dir: &Path) -> Option<(Running, Vec<PathBuf>)> {
     Some((demo, folders))
 }
 
-fn stop(demo: Running) {
-    demo.signal(Signal::INT);
+fn stop(demo: Running, signal: Signal) {
+    demo.signal(signal);
     let (code, lines) = demo.ended();
     assert_eq!(code, Some(0), "{lines:?}");
     assert_eq!(lines.last().map(String::as_str), Some(r#"{"event":"stopped"}"#));
@@ -97,7 +97,8 @@ fn the_demo_tiers_on_volumes_of_its_own_and_leaves_none() {
     let dir = folder.path().canonicalize().unwrap().join("demo");
     let _cleared = Cleared(dir.clone());
     let Some((demo, sites)) = start(&dir) else { return };
-    let tiered = || drawings(&sites[1]).into_iter().find(|path| blocks(&sites[1].join(path)) == 0);
+    let is_sheet = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "dwg");
+    let tiered = || drawings(&sites[1]).into_iter().find(|path| is_sheet(path) && blocks(&sites[1].join(path)) == 0);
     // Only then: of what happens while many arrive the screen shows the newest.
     until("all drawings are at both sites", || {
         let there: Vec<usize> = sites.iter().map(|site| drawings(site).len()).collect();
@@ -123,7 +124,7 @@ fn the_demo_tiers_on_volumes_of_its_own_and_leaves_none() {
             isotherm(&["file", "show", to.to_str().unwrap(), "--state", state.to_str().unwrap(), "--json"]).expect(0).json();
         shown["resident"].as_u64().is_some_and(|bytes| bytes > 0 && bytes < shown["size"].as_u64().unwrap())
     });
-    stop(demo);
+    stop(demo, Signal::INT);
     assert_eq!((left(&dir), gates(&dir)), (Vec::new(), Vec::new()));
     assert!(drawings(&sites[1]).is_empty(), "what is on the volumes cannot be mistaken for something else");
 
@@ -138,6 +139,7 @@ fn the_demo_tiers_on_volumes_of_its_own_and_leaves_none() {
     }
     let why = isotherm(&["why", shown.to_str().unwrap(), "--state", state.to_str().unwrap(), "--json"]).expect(0).json();
     assert!(why["happened"].as_array().unwrap().iter().any(|one| one["program"] == "cat"), "{why}");
-    stop(demo);
+    // As whoever closes the window does.
+    stop(demo, Signal::HUP);
     assert_eq!((left(&dir), gates(&dir)), (Vec::new(), Vec::new()));
 }

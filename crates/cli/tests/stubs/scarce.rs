@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use isotherm_gate::testing::Fs;
 
@@ -171,21 +172,26 @@ fn writers_faster_than_the_line_lose_nothing() {
     office.residency("recall", &guarded).expect(0);
     let _ballast = ballast(&office, "ballast", 60 * MIB);
     office.run(&["server", "set", "munich", "--limit", "up=12MiB/s"]).expect(0);
-    let (writers, each) = (4_u64, 5_u64);
+    let (writers, each) = (4_u64, 7_u64);
+    let refused = AtomicU64::new(0);
     std::thread::scope(|scope| {
         for writer in 0..writers {
-            let guarded = &guarded;
+            let (guarded, refused) = (&guarded, &refused);
             scope.spawn(move || {
                 for number in (0..each).map(|at| 1_000 + writer * 100 + at) {
                     let (path, bytes) = (guarded.join(format!("new-{number}")), text(number, 8 * MIB as usize));
                     until("there is room", || match fs::write(&path, &bytes) {
-                        Err(error) if error.kind() == ErrorKind::StorageFull => false,
+                        Err(error) if error.kind() == ErrorKind::StorageFull => {
+                            refused.fetch_add(1, Ordering::Relaxed);
+                            false
+                        }
                         written => written.map(|()| true).unwrap(),
                     });
                 }
             });
         }
     });
+    assert!(refused.into_inner() > 0, "the line was as fast as they");
     office.run(&["server", "set", "munich", "--no-limits"]).expect(0);
     office.settle();
     let new = (0..writers).flat_map(|writer| (0..each).map(move |at| 1_000 + writer * 100 + at));

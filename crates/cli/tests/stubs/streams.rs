@@ -86,6 +86,7 @@ fn a_player_reads_a_part_and_the_rest_stays_in_the_share() {
         // Whoever says so has all of it go.
         assert_eq!(office.residency("tier", &path).code, Some(0));
         until("nothing of it is here", || blocks(&path) * 512 < MIB && resident(&office, &path).is_none());
+        assert_eq!(office.shown(&path)["state"], "synced");
         // Others get all of it.
         let copy = office.beside().join("copy");
         assert!(Command::new("cp").args([path.as_os_str(), copy.as_os_str()]).status().unwrap().success());
@@ -146,7 +147,7 @@ fn case_13_nobody_else_sees_a_mask() {
 }
 
 // semantics.md#streaming
-/// Row 13: a loop device on a file that is streamed has all of it; and who asks for the pages through the device, has them.
+/// Row 13: a loop device on a file that is streamed is made when all of it is here.
 #[test]
 fn case_13_a_loop_device_sees_no_mask() {
     for (office, path, film) in offices() {
