@@ -289,6 +289,19 @@ mod tests {
     }
 
     #[test]
+    fn of_parts_that_were_read_the_last_is_known() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = HistoryStore::bounded(&folder.path().join("history"), 3, 100);
+        store.note([went(1, 1)]);
+        for at_ms in 2..9 {
+            store.note([Happening::new(NodeId([1; 16]), What::ReadInPart, at_ms, 7)]);
+            store.write();
+        }
+        store.note([went(2, 9)]);
+        assert_eq!(times(&store.of(NodeId([1; 16]))), [8, 1]);
+    }
+
+    #[test]
     fn what_happened_is_known_before_and_after_it_is_kept() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("history");

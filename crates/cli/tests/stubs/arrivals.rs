@@ -219,33 +219,35 @@ fn what_is_pinned_stays() {
 /// Contents come back by name and by warmth, and no more than fits without others having to go.
 #[test]
 fn a_tree_comes_back_as_it_is_asked_for() {
-    let Some(office) = Office::open(Fs::Ext4) else { return };
-    let (plain, guarded) = (office.plain(), office.guarded());
-    let names: Vec<String> = (0..8).map(|at| format!("plan-{at}.{}", if at < 2 { "dwg" } else { "bin" })).collect();
-    for (number, name) in (0..).zip(&names) {
-        fs::write(plain.join(name), text(number, 40 * MIB)).unwrap();
-        let then = std::time::SystemTime::now() - std::time::Duration::from_secs((100 - number) * 86_400);
-        let times = fs::FileTimes::new().set_modified(then);
-        fs::File::options().write(true).open(plain.join(name)).unwrap().set_times(times).unwrap();
+    for fs in [Fs::Ext4, Fs::Btrfs] {
+        let Some(office) = Office::open(fs) else { return };
+        let (plain, guarded) = (office.plain(), office.guarded());
+        let names: Vec<String> = (0..8).map(|at| format!("plan-{at}.{}", if at < 2 { "dwg" } else { "bin" })).collect();
+        for (number, name) in (0..).zip(&names) {
+            fs::write(plain.join(name), text(number, 40 * MIB)).unwrap();
+            let then = std::time::SystemTime::now() - std::time::Duration::from_secs((100 - number) * 86_400);
+            let times = fs::FileTimes::new().set_modified(then);
+            fs::File::options().write(true).open(plain.join(name)).unwrap().set_times(times).unwrap();
+        }
+        office.settle();
+        let here = || names.iter().filter(|name| is_here(&guarded.join(name))).cloned().collect::<Vec<_>>();
+        let path = guarded.to_str().unwrap();
+        assert_eq!(here(), [""; 0]);
+        let asked = office.ask_munich(&["recall", path, "--pattern", "*.DWG", "--threads", "1", "--json"]).expect(0).json();
+        assert_eq!((&asked["files"], &asked["seen"]), (&2.into(), &2.into()), "{asked}");
+        assert_eq!(here(), names[..2]);
+        // Room for two or three more, and the last ones are the warmest.
+        let space = rustix::fs::statvfs(&guarded).unwrap();
+        let (free, total) = (space.f_bavail * space.f_frsize, space.f_blocks * space.f_frsize);
+        let percent = ((free - 130 * MIB as u64) * 100 / total).to_string();
+        office.set(&["--free-space", &percent]);
+        office.settle();
+        let asked = office.ask_munich(&["recall", path, "--order", "policy", "--json"]).expect(3).json();
+        let came = asked["files"].as_u64().unwrap() as usize;
+        assert!((2..=3).contains(&came), "{asked}");
+        assert!(asked["why"].to_string().contains("without others having to go"), "{asked}");
+        let mut expected = names[..2].to_vec();
+        expected.extend_from_slice(&names[8 - came..]);
+        assert_eq!(here(), expected);
     }
-    office.settle();
-    let here = || names.iter().filter(|name| is_here(&guarded.join(name))).cloned().collect::<Vec<_>>();
-    let path = guarded.to_str().unwrap();
-    assert_eq!(here(), [""; 0]);
-    let asked = office.ask_munich(&["recall", path, "--pattern", "*.DWG", "--threads", "1", "--json"]).expect(0).json();
-    assert_eq!((&asked["files"], &asked["seen"]), (&2.into(), &2.into()), "{asked}");
-    assert_eq!(here(), names[..2]);
-    // Room for two or three more, and the last ones are the warmest.
-    let space = rustix::fs::statvfs(&guarded).unwrap();
-    let (free, total) = (space.f_bavail * space.f_frsize, space.f_blocks * space.f_frsize);
-    let percent = ((free - 130 * MIB as u64) * 100 / total).to_string();
-    office.set(&["--free-space", &percent]);
-    office.settle();
-    let asked = office.ask_munich(&["recall", path, "--order", "policy", "--json"]).expect(3).json();
-    let came = asked["files"].as_u64().unwrap() as usize;
-    assert!((2..=3).contains(&came), "{asked}");
-    assert!(asked["why"].to_string().contains("without others having to go"), "{asked}");
-    let mut expected = names[..2].to_vec();
-    expected.extend_from_slice(&names[8 - came..]);
-    assert_eq!(here(), expected);
 }
