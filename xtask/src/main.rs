@@ -10,6 +10,7 @@
 
 mod bench;
 mod campaign;
+mod family;
 mod packages;
 mod product;
 mod steps;

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use crate::product::{self, cargo};
 use crate::steps::{self, Outcome, Step};
@@ -147,7 +147,7 @@ fn tests_step(root: &Path, options: &Options) -> Step {
     command.args(["--", "--show-output"]);
     Step::new("tests", move || {
         let mut output = TestOutput::default();
-        watched::run(&mut command, |line| output.show(line))?;
+        watched::run(&mut command, |line| output.show(line)).with_context(|| output.unfinished())?;
         if output.passed == 0 {
             bail!("No test was run");
         }
@@ -196,6 +196,8 @@ struct TestOutput {
     in_successes: bool,
     passed: u64,
     skipped: Vec<String>,
+    /// Tests that have run for over a minute, as libtest says then, and have not ended.
+    under_way: Vec<String>,
 }
 
 impl TestOutput {
@@ -212,8 +214,22 @@ impl TestOutput {
             if !self.skipped.contains(&reason) {
                 self.skipped.push(reason);
             }
+        } else if let Some(said) = line.strip_prefix("test ") {
+            if let Some((name, _)) = said.split_once(" has been running for over") {
+                self.under_way.push(name.to_owned());
+            } else if let Some((name, _)) = said.split_once(" ... ") {
+                self.under_way.retain(|other| other != name);
+            }
         }
         !self.in_successes
+    }
+
+    /// Which tests were at work for long when all ended.
+    fn unfinished(&self) -> String {
+        match self.under_way.as_slice() {
+            [] => "No test was at work for more than a minute".to_owned(),
+            names => format!("At work for more than a minute: {}", names.join(", ")),
+        }
     }
 }
 
@@ -261,6 +277,15 @@ mod tests {
         assert_eq!(output.passed, 15);
         assert!(!shown.contains(&"noise"));
         assert!(shown.iter().any(|line| line.starts_with("test result: ok")));
+    }
+
+    #[test]
+    fn tests_that_do_not_end_are_named() {
+        let text = "test slow::a has been running for over 60 seconds\ntest b has been running for over 60 seconds\n\
+            test b ... ok\ntest c ... ok";
+        let mut output = TestOutput::default();
+        assert!(text.lines().all(|line| output.show(line)));
+        assert_eq!(output.unfinished(), "At work for more than a minute: slow::a");
     }
 
     #[test]

@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use crate::family;
+
 /// A command that prints nothing for so long hangs. The longest honest silence is the compilation of one crate.
 const SILENCE_MAX: Duration = Duration::from_secs(12 * 60);
 const POLL: Duration = Duration::from_secs(1);
@@ -57,7 +59,7 @@ fn run_with(command: &mut Command, silence_max: Duration, mut show: impl FnMut(&
                     break status;
                 }
                 if heard.elapsed() >= silence_max {
-                    end(&mut child);
+                    println!("{name} said nothing for {silence_max:?}. What runs:\n{}", end(&mut child));
                     bail!("{name} said nothing for {silence_max:?} and was ended; its last line: {last_line}");
                 }
             }
@@ -99,19 +101,13 @@ fn forward(pipe: Option<impl Read + Send + 'static>, sender: Sender<String>) {
     });
 }
 
-/// Ends the child and everything it started: cargo does not end the test that hangs.
-fn end(child: &mut Child) {
-    let mut doomed = vec![child.id()];
-    let mut next = 0;
-    while let Some(&pid) = doomed.get(next) {
-        next += 1;
-        let list = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
-        doomed.extend(list.unwrap_or_default().split_whitespace().filter_map(|id| id.parse::<u32>().ok()));
-    }
-    let pids = doomed.iter().map(u32::to_string);
-    // Failures are of no interest: what has ended already needs no signal.
-    let _ = Command::new("kill").arg("-KILL").args(pids).stderr(Stdio::null()).status();
+/// Ends the child and everything it started, for cargo does not end the test that hangs, and tells what they were doing.
+fn end(child: &mut Child) -> String {
+    let doomed = family::members(child.id());
+    let doing = family::described(&doomed);
+    family::end(&doomed);
     let _ = child.wait();
+    doing
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use isotherm_core::content::Chunker;
@@ -10,6 +11,7 @@ use isotherm_gate::testing::Fs;
 
 use crate::office::{Office, blocks};
 use crate::program::until;
+use crate::rescue::Over;
 use crate::texts::{number_of, text};
 
 const MIB: usize = 1 << 20;
@@ -62,7 +64,9 @@ fn who_opens_a_file_waits_for_no_limit() {
     let guarded = office.guarded();
     // Hours for all of the background.
     limit(&office, &["both=16KiB/s"]);
+    let ends = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        let _over = Over::of(&ends, &office);
         let recalling = scope.spawn(|| office.residency("recall", &guarded.join("back")));
         std::thread::sleep(Duration::from_secs(2)); // tidy: wait for the background to have taken all hands that it gets
         let readers: Vec<Child> = demand.iter().map(|name| reader(&guarded.join(name))).collect();

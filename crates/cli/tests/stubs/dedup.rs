@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use crate::office::{Office, Part, blocks};
 use crate::program::{isotherm, until};
+use crate::rescue::Over;
 use crate::texts::text;
 use crate::users::is_excused;
 use crate::{Dice, rounds, seed};
@@ -194,6 +195,7 @@ fn one_office(office: &mut Office, dice: &mut Dice) -> u64 {
     let written: Mutex<BTreeMap<usize, Vec<u8>>> = Mutex::default();
     let deaths = 2 + dice.roll(3);
     std::thread::scope(|scope| {
+        let _over = Over::of(&ends, office);
         for at in 0..WRITTEN {
             let (folder, dice, ends, written, deeds) =
                 (&here, Dice(seed(at as u64 + dice.roll(1 << 20) as u64)), &ends, &written, &deeds);
@@ -222,7 +224,6 @@ fn one_office(office: &mut Office, dice: &mut Dice) -> u64 {
             office.start(dying);
         }
         std::thread::sleep(Duration::from_millis(1_500)); // tidy: wait work goes on after the last death
-        ends.store(true, Ordering::Relaxed);
     });
     until("everything is guarded and answered for again", || office.is_whole());
     office.settle();

@@ -18,6 +18,7 @@ use isotherm_gate::testing::Fs;
 use crate::office::{Office, Part};
 use crate::power::with_cut;
 use crate::program::{isotherm, until};
+use crate::rescue::Over;
 use crate::texts::text;
 use crate::users::EXCUSES;
 use crate::{Dice, rounds, seed};
@@ -199,6 +200,7 @@ fn whoever_dies_players_and_all_others_read_the_film() {
         let (ends, count) = (AtomicBool::new(false), Count::default());
         let deaths = 3 + dice.roll(3);
         std::thread::scope(|scope| {
+            let _over = Over::of(&ends, &office);
             let (films, ends, count, folder, home) = (&films, &ends, &count, office.guarded(), office.beside().to_owned());
             for _ in 0..PLAYERS {
                 let dice = Dice(dice.roll(1 << 40) as u64 | 1);
@@ -217,7 +219,6 @@ fn whoever_dies_players_and_all_others_read_the_film() {
                 until("there is a keeper, and an agent", || office.keepers().len() == 1 && office.is_whole());
             }
             std::thread::sleep(Duration::from_millis(500)); // tidy: wait work goes on after the last death
-            ends.store(true, Ordering::Relaxed);
         });
         let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
         println!(
@@ -252,6 +253,7 @@ fn case_20_after_a_power_cut_records_name_only_what_is_there() {
         let (ends, count) = (AtomicBool::new(false), Count::default());
         let mut partial = 0;
         std::thread::scope(|scope| {
+            let _over = Over::of(&ends, &office);
             let (films, ends, count, folder, home) = (&films, &ends, &count, office.guarded(), office.beside().to_owned());
             // Few, so that films rest now and then.
             for _ in 0..PLAYERS / 2 {
@@ -265,7 +267,6 @@ fn case_20_after_a_power_cut_records_name_only_what_is_there() {
                 std::thread::sleep(Duration::from_millis(500 + dice.roll(3_000) as u64)); // tidy: wait work goes on meanwhile
                 partial += with_cut(&office, fs, |root| films.iter().filter(|film| is_left(root, film)).count());
             }
-            ends.store(true, Ordering::Relaxed);
         });
         all += partial;
         println!("CAMPAIGN rounds=1 cuts=5 partial={partial}");

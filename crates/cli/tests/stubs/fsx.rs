@@ -14,6 +14,7 @@ use isotherm_gate::testing::Fs;
 
 use crate::office::{Office, Part};
 use crate::program::{isotherm, until};
+use crate::rescue::Over;
 use crate::{Dice, rounds, seed};
 
 /// Files that are worked on at once.
@@ -106,6 +107,7 @@ fn adversary(office: &mut Office, mut running: Vec<(String, Child)>, dice: &mut 
     let ends = AtomicBool::new(false);
     let (folder, state) = (office.guarded(), office.beside().join("state-Munich"));
     std::thread::scope(|scope| {
+        let over = Over::of(&ends, office);
         let tiering = scope.spawn(|| tier_again_and_again(&folder, &state, &ends));
         let mut turn = 0;
         while !running.is_empty() {
@@ -123,13 +125,12 @@ fn adversary(office: &mut Office, mut running: Vec<(String, Child)>, dice: &mut 
             running.retain_mut(|(what, child)| match child.try_wait().unwrap() {
                 None => true,
                 Some(ended) => {
-                    ends.store(!ended.success(), Ordering::Relaxed);
                     assert!(ended.success(), "{what}: {ended}\n{}", said(office));
                     false
                 }
             });
         }
-        ends.store(true, Ordering::Relaxed);
+        drop(over);
         tiering.join().unwrap()
     })
 }

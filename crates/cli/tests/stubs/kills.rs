@@ -10,6 +10,7 @@ use isotherm_gate::testing::Fs;
 
 use crate::office::{Office, Part, blocks};
 use crate::program::until;
+use crate::rescue::Over;
 use crate::texts::{number_of, text};
 use crate::users::{Author, Users};
 use crate::{Dice, rounds, seed};
@@ -43,6 +44,7 @@ fn one_office(office: &mut Office, deaths: usize, dice: &mut Dice) {
     let author = Author::begin(&plain, FILES, dice.clone());
     let ends = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        let _over = Over::of(&ends, office);
         let (folder, state, stop) = (&guarded, office.beside().join("state-Munich"), &ends);
         scope.spawn(move || tier_again_and_again(folder, &state, stop));
         scope.spawn(move || {
@@ -66,7 +68,6 @@ fn one_office(office: &mut Office, deaths: usize, dice: &mut Dice) {
             }
         }
         std::thread::sleep(Duration::from_millis(500)); // tidy: wait work goes on after the last death
-        ends.store(true, Ordering::Relaxed);
     });
     let (done, excused) = (users.done.load(Ordering::Relaxed), users.excused.load(Ordering::Relaxed));
     let (expected, newest) = (users.end(), author.end());
@@ -178,7 +179,9 @@ fn an_agent_that_is_stopped_refuses_nobody() {
         office.settle();
         for _ in 0..4 {
             office.tier_all();
+            let ends = AtomicBool::new(false);
             std::thread::scope(|scope| {
+                let _over = Over::of(&ends, &office);
                 for reader in 0..4 {
                     let (names, guarded) = (&names, &guarded);
                     scope.spawn(move || {

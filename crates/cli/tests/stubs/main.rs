@@ -27,6 +27,7 @@ mod power;
 #[allow(dead_code, reason = "the other tests use all of it")]
 mod program;
 mod programs;
+mod rescue;
 mod room;
 mod scarce;
 mod storm;

@@ -133,11 +133,13 @@ fn a_virus_scanner_sees_the_content_and_holds_nobody_up() {
         let Some(office) = with_stubs(fs, 12) else { return };
         let volume = office.guarded().parent().unwrap().to_owned();
         let mut scanner = Command::new("python3");
-        let mut scanner = scanner.args(["-c", SCANNER]).arg(&volume).stdout(Stdio::piped()).spawn().unwrap();
-        let mut said = BufReader::new(scanner.stdout.take().unwrap());
+        let mut scanner = Ended(scanner.args(["-c", SCANNER]).arg(&volume).stdout(Stdio::piped()).spawn().unwrap());
+        let mut said = BufReader::new(scanner.0.stdout.take().unwrap());
         let mut line = String::new();
         said.read_line(&mut line).unwrap();
         assert_eq!(line, "ready\n");
+        // While it goes on: with a full pipe it would answer nobody any more.
+        let seen = std::thread::spawn(move || said.lines().map_while(Result::ok).collect::<Vec<String>>());
         let readers: Vec<_> = (0..12).map(|at| reads(&office, at)).collect();
         for (at, reader) in readers.into_iter().enumerate() {
             assert_eq!(number_of(&reader.join().unwrap().unwrap()), Ok(at as u64), "on {}", fs.name());
@@ -149,11 +151,10 @@ fn a_virus_scanner_sees_the_content_and_holds_nobody_up() {
         let mut bytes = Vec::new();
         std::io::Read::read_to_end(&mut whole, &mut bytes).unwrap();
         assert_eq!(number_of(&bytes), Ok(5));
-        scanner.kill().unwrap();
-        scanner.wait().unwrap();
+        drop(scanner);
         // It was asked after the content had come: what this process opened had no hole.
         let own = std::process::id().to_string();
-        let seen: Vec<String> = said.lines().map_while(Result::ok).collect();
+        let seen = seen.join().unwrap();
         let own: Vec<Vec<&str>> =
             seen.iter().map(|line| line.split(' ').collect()).filter(|words: &Vec<&str>| words[1] == own).collect();
         assert!(own.len() >= 13, "{seen:?}");

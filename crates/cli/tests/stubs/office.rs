@@ -8,13 +8,13 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use isotherm_gate::safety_net::SafetyNet;
 use isotherm_gate::testing::{Fs, LoopVolume};
 use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::program::{Ended, isotherm, until};
+use crate::rescue::{Watchdog, abandon};
 
 /// A part of the product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +35,7 @@ pub(crate) struct Office {
     url: String,
     device: String,
     home: PathBuf,
+    watchdog: Option<Watchdog>,
     // Last: what everything lies on goes after everything.
     _room: LoopVolume,
 }
@@ -70,7 +71,8 @@ impl Office {
         File::create(&image).and_then(|file| file.set_len(640 << 20)).unwrap();
         fs.format(&image).unwrap();
         let device = run(Command::new("losetup").args(["--find", "--show"]).arg(&image)).trim().to_owned();
-        let mut office = Self { processes: Vec::new(), url: String::new(), device, home, _room: room };
+        let watchdog = Some(Watchdog::of(&home));
+        let mut office = Self { processes: Vec::new(), url: String::new(), device, home, watchdog, _room: room };
         office.start(Part::Service);
         office.start(Part::Gate);
         let (device, volume) = (office.device.clone(), office.home.join("volume"));
@@ -332,14 +334,12 @@ impl Drop for Office {
         if std::thread::panicking() {
             eprintln!("{}", self.logs());
         }
+        self.watchdog = None;
+        abandon(&self.home);
         for (_, child) in &mut self.processes {
-            // Both fail only if it has ended.
-            let _ = child.kill();
+            // It fails only if nobody could kill it.
             let _ = child.wait();
         }
-        self.kill(Part::Keeper);
-        // The kernel keeps it without them.
-        let _ = SafetyNet::of(&self.run_folder()).spread(&[]);
         let volume = self.home.join("volume");
         if unmount(&volume, UnmountFlags::empty()).is_err() {
             let _ = unmount(&volume, UnmountFlags::DETACH);

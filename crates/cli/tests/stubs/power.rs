@@ -18,6 +18,7 @@ use rustix::mount::{UnmountFlags, unmount};
 
 use crate::office::Office;
 use crate::program::{isotherm, until};
+use crate::rescue::Over;
 use crate::texts::{number_of, text};
 use crate::{Dice, rounds, seed};
 
@@ -44,6 +45,7 @@ fn after_a_power_cut_every_file_is_whole_or_a_valid_stub() {
         let saved: Vec<Mutex<u64>> = (0..SAVED).map(|_| Mutex::new(0)).collect();
         let ends = AtomicBool::new(false);
         std::thread::scope(|scope| {
+            let _over = Over::of(&ends, &office);
             let (folder, state, ends, saved) = (&guarded, office.beside().join("state-Munich"), &ends, &saved);
             scope.spawn(move || tier_and_recall(folder, &state, ends));
             let readers = dice.clone();
@@ -54,7 +56,6 @@ fn after_a_power_cut_every_file_is_whole_or_a_valid_stub() {
                 std::thread::sleep(Duration::from_millis(200 + dice.roll(700) as u64)); // tidy: wait work goes on meanwhile
                 cut(&office, fs, saved);
             }
-            ends.store(true, Ordering::Relaxed);
         });
         println!("CAMPAIGN rounds=1");
     }

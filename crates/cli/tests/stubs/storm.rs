@@ -11,6 +11,7 @@ use isotherm_gate::testing::Fs;
 use crate::office::{Office, blocks};
 use crate::policies::old;
 use crate::program::until;
+use crate::rescue::Over;
 use crate::texts::{number_of, text};
 
 const MIB: u64 = 1 << 20;
@@ -92,7 +93,7 @@ fn storm(office: &Office, fs: Fs, program: &mut Command) -> After {
                 std::thread::sleep(std::time::Duration::from_millis(2)); // tidy: wait between two looks at a volume
             }
         });
-        let _over = Over(&is_over);
+        let _over = Over::of(&is_over, office);
         let said = File::create(office.beside().join("said")).unwrap();
         let program = program.stdin(Stdio::null()).stderr(said.try_clone().unwrap()).stdout(said);
         let mut program = Reaped(program.spawn().unwrap());
@@ -118,15 +119,6 @@ fn storm(office: &Office, fs: Fs, program: &mut Command) -> After {
     }
     assert_eq!(office.problems(), [] as [serde_json::Value; 0]);
     after
-}
-
-/// Says that it is over, also if something failed.
-struct Over<'a>(&'a AtomicBool);
-
-impl Drop for Over<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 /// A program that does not outlive what goes on with it.
