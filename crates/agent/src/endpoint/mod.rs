@@ -356,8 +356,7 @@ impl Thread {
         let transfers = opened.engine.take_transfers();
         let sizes = opened.engine.catalog().sizes();
         let traffic = opened.share.traffic().totals();
-        let is_first = !opened.engine.has_agreed();
-        opened.workers.set_standing(opened.engine.knows_share(), status.counts.up_bytes, is_first);
+        opened.workers.set_standing(&opened.engine, status.counts.up_bytes);
         let mut published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
         let before = published.revision;
         published.update(published::Facts { status, transfers, sizes, traffic, watch: &opened.watch, notes: &opened.notes, now });

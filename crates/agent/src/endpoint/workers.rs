@@ -17,7 +17,7 @@ use tokio::task::AbortHandle;
 use super::Input;
 use super::repair::Repairer;
 use crate::catalog::CatalogReader;
-use crate::engine::{Effect, Event, LookRequest, ReadRequest};
+use crate::engine::{Catalog, Effect, Engine, Event, LookRequest, ReadRequest};
 use crate::remote::{Share, Uploader};
 use crate::volume::{Performer, StubRules, Volume, look};
 use crate::watcher::Watcher;
@@ -95,11 +95,11 @@ impl Workers {
         }
     }
 
-    /// Whether what the catalog calls safe in the share is so, how many bytes the share lacks, and whether the endpoint has yet to get
-    /// everything for the first time.
-    pub(super) fn set_standing(&self, knows_share: bool, unsent: u64, is_first: bool) {
-        self.stubs.set_first(is_first);
-        self.stubs.set_knows_share(knows_share);
+    /// How folder and share stand to each other, of which bytes are what the share lacks.
+    pub(super) fn set_standing<C: Catalog>(&self, engine: &Engine<C>, unsent: u64) {
+        self.stubs.set_first(!engine.has_agreed());
+        self.stubs.set_has_names(engine.has_names());
+        self.stubs.set_knows_share(engine.knows_share());
         self.stubs.set_unsent(unsent);
     }
 

@@ -35,6 +35,8 @@ pub(super) struct Guard {
     drain_asked: bool,
     scans_at_barrier: u64,
     agreed_once: bool,
+    /// Since this engine began, all that could be placed was once.
+    placed_once: bool,
     /// What the catalog has.
     kept: Kept,
 }
@@ -117,6 +119,7 @@ impl<C: Catalog> Engine<C> {
 
     /// Folder and share have agreed once: from then on all servers are equal.
     fn note_agreement(&mut self) {
+        self.guard.placed_once |= self.remote.at_head && self.work.has_placed();
         if !self.guard.agreed_once && self.is_quiet() {
             self.guard.agreed_once = true;
             self.catalog.set_value(AGREED_ONCE, Some(b"1"));
@@ -127,6 +130,11 @@ impl<C: Catalog> Engine<C> {
     /// Whether folder and share have agreed once.
     pub fn has_agreed(&self) -> bool {
         self.guard.agreed_once
+    }
+
+    /// Whether the folder has everything of the share for the first time, but for what cannot be placed and for contents that come later.
+    pub fn has_names(&self) -> bool {
+        self.guard.agreed_once || self.guard.placed_once
     }
 
     /// What others bring to the share after this server first read it is not ruled over, however long the upload takes.

@@ -80,6 +80,13 @@ impl Work {
         waits || self.busy.contains(&node)
     }
 
+    /// Whether nothing is left to be done to the folder, but for what cannot be done: all that is open was walked over once, and no step
+    /// is under way or waits for its turn.
+    pub(super) fn has_placed(&self) -> bool {
+        let rests = self.wake.is_empty() && self.families.is_empty() && self.left_over.is_empty() && !self.is_performing();
+        rests && self.round.is_none() && self.round_done_at.is_some()
+    }
+
     pub(super) fn outgoing(&self) -> usize {
         self.outbox.len() + self.read_queue.len() + self.reading.len()
     }

@@ -79,7 +79,8 @@ impl Members {
     pub(super) fn grounds(&self) -> Vec<Ground> {
         let endpoints = self.endpoints();
         let of = |(endpoint, member): (&EndpointId, &Member)| {
-            Some(Ground { endpoint: *endpoint, catalog: member.catalog.clone(), policy: member.stubs.lets_go()? })
+            let (policy, has_names) = (member.stubs.lets_go()?, member.stubs.has_names());
+            Some(Ground { endpoint: *endpoint, catalog: member.catalog.clone(), policy, has_names })
         };
         endpoints.iter().filter_map(of).collect()
     }

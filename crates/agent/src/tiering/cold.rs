@@ -25,6 +25,8 @@ pub(crate) struct Ground {
     pub(crate) endpoint: EndpointId,
     pub(crate) catalog: PathBuf,
     pub(crate) policy: Policy,
+    /// All names of the share are here.
+    pub(crate) has_names: bool,
 }
 
 /// A file in a plan: which endpoint, and which node.

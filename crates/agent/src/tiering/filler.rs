@@ -64,6 +64,8 @@ pub(super) fn fill(volume: &Weak<GuardedVolume>, ends: &Arc<AtomicBool>) {
 #[derive(Default)]
 struct Filler {
     readers: BTreeMap<EndpointId, CatalogReader>,
+    /// Endpoints of which not all names are here: what comes first might not be the warmest.
+    growing: BTreeSet<EndpointId>,
     /// What was pinned when all of it was looked at.
     pins: Pins,
     /// When that, and what is to come, is looked at again.
@@ -127,6 +129,7 @@ pub(crate) fn expected(volume: &Arc<GuardedVolume>) -> Vec<Expected> {
 impl Filler {
     /// Has a view of the catalogs of these endpoints, and of no others.
     fn open(&mut self, grounds: &[Ground]) {
+        self.growing = grounds.iter().filter(|ground| !ground.has_names).map(|ground| ground.endpoint).collect();
         self.readers.retain(|endpoint, _| grounds.iter().any(|ground| ground.endpoint == *endpoint));
         for ground in grounds {
             if !self.readers.contains_key(&ground.endpoint)
@@ -199,7 +202,7 @@ impl Filler {
     /// Files that endpoints want whole, and whether there are any. Those that are whole, or gone, are given to `settle`.
     fn coming(&self, volume: &GuardedVolume, ends: &AtomicBool, settle: &dyn Fn(EndpointId, Done)) -> (Warmest<Coming>, bool) {
         let (mut warmest, mut is_any) = (Warmest::new(CHOSEN), false);
-        for (endpoint, reader) in &self.readers {
+        for (endpoint, reader) in self.readers.iter().filter(|(endpoint, _)| !self.growing.contains(endpoint)) {
             let mut after = None;
             loop {
                 let page = reader.coming(after, PAGE);

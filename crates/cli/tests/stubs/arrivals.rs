@@ -127,8 +127,12 @@ fn first_contents_come_as_far_as_there_is_room() {
         let (plain, guarded) = (office.plain(), office.guarded());
         office.join("detroit", &plain, "off");
         let names: Vec<String> = (0..10).map(|at| format!("plan-{at}")).collect();
-        // The last ones are the warmest.
-        (0..10).for_each(|at| old(&plain, &names[at as usize], at, 40, 100 - at));
+        // The last ones are the warmest, and their names come last.
+        (0..7).for_each(|at| old(&plain, &names[at as usize], at, 40, 100 - at));
+        fs::create_dir(plain.join("many")).unwrap();
+        (0..3_000).for_each(|at| old(&plain, &format!("many/{at}"), at, 0, 200));
+        office.settle();
+        (7..10).for_each(|at| old(&plain, &names[at as usize], at, 40, 100 - at));
         office.settle();
         let (free, total) = space(guarded.parent().unwrap());
         // Room for three or four.

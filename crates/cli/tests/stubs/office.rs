@@ -283,6 +283,7 @@ impl Office {
         for (_, mut child) in self.processes.extract_if(.., |(one, _)| *one == part) {
             child.kill().unwrap();
             child.wait().unwrap();
+            forget_clock(&child);
         }
     }
 
@@ -339,12 +340,21 @@ impl Drop for Office {
         for (_, child) in &mut self.processes {
             // It fails only if nobody could kill it.
             let _ = child.wait();
+            forget_clock(child);
         }
         let volume = self.home.join("volume");
         if unmount(&volume, UnmountFlags::empty()).is_err() {
             let _ = unmount(&volume, UnmountFlags::DETACH);
         }
         let _ = Command::new("losetup").args(["--detach", &self.device]).output();
+    }
+}
+
+/// Takes away what `libfaketime` leaves of a process that was killed.
+fn forget_clock(child: &Child) {
+    for kind in ["faketime_shm_", "sem.faketime_sem_"] {
+        // There is none of a process whose clock was not moved.
+        let _ = fs::remove_file(format!("/dev/shm/{kind}{}", child.id()));
     }
 }
 

@@ -49,6 +49,8 @@ pub struct StubRules {
     tiering: Mutex<(bool, Policy)>,
     /// The endpoint has not had everything of its share yet.
     is_first: AtomicBool,
+    /// It has all names of its share.
+    has_names: AtomicBool,
     /// What the catalog calls safe in the share is so.
     knows_share: AtomicBool,
     /// Bytes here that the share lacks.
@@ -114,6 +116,16 @@ impl StubRules {
     /// Whether the endpoint has yet to get everything of its share for the first time.
     pub fn set_first(&self, is_first: bool) {
         self.is_first.store(is_first, Ordering::Relaxed);
+    }
+
+    /// Whether the names of all files of the share are here, as far as they can be: until then it is not known which are the warmest.
+    pub fn has_names(&self) -> bool {
+        self.has_names.load(Ordering::Relaxed)
+    }
+
+    /// See [`Self::has_names`].
+    pub fn set_has_names(&self, has_names: bool) {
+        self.has_names.store(has_names, Ordering::Relaxed);
     }
 
     /// How a program is treated that opens its tiered files.
