@@ -29,10 +29,7 @@ pub(crate) async fn run(command: GateCommand) -> Result<Answer, Failure> {
         }
         GateCommand::Keep { at, log } => {
             start_log(log);
-            until_stopped(move |stop| {
-                keep(&at.run, stop).map_err(|error| Failure::failed(format!("Keeper cannot listen: {error}")))
-            })
-            .await?;
+            until_stopped(move |stop| Ok(keep(&at.run, stop)?)).await?;
             Ok(String::new().into())
         }
         GateCommand::Stop { at } => {

@@ -143,6 +143,17 @@ fn case_02_who_empties_a_file_in_vain_waits_for_its_content_the_next_time() {
 }
 
 #[test]
+fn who_left_while_he_was_let_through_is_not_followed_for_ever() {
+    let mut machine = Recalls::new(PATIENCE);
+    machine.handle(asks(1, Purpose::Empty), 0);
+    machine.handle(stub(), 0);
+    machine.handle(asks(2, Purpose::Read), 0);
+    // Killed, or refused by a gate that died: nobody will say that he has returned.
+    assert_eq!(machine.handle(Event::Left(vec![QuestionId(1)]), 0), [Effect::Look(file(1))]);
+    assert_eq!(machine.handle(stub(), 0), [Effect::Fill(file(1), record(9), Units::none())]);
+}
+
+#[test]
 fn who_waits_too_long_is_told_and_progress_counts() {
     let mut machine = filling();
     assert_eq!(machine.handle(Event::Progress(vec![file(1)]), PATIENCE - 1), []);

@@ -10,6 +10,7 @@ use isotherm_core::stub::{StubRecord, Units};
 use isotherm_core::tiering::{Plan, Policy, Treatment, Volume};
 use isotherm_core::trees::Handle;
 use isotherm_gate::guard::Program;
+use isotherm_gate::watch::Resting;
 use isotherm_gate::{FileHandle, GateError, Ledger, Root};
 
 use super::Ask;
@@ -37,6 +38,8 @@ pub(super) struct Members {
     pub(super) coming: Mutex<BTreeSet<Handle>>,
     /// When the agent began to answer for the volume.
     pub(super) opened: Instant,
+    /// Has files told of again that were used a moment ago.
+    pub(super) resting: Mutex<Resting>,
 }
 
 /// What is pinned at each endpoint, as of a moment ago.

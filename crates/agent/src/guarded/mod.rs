@@ -17,6 +17,7 @@ use isotherm_core::tiering::{Heat, Reason, Treatment, Volume};
 use isotherm_core::trees::{Handle, Local, Record};
 use isotherm_gate::guard::{GuardUnavailable, Sentry, program};
 use isotherm_gate::link::{AgentTurn, GateClient, RemotePost, VolumeId, VolumeState};
+use isotherm_gate::watch::Resting;
 use isotherm_gate::{ErrorKind, FileHandle, GateError, Isolation, Ledger, Root, StagedFile};
 
 use crate::catalog::{CatalogReader, Happening, HeatStore, HistoryStore, What};
@@ -26,7 +27,7 @@ use crate::engine::Command;
 use crate::recall::{Candidate, Cold, FromShare, Lengths, News, NotTiered, Recall, Recalled, Source as _, Tell};
 use crate::remote::Share;
 use crate::tiering::{Ground, Runner, Situation, by_times, outlook};
-use crate::volume::{StubGuard, StubRules};
+use crate::volume::{StubGuard, StubRules, gate_handle};
 use members::{Member, Members};
 
 /// The guarded volumes that the agent works on.
@@ -108,8 +109,12 @@ impl GuardedVolumes {
 
     /// Answers nobody any more, for the agent stops: whoever waits for a content is for the next one.
     pub(crate) fn stop_answering(&self) {
-        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.values().filter_map(Weak::upgrade).for_each(|volume| volume.recall.stop());
+        for volume in self.all() {
+            // Before: whoever waits may keep marks of those who listen, and they could not end.
+            let runner = volume.runner().take();
+            drop(runner);
+            volume.recall.stop();
+        }
     }
 
     /// All on which an endpoint takes part.
@@ -160,7 +165,17 @@ impl GuardedVolumes {
         let heat = HeatStore::open(&folder.join("heat"));
         let history = HistoryStore::open(&folder.join("history"));
         let (dedup, opened) = (Dedup::open(&folder), Instant::now());
-        let members = Arc::new(Members { top: Arc::clone(&top), ledger: held, heat, history, dedup, endpoints, coming, opened });
+        let members = Arc::new(Members {
+            top: Arc::clone(&top),
+            ledger: held,
+            heat,
+            history,
+            dedup,
+            endpoints,
+            coming,
+            opened,
+            resting: Mutex::default(),
+        });
         let told = Arc::clone(&members);
         let tell: Tell = Box::new(move |news| told.tell(&news));
         let recall = Recall::start(top, post.clone(), members.clone(), Some(members.clone()), tell);
@@ -212,6 +227,9 @@ impl GuardedVolume {
             Happening::new(candidate.record.node, why(*at), now_ms, candidate.record.size)
         };
         self.members.history.note(tiered.iter().map(happened));
+        let resting = self.members.resting.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let handles = tiered.iter().filter_map(|(_, candidate)| gate_handle(&candidate.file).ok());
+        handles.for_each(|file| resting.tell_again(self.root(), &file));
         self.members.tell(&News::Went(tiered.iter().map(|(_, candidate)| candidate.file.clone()).collect()));
         results
     }
@@ -247,6 +265,16 @@ impl GuardedVolume {
         if is_late && let Err(error) = self.members.top.sync() {
             tracing::warn!(%error, "It may not be known yet what is free");
         }
+    }
+
+    /// Who has files told of again that were used a moment ago.
+    pub(crate) fn set_resting(&self, resting: Resting) {
+        *self.members.resting.lock().unwrap_or_else(PoisonError::into_inner) = resting;
+    }
+
+    /// Whether a file has the record of a stub; true where that cannot be told.
+    pub(crate) fn is_stub(&self, file: &FileHandle) -> bool {
+        self.root().inode(file).and_then(|inode| inode.stub_record()).map_or(true, |record| record.is_some())
     }
 
     /// Has what is here of a partially tiered file go, when nobody has it open.

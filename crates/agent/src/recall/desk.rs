@@ -103,6 +103,8 @@ impl Desk {
 
     fn tell(&mut self, told: Vec<Told>) {
         let (mut asked, mut left, mut returned, mut wanted) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        // A gate that is spoken with anew tells of the same callers by the same numbers: they have left before.
+        let mut left_before = Vec::new();
         for one in told {
             match one {
                 Told::Asked(waiting) => {
@@ -125,11 +127,15 @@ impl Desk {
                     self.is_awaited(&file, Treatment::Allow);
                     wanted.push(file);
                 }
-                Told::Left(id) => left.push(QuestionId(id)),
+                Told::Left(id) if asked.iter().any(|question: &Question| question.id == QuestionId(id)) => {
+                    left.push(QuestionId(id))
+                }
+                Told::Left(id) => left_before.push(QuestionId(id)),
                 Told::Returned(id) => returned.push(QuestionId(id)),
             }
         }
         let events = [
+            (!left_before.is_empty()).then_some(Event::Left(left_before)),
             (!asked.is_empty()).then_some(Event::Asked(asked)),
             (!wanted.is_empty()).then_some(Event::Wanted(wanted)),
             (!left.is_empty()).then_some(Event::Left(left)),

@@ -30,7 +30,10 @@ pub(super) fn listen(volume: &Weak<GuardedVolume>, ends: &Arc<AtomicBool>) {
             uses = None;
         } else if uses.is_none() {
             match Uses::new(volume.root()) {
-                Ok(new) => uses = Some((new, Instant::now())),
+                Ok(new) => {
+                    volume.set_resting(new.resting());
+                    uses = Some((new, Instant::now()));
+                }
                 Err(error) if !told => {
                     told = true;
                     tracing::warn!(%error, path = %volume.path().display(), "Files that are read here count by their times alone");
@@ -52,6 +55,8 @@ pub(super) fn listen(volume: &Weak<GuardedVolume>, ends: &Arc<AtomicBool>) {
         let is_use = |file: &FileHandle, process| !is_own(process) && volume.is_use(&handle_of(file), process);
         let files: Vec<_> = used.into_iter().filter(|(file, process)| is_use(file, *process)).map(|(file, _)| file).collect();
         files.iter().for_each(|file| uses.rest(volume.root(), file));
+        // Of those that are tiered all is told: whoever waits for one would keep the mark.
+        files.iter().filter(|file| volume.is_stub(file)).for_each(|file| uses.resting().tell_again(volume.root(), file));
         let handles: Vec<Handle> = files.iter().map(handle_of).collect();
         if !handles.is_empty() {
             volume.heat().note(handles, wall_ms());

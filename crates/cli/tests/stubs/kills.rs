@@ -168,10 +168,60 @@ fn who_opened_a_stub_without_guard_reads_its_content_after_the_next_start() {
 }
 
 // semantics.md#parts-that-die
+/// Whoever waits for a content keeps the kernel's marks of that file, and who made them cannot end before he is answered. An agent that
+/// had noted the use of a file before it was tiered is stopped, and another one killed, while somebody waits for it.
+#[test]
+fn an_agent_ends_while_somebody_waits_for_a_file_that_was_used() {
+    for fs in Fs::ALL {
+        let Some(mut office) = Office::open(fs) else { return };
+        let (guarded, used) = (office.guarded(), office.guarded().join("used"));
+        fs::write(&used, text(1, 4_000_000)).unwrap();
+        office.settle();
+        let last_use = || office.shown(&used)["accessed_ms"].as_u64().unwrap();
+        let before = last_use();
+        until("the use is noted", || number_of(&fs::read(&used).unwrap()) == Ok(1) && last_use() > before);
+        office.run(&["server", "set", "munich", "--limit", "down=16KiB/s,demand"]).expect(0);
+        for ends in [Office::stop, Office::kill] {
+            until("it is tiered", || office.residency("tier", &guarded).code == Some(0) && blocks(&used) == 0);
+            let path = used.clone();
+            let reader = std::thread::spawn(move || fs::read(path));
+            until("somebody waits", || office.ask_gate(&["volume", "list", "--json"]).json()[0]["waiting"] == 1);
+            // A part of it has been asked for.
+            std::thread::sleep(Duration::from_millis(500)); // tidy: wait the limit keeps him waiting much longer
+            ends(&mut office, Part::Munich);
+            office.run(&["server", "set", "munich", "--no-limits"]).expect(0);
+            office.start(Part::Munich);
+            assert_eq!(number_of(&reader.join().unwrap().unwrap()), Ok(1), "on {}", fs.name());
+            office.run(&["server", "set", "munich", "--limit", "down=16KiB/s,demand"]).expect(0);
+        }
+    }
+}
+
+// semantics.md#parts-that-die
+/// Two gates may each have started a keeper. One of them ends, and the next gate finds the one that holds the volume.
+#[test]
+fn of_two_keepers_one_ends() {
+    let Some(mut office) = Office::open(Fs::Xfs) else { return };
+    fs::write(office.plain().join("stub"), text(1, 100_000)).unwrap();
+    office.settle();
+    let first = office.keepers();
+    let other = office.ask_gate(&["gate", "keep"]);
+    assert!(other.code == Some(4) && other.err.contains("is locked by process"), "{other:?}");
+    office.kill(Part::Gate);
+    office.kill(Part::Munich);
+    office.start(Part::Gate);
+    office.start(Part::Munich);
+    until("guarding goes on", || office.is_whole());
+    assert_eq!(office.keepers(), first);
+    assert!(office.logs().contains("Guarding goes on"), "{}", office.logs());
+    assert_eq!(number_of(&fs::read(office.guarded().join("stub")).unwrap()), Ok(1));
+}
+
+// semantics.md#parts-that-die
 /// An agent that is stopped and started again, as for an upgrade, leaves whoever waits to the next one: everybody gets his content.
 #[test]
 fn an_agent_that_is_stopped_refuses_nobody() {
-    for fs in [Fs::Ext4, Fs::Xfs] {
+    for fs in Fs::ALL {
         let Some(mut office) = Office::open(fs) else { return };
         let (plain, guarded) = (office.plain(), office.guarded());
         let names: Vec<String> = (0..FILES as u64).map(|at| format!("plan-{at}")).collect();

@@ -277,7 +277,10 @@ impl Office {
     /// Ends a part as a crash does.
     pub(crate) fn kill(&mut self, part: Part) {
         if part == Part::Keeper {
-            self.keepers().into_iter().for_each(|keeper| kill_process(keeper, Signal::KILL).unwrap_or_default());
+            let killed = self.keepers();
+            killed.iter().for_each(|keeper| kill_process(*keeper, Signal::KILL).unwrap_or_default());
+            // Or it might be taken for the next one.
+            until("the keeper is dead", || !self.keepers().iter().any(|keeper| killed.contains(keeper)));
             return;
         }
         for (_, mut child) in self.processes.extract_if(.., |(one, _)| *one == part) {

@@ -10,7 +10,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use isotherm_gate::safety_net::SafetyNet;
 use rustix::process::{Pid, Signal, kill_process};
@@ -19,6 +19,9 @@ use crate::office::Office;
 
 /// Several times as long as any office has to work on a slow machine, and shorter than a silence that ends all tests.
 const LONGEST: Duration = Duration::from_secs(7 * 60);
+
+/// Longer than anybody waits at a gate.
+const ENDS_WITHIN: Duration = Duration::from_secs(90);
 
 /// Says that it is over, also if something failed; then the office is ended too. For a scope waits for its threads, and these may wait
 /// for the office.
@@ -82,19 +85,31 @@ impl Drop for Watchdog {
 
 /// Ends all processes that an office or a test of it has started and that name something of it, and lets everybody through.
 pub(crate) fn abandon(home: &Path) {
-    // Who waits for a frozen volume cannot even be killed.
-    let _ = Command::new("fsfreeze").arg("--unfreeze").arg(home.join("volume")).output();
-    // The keeper is started anew by a gate that is still there.
-    for _ in 0..2_000 {
-        let processes = of_office(home);
-        if processes.is_empty() {
-            break;
-        }
-        processes.into_iter().for_each(|process| kill_process(process, Signal::KILL).unwrap_or_default());
-        std::thread::sleep(Duration::from_millis(5)); // tidy: wait for processes of others to end
-    }
+    // An agent may not be able to end before somebody is answered who waits at the gate, and who then is refused after a minute.
+    end(home, |process| !is_of_gate(process));
+    end(home, |_| true);
     // The kernel keeps it without them.
     let _ = SafetyNet::of(&home.join("run")).spread(&[]);
+}
+
+/// Ends these, as far as anybody can within some minutes.
+fn end(home: &Path, is_meant: impl Fn(Pid) -> bool) {
+    let until = Instant::now() + ENDS_WITHIN;
+    while Instant::now() < until {
+        let doomed: Vec<Pid> = of_office(home).into_iter().filter(|process| is_meant(*process)).collect();
+        if doomed.is_empty() {
+            return;
+        }
+        doomed.into_iter().for_each(|process| kill_process(process, Signal::KILL).unwrap_or_default());
+        // Who waits for a frozen volume cannot even be killed.
+        let _ = Command::new("fsfreeze").arg("--unfreeze").arg(home.join("volume")).output();
+        std::thread::sleep(Duration::from_millis(5)); // tidy: wait for processes of others to end
+    }
+}
+
+fn is_of_gate(id: Pid) -> bool {
+    let command = fs::read(process(id.as_raw_nonzero().get()).join("cmdline")).unwrap_or_default();
+    command.split(|byte| *byte == 0).nth(1) == Some(b"gate")
 }
 
 /// Processes that have something of an office among their arguments.

@@ -113,7 +113,7 @@ impl Recalls {
                 questions.sort_by_key(|question| !question.let_through);
                 questions.into_iter().for_each(|question| self.asked(question, now, &mut out));
             }
-            Event::Left(callers) => self.left(&callers, &mut out),
+            Event::Left(callers) => self.left(&callers, now, &mut out),
             Event::Returned(callers) => self.returned(&callers, now, &mut out),
             Event::Wanted(files) => files.iter().for_each(|file| self.wanted(file, false, now, &mut out)),
             Event::MendWanted(files) => files.iter().for_each(|file| self.wanted(file, true, now, &mut out)),
@@ -196,7 +196,7 @@ impl Recalls {
         }
     }
 
-    fn left(&mut self, callers: &[QuestionId], out: &mut Vec<Effect>) {
+    fn left(&mut self, callers: &[QuestionId], now: Millis, out: &mut Vec<Effect>) {
         for (file, job) in &mut self.jobs {
             let before = job.waiting.len();
             callers.iter().for_each(|caller| {
@@ -208,6 +208,8 @@ impl Recalls {
                 out.push(Effect::GiveUp(file.clone()));
             }
         }
+        // Whoever was let through in the moment in which he left is not on his way either.
+        self.returned(callers, now, out);
     }
 
     fn returned(&mut self, callers: &[QuestionId], now: Millis, out: &mut Vec<Effect>) {

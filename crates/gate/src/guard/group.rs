@@ -31,6 +31,8 @@ const READ_BUFFER_BYTES: usize = 48;
 
 /// How long after its last mark somebody may still come to a group, far above what the kernel needs between the two.
 const LATE_COMERS: Duration = Duration::from_millis(100);
+/// As many descriptors as a gate may hold.
+const NUMBERS_MAX: u64 = 1 << 20;
 
 /// Why the kernel cannot ask before content is touched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -228,17 +230,25 @@ impl Group {
             // No such marks is what is wanted.
             let _ = sys::fanotify::mark(&*self.fd, libc::FAN_MARK_FLUSH | place, 0, &*self.fd);
         }
-        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum.unwrap_or(1 << 20);
-        let mut refused = self.sweep(0..i32::try_from(limit).unwrap_or(i32::MAX));
+        // Those first of whom nobody has heard: the numbers of all others are many.
+        let mut refused = self.refuse_all();
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum.unwrap_or(NUMBERS_MAX).min(NUMBERS_MAX);
+        refused += self.sweep(0..i32::try_from(limit).unwrap_or(i32::MAX));
         // Also of those who had seen a mark just before it went, and ask only now.
         let until = Instant::now() + LATE_COMERS;
-        while let Ok(questions) = self.read() {
-            if questions.is_empty() {
-                if Instant::now() >= until {
-                    break;
-                }
-                std::thread::sleep(LATE_COMERS / 10);
-            }
+        while Instant::now() < until {
+            refused += self.refuse_all();
+            std::thread::sleep(LATE_COMERS / 10);
+        }
+        refused + self.refuse_all()
+    }
+
+    /// Refuses whoever has asked and was not read of; how many did.
+    fn refuse_all(&self) -> usize {
+        let mut refused = 0;
+        while let Ok(questions) = self.read()
+            && !questions.is_empty()
+        {
             refused += questions.len();
             questions.into_iter().for_each(|question| question.refuse(Refusal::Again));
         }

@@ -221,6 +221,8 @@ impl State {
             }
             Told::Left(id) => {
                 self.waiting.remove(id);
+                // He left while he was answered.
+                self.on_their_way.remove(id);
             }
             Told::Returned(id) => {
                 self.on_their_way.remove(id);

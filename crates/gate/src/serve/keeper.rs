@@ -7,15 +7,21 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use super::GateFailure;
 use crate::guard::Group;
 use crate::link::{Channel, KEEPER_SOCKET, LinkError, Listener, VolumeId};
+use crate::lock::{LockError, StateLock, lock_exclusive};
 
 /// Between two looks at whether to end.
 const LOOK: Duration = Duration::from_millis(200);
+/// The lock in the run folder that says that there is a keeper.
+const LOCK: &str = "keeper.lock";
+/// How long a keeper that was killed may take to end.
+const ENDS_WITHIN: Duration = Duration::from_secs(2);
 
 /// What the keeper is told.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,8 +50,10 @@ pub(super) enum FromKeeper {
 /// Holds what a gate gives until `stop` is set, or a gate that ends says so.
 ///
 /// # Errors
-/// The socket fails. Another keeper on this folder is replaced: the caller has made sure that there is none.
-pub fn keep(run: &Path, stop: &AtomicBool) -> Result<(), LinkError> {
+/// The socket fails, or there is another keeper on this folder. Two gates may each have started one, the first of which died before it
+/// heard of it: if both went on, the next gate would ask the one that holds nothing, and nobody would answer who waits at the other's.
+pub fn keep(run: &Path, stop: &AtomicBool) -> Result<(), GateFailure> {
+    let _lock = lock(run)?;
     let listener = Listener::bind(&run.join(KEEPER_SOCKET))?;
     let mut held: BTreeMap<VolumeId, Vec<OwnedFd>> = BTreeMap::new();
     while !stop.load(Ordering::Relaxed) {
@@ -58,6 +66,22 @@ pub fn keep(run: &Path, stop: &AtomicBool) -> Result<(), LinkError> {
         }
     }
     Ok(())
+}
+
+/// The right to be the only keeper; none where that cannot be told, since one too many is better than none.
+fn lock(run: &Path) -> Result<Option<StateLock>, LockError> {
+    let until = Instant::now() + ENDS_WITHIN;
+    loop {
+        match lock_exclusive(&run.join(LOCK)) {
+            Ok(lock) => return Ok(Some(lock)),
+            Err(LockError::Held { .. }) if Instant::now() < until => std::thread::sleep(LOOK / 10),
+            Err(error @ LockError::Held { .. }) => return Err(error),
+            Err(error @ LockError::Io { .. }) => {
+                tracing::warn!(%error, "It cannot be told whether there is another keeper");
+                return Ok(None);
+            }
+        }
+    }
 }
 
 /// A group that another one takes the place of: whoever waits there is refused. If it just went, the kernel would let him through.

@@ -10,7 +10,7 @@ pub mod parse;
 mod uses;
 
 pub use group::{UnavailableReason, Waker, Watch, WatchError, WatchUnavailable};
-pub use uses::Uses;
+pub use uses::{Resting, Uses};
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd};
