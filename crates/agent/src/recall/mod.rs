@@ -359,7 +359,11 @@ fn read(post: &dyn Sentry, inputs: &Sender<Input>, ends: &AtomicBool) {
         match post.next(READ) {
             Ok(told) if told.is_empty() => {}
             Ok(told) => {
-                let _ = inputs.send(Input::Told(told));
+                if inputs.send(Input::Told(told)).is_err() {
+                    // It is over, or the desk broke down. Without a sign of life the gate refuses after a while whoever waits.
+                    tracing::warn!("Nobody is left who decides about tiered files: whoever waits is for the next run");
+                    return;
+                }
             }
             Err(error) => {
                 tracing::error!(%error, "Recall cannot read who waits");

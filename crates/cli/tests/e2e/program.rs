@@ -17,6 +17,9 @@ use serde_json::Value;
 /// Longest wait for anything. A busy machine may be slow; a hang is found.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// Longest time for a command that has much to do.
+const COMMAND_PATIENCE: Duration = Duration::from_secs(360);
+
 fn program(arguments: &[impl AsRef<OsStr>]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_isotherm"));
     command.args(arguments).env_remove("ISOTHERM_SERVICE").stdin(Stdio::null());
@@ -47,7 +50,17 @@ impl Ended {
 
 /// Runs a command to its end.
 pub(crate) fn isotherm(arguments: &[impl AsRef<OsStr>]) -> Ended {
-    let output = program(arguments).output().unwrap();
+    let child = program(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let (id, (send, ended)) = (Pid::from_child(&child), channel());
+    let waiting = std::thread::spawn(move || send.send(child.wait_with_output()));
+    let Ok(output) = ended.recv_timeout(COMMAND_PATIENCE) else {
+        // It is not reaped before the thread has ended.
+        let _ = kill_process(id, Signal::KILL);
+        let _ = waiting.join();
+        let words: Vec<&OsStr> = arguments.iter().map(AsRef::as_ref).collect();
+        panic!("Not in {COMMAND_PATIENCE:?}: the end of {words:?}");
+    };
+    let output = output.unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     Ended { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
 }

@@ -218,6 +218,26 @@ fn of_two_keepers_one_ends() {
 }
 
 // semantics.md#parts-that-die
+/// A gate dies while it starts another keeper, or just after, again and again: there is always one keeper in the end, and the next gate
+/// goes on with what it holds.
+#[test]
+fn a_gate_that_dies_while_it_starts_a_keeper_leaves_one() {
+    let Some(mut office) = Office::open(Fs::Xfs) else { return };
+    fs::write(office.plain().join("stub"), text(1, 100_000)).unwrap();
+    office.settle();
+    let mut dice = Dice(seed(61));
+    for _ in 0..rounds(12) {
+        until("all are there", || office.keepers().len() == 1 && office.is_whole());
+        office.kill(Part::Keeper);
+        std::thread::sleep(Duration::from_millis(dice.roll(260) as u64)); // tidy: wait for the gate to notice, or not yet
+        office.kill(Part::Gate);
+        office.start(Part::Gate);
+    }
+    until("all are there", || office.keepers().len() == 1 && office.is_whole());
+    assert_eq!(number_of(&fs::read(office.guarded().join("stub")).unwrap()), Ok(1));
+}
+
+// semantics.md#parts-that-die
 /// An agent that is stopped and started again, as for an upgrade, leaves whoever waits to the next one: everybody gets his content.
 #[test]
 fn an_agent_that_is_stopped_refuses_nobody() {

@@ -341,8 +341,13 @@ impl Drop for Office {
         self.watchdog = None;
         abandon(&self.home);
         for (_, child) in &mut self.processes {
-            // It fails only if nobody could kill it.
-            let _ = child.wait();
+            // Whom nobody could kill in all that time is not waited for any longer.
+            for _ in 0..1_000 {
+                if !matches!(child.try_wait(), Ok(None)) {
+                    break;
+                }
+                std::thread::sleep(std::time::Duration::from_millis(5)); // tidy: wait what was killed has no event for its end
+            }
             forget_clock(child);
         }
         let volume = self.home.join("volume");
