@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Error, Result, bail};
 
 use crate::product::{self, cargo};
 use crate::steps::{self, Outcome, Step};
@@ -147,7 +147,7 @@ fn tests_step(root: &Path, options: &Options) -> Step {
     command.args(["--", "--show-output"]);
     Step::new("tests", move || {
         let mut output = TestOutput::default();
-        watched::run(&mut command, |line| output.show(line)).with_context(|| output.unfinished())?;
+        watched::run(&mut command, |line| output.show(line)).map_err(|error| output.explain(error))?;
         if output.passed == 0 {
             bail!("No test was run");
         }
@@ -224,12 +224,12 @@ impl TestOutput {
         !self.in_successes
     }
 
-    /// Which tests were at work for long when all ended.
-    fn unfinished(&self) -> String {
-        match self.under_way.as_slice() {
-            [] => "No test was at work for more than a minute".to_owned(),
-            names => format!("At work for more than a minute: {}", names.join(", ")),
+    /// With the tests that had been at work for long when all ended.
+    fn explain(&self, error: Error) -> Error {
+        if self.under_way.is_empty() {
+            return error;
         }
+        error.context(format!("At work for more than a minute: {}", self.under_way.join(", ")))
     }
 }
 
@@ -244,6 +244,8 @@ fn passed(counts: &str) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use anyhow::anyhow;
+
     use super::*;
 
     fn parse(text: &str) -> Result<Options> {
@@ -285,7 +287,9 @@ mod tests {
             test b ... ok\ntest c ... ok";
         let mut output = TestOutput::default();
         assert!(text.lines().all(|line| output.show(line)));
-        assert_eq!(output.unfinished(), "At work for more than a minute: slow::a");
+        let explained = output.explain(anyhow!("Silence"));
+        assert_eq!(format!("{explained:#}"), "At work for more than a minute: slow::a: Silence");
+        assert_eq!(format!("{:#}", TestOutput::default().explain(anyhow!("Silence"))), "Silence");
     }
 
     #[test]
